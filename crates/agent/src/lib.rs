@@ -1,0 +1,1 @@
+//! Node agent: StaticRoutes to kernel routes, probes, NodeEgress.

@@ -1,0 +1,3 @@
+//! Node agent: StaticRoutes to kernel routes, probes, NodeEgress.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! EgressGateway controller: observe, decide, act.

@@ -1,0 +1,3 @@
+//! EgressGateway controller: observe, decide, act.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Probe results in, verdicts out; pure, time is an argument.

@@ -1,0 +1,1 @@
+//! A whole cloud and cluster on one machine.

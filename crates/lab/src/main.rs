@@ -1,0 +1,3 @@
+//! A whole cloud and cluster on one machine.
+
+fn main() {}

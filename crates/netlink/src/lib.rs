@@ -1,0 +1,1 @@
+//! Kernel state over netlink: rules, routes, nexthop objects, monitor, snapshot; no Kubernetes.

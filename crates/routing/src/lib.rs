@@ -1,0 +1,1 @@
+//! What a node's kernel should hold: prefix sets, protected ranges, conflicts, the plan; pure.

@@ -1,0 +1,1 @@
+//! What every binary needs: telemetry, metrics, admin server, Kubernetes client, lease, shutdown.

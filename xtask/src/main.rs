@@ -1,0 +1,3 @@
+//! Generated files and checks of this repository.
+
+fn main() {}
