@@ -1,1 +1,37 @@
-//! The custom resources of networking.digitalocean.com: types, schema, conditions; no I/O.
+//! The custom resources of `networking.digitalocean.com`: types, schema, conditions and the names every part shares.
+//!
+//! Responsibility: what an object may say. The CRDs in `crds/` are generated from these types (`cargo xtask crdgen`), so
+//! the structural schema and CEL rules here are what the API server enforces. No I/O.
+//!
+//! A field appears when it works, not before.
+
+pub mod condition;
+mod egress_gateway;
+mod names;
+mod node_egress;
+mod prefix;
+mod static_route;
+
+pub use egress_gateway::{
+    CreationIntent, DropletTemplate, EgressGateway, EgressGatewaySpec, EgressGatewayStatus, GatewayRole,
+    GatewayStatus, HealthCheck, ProbeTarget, PublicIp,
+};
+pub use names::*;
+pub use node_egress::{
+    GatewayObservation, NodeEgress, NodeEgressFields, NodeEgressStatus, NodeRoute, NodeRouteState,
+    RouteFailure,
+};
+pub use prefix::{Destination, GatewayAddress};
+pub use static_route::{Gateway, StaticRoute, StaticRouteSpec, StaticRouteStatus};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+/// Every CRD of the project with the name of its file in `crds/`.
+pub fn custom_resource_definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
+    vec![
+        ("egressgateways.yaml", EgressGateway::crd()),
+        ("staticroutes.yaml", StaticRoute::crd()),
+        ("nodeegresses.yaml", NodeEgress::crd()),
+    ]
+}

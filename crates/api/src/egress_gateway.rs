@@ -1,0 +1,303 @@
+//! EgressGateway: gateways with fixed public addresses, and what leaves through them.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Destination;
+
+/// What the user asks for.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[kube(
+    group = "networking.digitalocean.com",
+    version = "v1alpha1",
+    kind = "EgressGateway",
+    plural = "egressgateways",
+    shortname = "egw",
+    category = "egress",
+    status = "EgressGatewayStatus",
+    derive = "PartialEq",
+    doc = "NAT gateways (Droplets) in the cluster's VPC that give the cluster's egress a public address of its own, kept alive and failed over by the controller and the nodes.",
+    validation = Rule::new("self.metadata.name.size() <= 50").message("metadata.name must be at most 50 characters: it becomes part of the Droplets' host names; choose a shorter name"),
+    printcolumn(name = "ACTIVE", type_ = "string", json_path = ".status.active", description = "Gateway at the head of the nodes' list"),
+    printcolumn(name = "EGRESS-IP", type_ = "string", json_path = ".status.egressIP", description = "Public address of the active gateway"),
+    printcolumn(name = "GATEWAYS", type_ = "string", json_path = ".status.gatewaysReady", description = "Proven gateways / gateways asked for"),
+    printcolumn(name = "NODES", type_ = "string", json_path = ".status.nodes", description = "Nodes that have every route / nodes that should"),
+    printcolumn(name = "READY", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "REASON", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", priority = "1"),
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct EgressGatewaySpec {
+    /// What leaves through the gateways: IPv4 addresses and prefixes, 1 to 10,000. All egress is written `0.0.0.0/0`.
+    #[schemars(length(min = 1, max = 10_000))]
+    pub destinations: Vec<Destination>,
+
+    /// How many gateways are kept, 1 to 5. With 2, the default, one is active and one stands by; with 1 there is a gap
+    /// whenever it fails.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 1, max = 5))]
+    pub replicas: i32,
+
+    /// Where the public addresses come from.
+    #[serde(rename = "publicIP")]
+    pub public_ip: PublicIp,
+
+    /// The Droplets. Changes apply to gateways made from then on.
+    #[serde(default)]
+    pub droplet: DropletTemplate,
+
+    /// How the way through a gateway to the outside is proven.
+    #[serde(default)]
+    pub health_check: HealthCheck,
+}
+
+fn default_replicas() -> i32 {
+    2
+}
+
+/// Where the public address of a gateway comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PublicIp {
+    /// The Droplet's own address. It goes with the Droplet: a replaced gateway has another one.
+    Ephemeral,
+}
+
+/// What the Droplets are.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DropletTemplate {
+    /// Region slug, such as `nyc1`. Left out: the region of the cluster's own nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    pub region: Option<String>,
+
+    /// VPC. Left out: that of the cluster's own nodes. It must be theirs: a gateway is reached on-link.
+    #[serde(default, rename = "vpcUUID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 36, max = 36))]
+    pub vpc_uuid: Option<String>,
+
+    /// Size slug. The smallest sizes carry a few hundred megabits.
+    #[serde(default = "default_size")]
+    #[schemars(length(min = 1, max = 64))]
+    pub size: String,
+
+    /// Image slug: Ubuntu 24.04, Debian 12 or Debian 13.
+    #[serde(default = "default_image")]
+    #[schemars(length(min = 1, max = 64))]
+    pub image: String,
+
+    /// Ids or fingerprints of SSH keys to put on the Droplets. None is needed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), inner(length(min = 1, max = 64)))]
+    pub ssh_keys: Vec<String>,
+
+    /// Tags beside our own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), inner(length(min = 1, max = 255), regex(pattern = r"^[a-zA-Z0-9_:\-]+$")))]
+    #[x_kube(
+        validation = Rule::new("self.all(t, !t.startsWith('egress-') && !t.startsWith('k8s'))").message("tags that begin with egress- are the controller's own, those that begin with k8s DigitalOcean's; choose others")
+    )]
+    pub tags: Vec<String>,
+
+    /// Install DigitalOcean's metrics agent.
+    #[serde(default)]
+    pub monitoring: bool,
+}
+
+impl Default for DropletTemplate {
+    fn default() -> Self {
+        Self {
+            region: None,
+            vpc_uuid: None,
+            size: default_size(),
+            image: default_image(),
+            ssh_keys: Vec::new(),
+            tags: Vec::new(),
+            monitoring: false,
+        }
+    }
+}
+
+fn default_size() -> String {
+    "s-1vcpu-1gb".to_owned()
+}
+
+fn default_image() -> String {
+    "ubuntu-24-04-x64".to_owned()
+}
+
+/// How the way through a gateway is proven.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthCheck {
+    /// Where nodes connect to through each gateway, as `address:port`, 1 to 8. Any answer of any of them, a refusal too,
+    /// proves the way; one dead target condemns nobody.
+    #[serde(default = "default_targets")]
+    #[schemars(length(min = 1, max = 8))]
+    pub targets: Vec<ProbeTarget>,
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self { targets: default_targets() }
+    }
+}
+
+/// `address:port`, IPv4.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ProbeTarget(pub String);
+
+impl JsonSchema for ProbeTarget {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ProbeTarget".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "minLength": 9,
+            "maxLength": 21,
+            "description": "IPv4 address and TCP port, such as 1.1.1.1:443.",
+            "x-kubernetes-validations": [{
+                "rule": "self.matches('^[0-9.]+:[0-9]{1,5}$') && isIP(self.split(':')[0]) && int(self.split(':')[1]) > 0 && int(self.split(':')[1]) < 65536",
+                "messageExpression": "\"'\" + self + \"' is not an IPv4 address and a port; write it like 1.1.1.1:443\"",
+                "message": "must be an IPv4 address and a port, like 1.1.1.1:443"
+            }]
+        })
+    }
+}
+
+// Three operators of anycast resolvers: one of them down says nothing about a gateway.
+fn default_targets() -> Vec<ProbeTarget> {
+    ["1.1.1.1:443", "8.8.8.8:443", "9.9.9.9:443"].map(|target| ProbeTarget(target.to_owned())).to_vec()
+}
+
+/// What became of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EgressGatewayStatus {
+    /// Generation of the spec that the rest of the status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// `Ready`: at least one gateway is proven and every node has the routes. `Progressing`: something is being made or
+    /// replaced. `Degraded`: less redundancy than asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+
+    /// Public addresses of all proven gateways: what a partner must allow.
+    #[serde(default, rename = "publicIPs", skip_serializing_if = "Vec::is_empty")]
+    pub public_ips: Vec<String>,
+
+    /// Name of the gateway at the head of the nodes' list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<String>,
+
+    /// Public address of the active gateway.
+    #[serde(default, rename = "egressIP", skip_serializing_if = "Option::is_none")]
+    pub egress_ip: Option<String>,
+
+    /// `proven/asked for`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateways_ready: Option<String>,
+
+    /// `applied/total` over the nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<String>,
+
+    /// Every gateway we have in the cloud, in slot order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub gateways: Vec<GatewayStatus>,
+
+    /// Droplets that are about to be created or whose creation has not been seen in the cloud yet. Written before the
+    /// request is sent, so that a crash at any moment leaves a trace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub creating: Vec<CreationIntent>,
+}
+
+/// One gateway as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayStatus {
+    /// Name of the Droplet.
+    pub name: String,
+
+    /// Its slot among those of this EgressGateway.
+    pub slot: i32,
+
+    /// Its id in the cloud.
+    #[serde(rename = "dropletID")]
+    pub droplet_id: i64,
+
+    /// Address in the VPC, once the cloud has given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_address: Option<String>,
+
+    /// Public address, once the cloud has given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_address: Option<String>,
+
+    /// What it does now.
+    pub role: GatewayRole,
+
+    /// Whether the way through it is proven: its own health endpoint says so and a node got through.
+    pub ready: bool,
+
+    /// Since when `role` and `ready` are what they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+
+    /// Why it is not ready, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+
+    /// Version of the user data it was made with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_data_version: Option<String>,
+}
+
+/// What a gateway does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum GatewayRole {
+    /// Head of the nodes' list.
+    Active,
+    /// Proven, and next in the list.
+    Standby,
+    /// Made, not proven yet.
+    Starting,
+    /// Was proven and is not now.
+    Failed,
+    /// About to be deleted.
+    Leaving,
+}
+
+/// A Droplet that is being created.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CreationIntent {
+    /// Name of the Droplet.
+    pub name: String,
+
+    /// Its slot.
+    pub slot: i32,
+
+    /// When the intent was written.
+    pub since: Time,
+
+    /// When the request was sent, if it was. A second request waits for a settle time from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<Time>,
+
+    /// Version of the user data it is made with.
+    pub user_data_version: String,
+}

@@ -1,0 +1,137 @@
+//! NodeEgress: what one node has in its kernel and what it sees of each gateway. Written by that node's agent only.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// NodeEgress has no spec: it is a report.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "networking.digitalocean.com",
+    version = "v1alpha1",
+    kind = "NodeEgress",
+    plural = "nodeegresses",
+    shortname = "ne",
+    category = "egress",
+    status = "NodeEgressStatus",
+    derive = "PartialEq",
+    no_spec,
+    doc = "What one node has in its kernel, per StaticRoute, and what it sees of each gateway. Written by the node's agent only; it carries the name of the node and is owned by it.",
+    printcolumn(
+        name = "ROUTES",
+        type_ = "string",
+        json_path = ".status.summary",
+        description = "StaticRoutes applied / known to this node"
+    ),
+    printcolumn(name = "AGENT", type_ = "string", json_path = ".status.agentVersion", priority = "1"),
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+pub struct NodeEgressFields {}
+
+/// The report. Bounded: counts and the first few failures, never one entry per destination. Written only on change.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeEgressStatus {
+    /// Version of the agent that wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_version: Option<String>,
+
+    /// `applied/known` StaticRoutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
+
+    /// One entry per StaticRoute that this node knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub routes: Vec<NodeRoute>,
+
+    /// One entry per gateway that this node probes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["address"]))]
+    pub gateways: Vec<GatewayObservation>,
+}
+
+/// What the node has of one StaticRoute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeRoute {
+    /// Name of the StaticRoute.
+    pub name: String,
+
+    /// Its uid: a report about an object that was deleted and made again is no report about the new one.
+    pub uid: String,
+
+    /// Generation that was applied.
+    pub observed_generation: i64,
+
+    /// Whether all of it is in the kernel.
+    pub state: NodeRouteState,
+
+    /// Destinations that the kernel routes through the gateway, after duplicates were folded.
+    pub applied: u32,
+
+    /// Destinations that should be.
+    pub total: u32,
+
+    /// Private address of the gateway that is used now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+
+    /// Why not, in a sentence, when `state` is not `Applied`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+
+    /// The first few destinations that are not applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    pub failures: Vec<RouteFailure>,
+}
+
+/// How much of a StaticRoute is in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NodeRouteState {
+    /// All of it.
+    Applied,
+    /// Some destinations are not; see `failures`.
+    Partial,
+    /// None of it; see `message`.
+    NotApplied,
+}
+
+/// One destination that is not applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteFailure {
+    /// The destination as it was written.
+    pub destination: String,
+
+    /// One word: `Conflict`, `Protected`, `Shadowed`, `Invalid`, ...
+    pub reason: String,
+
+    /// A sentence that names the cause.
+    pub message: String,
+}
+
+/// What the node sees of one gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayObservation {
+    /// Private address of the gateway.
+    pub address: String,
+
+    /// Its kernel answers in the VPC.
+    pub reachable: bool,
+
+    /// A connection through it reached a health target. Absent until it was tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwards: Option<bool>,
+
+    /// Since when this is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+
+    /// What failed last, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}

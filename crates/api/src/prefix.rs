@@ -1,0 +1,103 @@
+//! IPv4 addresses and prefixes as users write them, with the rules the API server checks them by.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+/// A host address (`203.0.113.7`, the same as `/32`) or a prefix (`203.0.113.0/24`), IPv4 only.
+///
+/// Kept as it was written; `egress-routing` parses it, because the agent trusts nobody.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Destination(pub String);
+
+/// An IPv4 host address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct GatewayAddress(pub String);
+
+impl From<&str> for Destination {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl From<&str> for GatewayAddress {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+// The rules are exclusive: whatever is wrong, exactly one of them speaks. `isIP`, `isCIDR`, `ip` and `cidr` are the API
+// server's CEL library for networking (Kubernetes 1.31 and later).
+impl JsonSchema for Destination {
+    fn schema_name() -> Cow<'static, str> {
+        "Destination".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 43,
+            "description": "An IPv4 address (203.0.113.7) or prefix (203.0.113.0/24). Everything is written 0.0.0.0/0.",
+            "x-kubernetes-validations": [
+                {
+                    "rule": "isIP(self) || isCIDR(self)",
+                    "messageExpression": "\"'\" + self + \"' is neither an IPv4 address nor a prefix; write it like 203.0.113.7 or 203.0.113.0/24\"",
+                    "message": "must be an IPv4 address or prefix; write it like 203.0.113.7 or 203.0.113.0/24"
+                },
+                {
+                    "rule": "!(isIP(self) && ip(self).family() == 6) && !(isCIDR(self) && cidr(self).ip().family() == 6)",
+                    "messageExpression": "\"'\" + self + \"' is IPv6, which DigitalOcean Kubernetes nodes do not have; remove it\"",
+                    "message": "IPv6 is not supported: DigitalOcean Kubernetes nodes have none; remove it"
+                },
+                {
+                    "rule": "!isCIDR(self) || cidr(self).ip().family() == 6 || cidr(self) == cidr(self).masked()",
+                    "messageExpression": "\"'\" + self + \"' has bits set behind its prefix length; write \" + string(cidr(self).masked())",
+                    "message": "has bits set behind its prefix length; write the masked prefix"
+                },
+                {
+                    "rule": "self != '0.0.0.0' && self != '0.0.0.0/32'",
+                    "message": "0.0.0.0 is no destination; write 0.0.0.0/0 for all egress"
+                }
+            ]
+        })
+    }
+}
+
+impl JsonSchema for GatewayAddress {
+    fn schema_name() -> Cow<'static, str> {
+        "GatewayAddress".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 43,
+            "description": "An IPv4 address in the nodes' VPC, such as 10.116.0.5.",
+            "x-kubernetes-validations": [
+                {
+                    "rule": "isIP(self)",
+                    "messageExpression": "\"'\" + self + \"' is not an IPv4 address; write the gateway's private address, like 10.116.0.5\"",
+                    "message": "must be the gateway's private IPv4 address, like 10.116.0.5"
+                },
+                {
+                    "rule": "!isIP(self) || ip(self).family() == 4",
+                    "messageExpression": "\"'\" + self + \"' is IPv6, which DigitalOcean Kubernetes nodes do not have; write the gateway's private IPv4 address\"",
+                    "message": "IPv6 is not supported; write the gateway's private IPv4 address"
+                }
+            ]
+        })
+    }
+}

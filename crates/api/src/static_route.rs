@@ -1,0 +1,124 @@
+//! StaticRoute: which destinations leave through which gateway addresses. Drop-in for the older StaticRoute operator.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Destination, GatewayAddress};
+
+/// Which destinations every node routes through which gateway.
+///
+/// Either `gateway`, one address taken on trust, as the older StaticRoute operator had it; or `gateways`, an ordered list
+/// that each node probes by itself, using the first that answers.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[kube(
+    group = "networking.digitalocean.com",
+    version = "v1",
+    kind = "StaticRoute",
+    plural = "staticroutes",
+    shortname = "sr",
+    category = "egress",
+    status = "StaticRouteStatus",
+    derive = "PartialEq",
+    doc = "Destinations that every node of the cluster routes through a gateway in the VPC.",
+    printcolumn(
+        name = "READY",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "NODES",
+        type_ = "string",
+        json_path = ".status.nodes",
+        description = "Nodes that have every route in their kernel / nodes that should"
+    ),
+    printcolumn(
+        name = "DESTINATIONS",
+        type_ = "string",
+        json_path = ".spec.destinations",
+        priority = "1",
+        description = "What is routed"
+    ),
+    printcolumn(
+        name = "GATEWAY",
+        type_ = "string",
+        json_path = ".spec['gateway','gateways']",
+        priority = "1",
+        description = "Gateway, or gateways in order"
+    ),
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.gateway) != has(self.gateways)").message("give either gateway (one address) or gateways (an ordered list), not both and not neither")
+)]
+pub struct StaticRouteSpec {
+    /// What is routed: IPv4 addresses and prefixes, 1 to 10,000. `0.0.0.0/0` is all egress; what a node needs to live
+    /// (its API server, metadata, DNS, VPC, pods, services) never goes through a gateway.
+    #[schemars(length(min = 1, max = 10_000))]
+    pub destinations: Vec<Destination>,
+
+    /// Private address of the one gateway. It is taken on trust: no health check, no failover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayAddress>,
+
+    /// Gateways in order of preference, 1 to 16. Every node probes all of them and uses the first that answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16))]
+    pub gateways: Option<Vec<Gateway>>,
+}
+
+/// One gateway of a StaticRoute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Gateway {
+    /// Private address in the nodes' VPC.
+    pub address: GatewayAddress,
+
+    /// Public address that the outside sees behind this gateway, when it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_address: Option<GatewayAddress>,
+}
+
+/// What became of a StaticRoute, summed up by the controller from every node's report.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StaticRouteStatus {
+    /// Generation of the spec that the rest of the status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// `Ready`: every node that should have the routes has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+
+    /// `applied/total` over the nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<String>,
+
+    /// Nodes that have every route of this object in their kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes_applied: Option<i32>,
+
+    /// Nodes that should have them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes_total: Option<i32>,
+}
+
+impl StaticRouteSpec {
+    /// The gateways in order; the bare `gateway` is a list of one.
+    pub fn ordered_gateways(&self) -> Vec<Gateway> {
+        match (&self.gateway, &self.gateways) {
+            (Some(address), _) => vec![Gateway { address: address.clone(), egress_address: None }],
+            (None, Some(list)) => list.clone(),
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// Whether nodes probe the gateways and choose among them. A bare `gateway` is a static route, as it always was.
+    pub fn is_health_checked(&self) -> bool {
+        self.gateways.is_some()
+    }
+}
