@@ -5,6 +5,8 @@
 //!
 //! A field appears when it works, not before.
 
+#![allow(clippy::duplicated_attributes, reason = "kube's printcolumn lists repeat keys such as type_")]
+
 pub mod condition;
 mod egress_gateway;
 mod names;
