@@ -59,8 +59,8 @@ impl JsonSchema for Destination {
                 },
                 {
                     "rule": "!isCIDR(self) || cidr(self).ip().family() == 6 || cidr(self) == cidr(self).masked()",
-                    "messageExpression": "\"'\" + self + \"' has bits set behind its prefix length; write \" + string(cidr(self).masked())",
-                    "message": "has bits set behind its prefix length; write the masked prefix"
+                    "messageExpression": "\"'\" + self + \"' has bits set behind its prefix length; clear them (10.9.0.0/24, not 10.9.0.1/24) or, for one host, leave the length out\"",
+                    "message": "has bits set behind its prefix length; clear them or, for one host, leave the length out"
                 },
                 {
                     "rule": "self != '0.0.0.0' && self != '0.0.0.0/32'",
