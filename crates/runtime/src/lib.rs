@@ -1,1 +1,13 @@
-//! What every binary needs: telemetry, metrics, admin server, Kubernetes client, lease, shutdown.
+//! What every binary needs: telemetry, metrics, admin server, Kubernetes client, lease, shutdown, owned tasks.
+//!
+//! Responsibility: the scaffolding of a process, so that controller and agent hold only their own work.
+//! Invariants: every wait on the network has an end ([`kubernetes`]); leadership is a claim that runs out by itself and is
+//! asked for at each write ([`lease`]); a task the process cannot live without ends the process when it ends ([`tasks`]).
+
+pub mod admin;
+pub mod kubernetes;
+pub mod lease;
+pub mod metrics;
+pub mod shutdown;
+pub mod tasks;
+pub mod telemetry;
