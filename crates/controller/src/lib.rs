@@ -1,1 +1,3 @@
 //! EgressGateway controller: observe, decide, act.
+
+pub mod user_data;
