@@ -1,3 +1,32 @@
 //! What a node's kernel should hold: prefix sets, protected ranges, conflicts, the plan; pure.
+//!
+//! ```text
+//!  StaticRoutes ─► WantedRoute::parse ─┐
+//!  the node     ─► NodeView ───────────┼─► plan() ─► NodePlan { state, reports, probes }
+//!  gateways chosen by health ──────────┤                │
+//!  the kernel   ─► Observed ───────────┘                ▼
+//!                      └──────────────────────► changes() ─► Vec<Change>, written by egress-netlink
+//! ```
+//!
+//! Nothing in here reads a clock, a file or a socket, and the same input gives the same output, byte for byte.
 
+pub mod diff;
+pub mod gateways;
 pub mod kernel_state;
+pub mod layout;
+mod nexthop_ids;
+pub mod node;
+pub mod plan;
+pub mod prefix;
+pub mod protected;
+pub mod report;
+mod resolve;
+pub mod wanted;
+
+pub use diff::changes;
+pub use layout::{GatewaySlot, Layout, ProbePath};
+pub use node::{NodeView, VpcInterface};
+pub use plan::{NodePlan, Selection, plan};
+pub use protected::{Protected, ProtectedReason};
+pub use report::RouteReport;
+pub use wanted::{StaticRouteFields, WantedRoute};

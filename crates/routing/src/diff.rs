@@ -1,0 +1,94 @@
+//! Plan minus kernel: the changes that make the kernel hold the plan, in an order in which no packet goes astray.
+//!
+//! Always replace, never delete and then add. While the list is worked off, every address is looked up as before or as
+//! after, never as something third:
+//! - nexthop objects first, since routes need them; replacing one moves all routes on it at once;
+//! - routes go in from the longest prefix to the shortest and stale ones go out from the shortest to the longest, so an
+//!   exception (`throw`) is there before the range around it and leaves after it;
+//! - rules go in from the lowest priority number up and out from the highest down: our table is asked only while
+//!   everything that must come before it (main, the node's own address) is in force.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use crate::kernel_state::{Change, Foreign, KernelState, Managed, NexthopTarget, Observed, Rule};
+
+/// The changes from `have` to `want`; empty when there is nothing to do.
+///
+/// What somebody else has at a place of ours stays; the change for that place is left out.
+pub fn changes(have: &Observed, want: &KernelState) -> Vec<Change> {
+    let mut list = Vec::new();
+    put_nexthops(have, want, &mut list);
+    put_routes(have, want, &mut list);
+
+    let present: BTreeSet<&Rule> = have.rules.iter().map(Managed::get).collect();
+    // BTreeSet order is by priority first.
+    list.extend(want.rules.iter().filter(|rule| !present.contains(rule)).cloned().map(Change::PutRule));
+    list.extend(
+        have.rules
+            .iter()
+            .rev()
+            .filter(|rule| !want.rules.contains(rule.get()))
+            .cloned()
+            .map(Change::DeleteRule),
+    );
+
+    let mut stale: Vec<_> = have.routes.iter().filter(|(key, _)| !want.routes.contains_key(key)).collect();
+    stale.sort_by_key(|(key, _)| (key.destination.prefix_len(), **key));
+    list.extend(stale.into_iter().map(|(_, route)| Change::DeleteRoute(route.clone())));
+
+    let mut gone: Vec<_> = have.nexthops.iter().filter(|(id, _)| !want.nexthops.contains_key(id)).collect();
+    gone.sort_by_key(|(id, nexthop)| (Reverse(is_group(&nexthop.get().via)), **id));
+    list.extend(gone.into_iter().map(|(_, nexthop)| Change::DeleteNexthop(nexthop.clone())));
+    list
+}
+
+fn put_nexthops(have: &Observed, want: &KernelState, list: &mut Vec<Change>) {
+    let foreign: BTreeSet<_> = have
+        .foreign
+        .iter()
+        .filter_map(|foreign| match foreign {
+            Foreign::Nexthop { id, .. } => Some(*id),
+            Foreign::Route { .. } | Foreign::Rule { .. } => None,
+        })
+        .collect();
+    let mut puts: Vec<_> = want.nexthops.values().collect();
+    puts.sort_by_key(|nexthop| (is_group(&nexthop.via), nexthop.id));
+    for nexthop in puts {
+        let replaces = have.nexthops.get(&nexthop.id);
+        if replaces.map(Managed::get) != Some(nexthop) && !foreign.contains(&nexthop.id) {
+            list.push(Change::PutNexthop { nexthop: nexthop.clone(), replaces: replaces.cloned() });
+        }
+    }
+}
+
+fn put_routes(have: &Observed, want: &KernelState, list: &mut Vec<Change>) {
+    let foreign: BTreeSet<_> = have
+        .foreign
+        .iter()
+        .filter_map(|foreign| match foreign {
+            Foreign::Route { key, .. } => Some(*key),
+            Foreign::Nexthop { .. } | Foreign::Rule { .. } => None,
+        })
+        .collect();
+    let mut puts: Vec<_> = want
+        .routes
+        .iter()
+        .filter_map(|(key, route)| {
+            let replaces = have.routes.get(key);
+            (replaces.map(Managed::get) != Some(route) && !foreign.contains(key)).then_some((route, replaces))
+        })
+        .collect();
+    puts.sort_by_key(|(route, _)| (Reverse(route.destination.prefix_len()), route.key()));
+    list.extend(
+        puts.into_iter()
+            .map(|(route, replaces)| Change::PutRoute { route: route.clone(), replaces: replaces.cloned() }),
+    );
+}
+
+fn is_group(target: &NexthopTarget) -> bool {
+    matches!(target, NexthopTarget::Group { .. })
+}
+
+#[cfg(test)]
+mod tests;

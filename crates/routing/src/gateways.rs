@@ -1,0 +1,107 @@
+//! Which gateways a node can use, and the slots through which it probes them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::kernel_state::{Managed, NexthopId, NexthopTarget, Observed, RouteKind};
+use crate::layout::{GatewaySlot, Layout};
+use crate::node::{NodeView, VpcInterface};
+use crate::protected::ProtectedReason;
+use crate::report::{GatewayFault, GatewayIssue};
+
+/// Splits gateways into those that this node can use, in the same order, and the others with the reason.
+///
+/// Health is no part of this: it says what could work at all.
+pub fn usable_gateways(
+    gateways: &[Ipv4Addr],
+    vpc: &VpcInterface,
+    node: &NodeView,
+) -> (Vec<Ipv4Addr>, Vec<GatewayIssue>) {
+    let mut usable = Vec::new();
+    let mut issues = Vec::new();
+    for &gateway in gateways {
+        match fault(gateway, vpc, node) {
+            None => usable.push(gateway),
+            Some(fault) => issues.push(GatewayIssue { gateway, fault }),
+        }
+    }
+    (usable, issues)
+}
+
+fn fault(gateway: Ipv4Addr, vpc: &VpcInterface, node: &NodeView) -> Option<GatewayFault> {
+    let subnet = vpc.subnet.trunc();
+    // A /31 or /32 has neither network nor broadcast address.
+    let has_reserved = subnet.prefix_len() < 31;
+    if gateway == vpc.address || node.public_addresses.iter().any(|address| address.addr() == gateway) {
+        Some(GatewayFault::OwnAddress)
+    } else if !subnet.contains(&gateway) {
+        Some(GatewayFault::NotOnLink { subnet })
+    } else if has_reserved && gateway == subnet.network() {
+        Some(GatewayFault::NetworkAddress)
+    } else if has_reserved && gateway == subnet.broadcast() {
+        Some(GatewayFault::BroadcastAddress)
+    } else if node.protected.reason_of_address(gateway) == Some(ProtectedReason::Node) {
+        Some(GatewayFault::Node)
+    } else {
+        None
+    }
+}
+
+/// Gives every gateway a slot, and names those for which there was none.
+///
+/// A gateway keeps the slot that it has in the kernel, so that neither a restart nor other gateways coming and going
+/// move it. New ones take the lowest free slot, and the slot of one that is gone only when no other is left.
+pub(crate) fn assign_slots(
+    gateways: &BTreeSet<Ipv4Addr>,
+    observed: &Observed,
+    layout: &Layout,
+) -> (BTreeMap<GatewaySlot, Ipv4Addr>, Vec<Ipv4Addr>) {
+    let mut slots = BTreeMap::new();
+    let mut left = Vec::new();
+    let in_kernel = slots_in_kernel(observed, layout);
+    for (slot, gateway) in &in_kernel {
+        if gateways.contains(gateway) && !slots.values().any(|taken| taken == gateway) {
+            slots.insert(*slot, *gateway);
+        }
+    }
+    let seated: BTreeSet<Ipv4Addr> = slots.values().copied().collect();
+    for gateway in gateways.difference(&seated) {
+        let mut free = (0..layout.probe_slots).map(GatewaySlot).filter(|slot| !slots.contains_key(slot));
+        match free.clone().find(|slot| !in_kernel.contains_key(slot)).or_else(|| free.next()) {
+            Some(slot) => {
+                slots.insert(slot, *gateway);
+            }
+            None => left.push(*gateway),
+        }
+    }
+    (slots, left)
+}
+
+fn slots_in_kernel(observed: &Observed, layout: &Layout) -> BTreeMap<GatewaySlot, Ipv4Addr> {
+    let mut slots = BTreeMap::new();
+    for route in observed.routes.values().map(Managed::get) {
+        let Some(slot) = layout.slot_of_table(route.table) else { continue };
+        if route.destination != Ipv4Net::default() {
+            continue;
+        }
+        if let RouteKind::Nexthop(id) = route.kind
+            && let Some(gateway) = gateway_in_kernel(id, observed)
+        {
+            slots.insert(slot, gateway);
+        }
+    }
+    slots
+}
+
+/// The gateway that a nexthop object sends packets to in the kernel.
+pub(crate) fn gateway_in_kernel(id: NexthopId, observed: &Observed) -> Option<Ipv4Addr> {
+    match &observed.nexthops.get(&id)?.get().via {
+        NexthopTarget::Gateway(gateway) => Some(gateway.address),
+        NexthopTarget::Blackhole | NexthopTarget::Group { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

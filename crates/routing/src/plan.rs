@@ -1,0 +1,361 @@
+//! The plan for one node: everything of ours that its kernel should hold, and what became of each StaticRoute.
+//!
+//! A pure function of what is wanted, what the node looks like, which gateways were chosen, and what the kernel holds
+//! already. The last is looked at for one thing only: to leave what is there as it is (nexthop ids, slots, and the
+//! gateway where nobody has an opinion), so that a restarted agent writes nothing.
+//!
+//! ```text
+//!  rules      900+n from <vpc address> tcp sport <ports of slot n>  lookup 1160+n      one per probed gateway
+//!             990   from <public address>                           lookup main
+//!             995   to <destination in the public on-link subnet>   lookup 1157
+//!             1000                                                  lookup main, not its default route
+//!             1001                                                  lookup 1157
+//!  table 1157       <destination>  nexthop object of its StaticRoute
+//!                   <protected or excluded range inside one>  throw
+//!  table 1160+n     default        nexthop object of the gateway in slot n
+//! ```
+//!
+//! Invariants: no protected address is routed to a gateway; every other listed one is, unless its failure is reported;
+//! without a routed destination and a probed gateway the state is empty, and so is the node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::gateways::{assign_slots, gateway_in_kernel, usable_gateways};
+use crate::kernel_state::{
+    Change, Foreign, Gateway, KernelState, Nexthop, NexthopId, NexthopTarget, Observed, Route, RouteKind,
+    Rule, RuleAction,
+};
+use crate::layout::{Layout, ProbePath};
+use crate::nexthop_ids;
+use crate::node::{NodeView, VpcInterface};
+use crate::prefix::difference;
+use crate::protected::ProtectedReason;
+use crate::report::{Failure, FailureCause, GatewayIssue, RouteProblem, RouteReport};
+use crate::resolve::{Claims, resolve};
+use crate::wanted::{Destination, WantedRoute};
+
+/// The kernel's main table.
+const MAIN_TABLE: u32 = 254;
+/// Protocol number of TCP.
+const TCP: u8 = 6;
+/// Rules for destinations in the public on-link subnet cost each packet a comparison; above this many, destinations are
+/// `Shadowed` instead.
+const MOST_ON_LINK_RULES: usize = 256;
+
+/// The gateway that each StaticRoute uses now, by uid.
+///
+/// An object that is not in here keeps the gateway that it has in the kernel if that is still in its list, else it gets
+/// the first of the list: right after a start, when nothing was probed yet, and when no gateway answers (`KeepLast`).
+pub type Selection = BTreeMap<String, Ipv4Addr>;
+
+/// What a node's kernel should hold, and why.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodePlan {
+    /// Everything of ours.
+    pub state: KernelState,
+    /// One report per StaticRoute, in the order in which they were passed.
+    pub routes: Vec<RouteReport>,
+    /// How to probe each gateway, in the order of the slots.
+    pub probes: Vec<ProbePath>,
+    /// Gateways for which no slot was left: they are not probed.
+    pub unprobed: Vec<Ipv4Addr>,
+}
+
+/// Plans a node. `wanted` are the StaticRoutes that apply to it, in any order.
+pub fn plan(
+    wanted: &[WantedRoute],
+    node: &NodeView,
+    selection: &Selection,
+    observed: &Observed,
+    layout: &Layout,
+) -> NodePlan {
+    let mut plan = NodePlan { routes: wanted.iter().map(blank_report).collect(), ..NodePlan::default() };
+    let Some(vpc) = &node.vpc else {
+        for report in &mut plan.routes {
+            report.problem.get_or_insert(RouteProblem::NoVpcInterface);
+        }
+        return plan;
+    };
+    check_gateways(wanted, vpc, node, &mut plan.routes);
+
+    // Only objects that can be routed at all take part: one whose gateways this node can't use stands in nobody's way.
+    let mut able: Vec<usize> =
+        (0..wanted.len()).filter(|index| plan.routes[*index].problem.is_none()).collect();
+    able.sort_by_key(|index| wanted[*index].seniority());
+    let members: Vec<&WantedRoute> = able.iter().map(|index| &wanted[*index]).collect();
+    let ids = nexthop_ids::assign(&members, observed, layout);
+    for (index, id) in able.iter().zip(&ids) {
+        plan.routes[*index].nexthop = *id;
+        if id.is_none() {
+            plan.routes[*index].problem = Some(RouteProblem::NoNexthopId);
+        }
+    }
+    able.retain(|index| plan.routes[*index].problem.is_none());
+
+    add_routes(wanted, &able, node, observed, layout, &mut plan);
+    let in_use: BTreeSet<NexthopId> = plan
+        .state
+        .routes
+        .values()
+        .filter_map(|route| if let RouteKind::Nexthop(id) = route.kind { Some(id) } else { None })
+        .collect();
+    for index in able {
+        let report = &mut plan.routes[index];
+        report.nexthop = report.nexthop.filter(|id| in_use.contains(id));
+        add_nexthop(&wanted[index], vpc, selection, observed, &mut plan.state, report);
+    }
+    if vpc.up {
+        add_probes(wanted, vpc, observed, layout, &mut plan);
+    }
+    add_rules(node, layout, &mut plan.state);
+    plan
+}
+
+impl NodePlan {
+    /// Moves one StaticRoute to another gateway of its list: the change that does it, or `None` when there is nothing
+    /// to do. The plan then says the same as a new one made with that selection would.
+    pub fn switch(
+        &mut self,
+        uid: &str,
+        gateway: Ipv4Addr,
+        node: &NodeView,
+        observed: &Observed,
+    ) -> Option<Change> {
+        let vpc = node.vpc.as_ref().filter(|vpc| vpc.up)?;
+        let report = self.routes.iter_mut().find(|report| report.uid == uid)?;
+        if !report.usable_gateways.contains(&gateway) || report.gateway == Some(gateway) {
+            return None;
+        }
+        let planned = self.state.nexthops.get_mut(&report.nexthop?)?;
+        *planned = through(planned.id, gateway, vpc);
+        report.gateway = Some(gateway);
+        Some(Change::PutNexthop {
+            nexthop: planned.clone(),
+            replaces: observed.nexthops.get(&planned.id).cloned(),
+        })
+    }
+}
+
+fn blank_report(route: &WantedRoute) -> RouteReport {
+    RouteReport {
+        name: route.name.clone(),
+        uid: route.uid.clone(),
+        applied: 0,
+        total: route.destinations.len() + route.invalid_destinations.len(),
+        gateway: None,
+        nexthop: None,
+        usable_gateways: Vec::new(),
+        gateway_issues: Vec::new(),
+        problem: route.refused.clone().map(RouteProblem::InvalidExclusion),
+        failures: Vec::new(),
+    }
+}
+
+fn check_gateways(wanted: &[WantedRoute], vpc: &VpcInterface, node: &NodeView, reports: &mut [RouteReport]) {
+    for (route, report) in wanted.iter().zip(reports) {
+        let (usable, issues) = usable_gateways(&route.gateways, vpc, node);
+        if usable.is_empty() && report.problem.is_none() {
+            report.problem = Some(no_gateway(route, &issues));
+        }
+        report.usable_gateways = usable;
+        report.gateway_issues = issues;
+    }
+}
+
+fn no_gateway(route: &WantedRoute, issues: &[GatewayIssue]) -> RouteProblem {
+    match (issues, route.invalid_gateways.first()) {
+        ([], Some(invalid)) => RouteProblem::InvalidGateway(invalid.clone()),
+        _ => RouteProblem::NoUsableGateway { issues: issues.to_vec() },
+    }
+}
+
+/// Fills table and failures for the objects in `able`, the senior one first.
+fn add_routes(
+    wanted: &[WantedRoute],
+    able: &[usize],
+    node: &NodeView,
+    observed: &Observed,
+    layout: &Layout,
+    plan: &mut NodePlan,
+) {
+    let claims: Vec<Claims<'_>> = able
+        .iter()
+        .map(|index| Claims {
+            name: &wanted[*index].name,
+            destinations: wanted[*index].destinations.keys().copied().collect(),
+            excluded: wanted[*index].excluded.iter().copied().collect(),
+        })
+        .collect();
+    let mut protected = node.protected.clone();
+    for gateway in able.iter().flat_map(|index| &plan.routes[*index].usable_gateways) {
+        protected.insert_address(*gateway, ProtectedReason::Gateway);
+    }
+    let foreign = foreign_routes(observed, layout);
+    let resolution = resolve(&claims, &protected, |prefix| Some((*foreign.get(&prefix)?, layout.table)));
+
+    for (destination, object) in resolution.table {
+        let kind = match object {
+            Some(object) => match plan.routes[able[object]].nexthop {
+                Some(id) => RouteKind::Nexthop(id),
+                None => continue,
+            },
+            None => RouteKind::Throw,
+        };
+        if !foreign.contains_key(&destination) {
+            plan.state.insert_route(Route { table: layout.table, destination, metric: 0, kind });
+        }
+    }
+    let mut lost = resolution.lost;
+    for (object, destination) in resolution.won {
+        match answered_by_main(destination, node, layout, &mut plan.state) {
+            None => plan.routes[able[object]].applied += 1,
+            Some(route) => lost.push((object, destination, FailureCause::Shadowed { route })),
+        }
+    }
+    lost.sort_by_key(|(object, destination, _)| (*object, *destination));
+    for (object, prefix, cause) in lost {
+        let index = able[object];
+        if let Some(spelling) = wanted[index].destinations.get(&prefix) {
+            let destination = Destination { prefix, spelling: *spelling };
+            plan.routes[index].failures.push(Failure::new(destination, cause));
+        }
+    }
+    for index in able {
+        let invalid = wanted[*index].invalid_destinations.iter().map(|error| Failure {
+            destination: error.value.clone(),
+            cause: FailureCause::Invalid(error.clone()),
+        });
+        plan.routes[*index].failures.extend(invalid);
+    }
+}
+
+fn foreign_routes(observed: &Observed, layout: &Layout) -> BTreeMap<Ipv4Net, u8> {
+    observed
+        .foreign
+        .iter()
+        .filter_map(|foreign| match foreign {
+            Foreign::Route { key, protocol } if key.table == layout.table && key.metric == 0 => {
+                Some((key.destination, *protocol))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// The route of the main table that answers for all of `destination` before our table is asked, if there is one.
+///
+/// Our route is written nevertheless: it takes over the moment the other one goes, with no packet in between. In the
+/// public on-link subnet a rule ahead of main gives our table the word.
+fn answered_by_main(
+    destination: Ipv4Net,
+    node: &NodeView,
+    layout: &Layout,
+    state: &mut KernelState,
+) -> Option<Ipv4Net> {
+    let covering = (1..=destination.prefix_len()).rev().find_map(|length| {
+        let wider = Ipv4Net::new(destination.addr(), length).ok()?.trunc();
+        node.main_routes.contains(&wider).then_some(wider)
+    });
+    if let Some(route) = covering {
+        let on_link = node.public_addresses.iter().any(|address| address.trunc() == route);
+        let rules = state.rules.iter().filter(|rule| rule.priority == layout.on_link_priority).count();
+        if on_link && rules < MOST_ON_LINK_RULES {
+            let to = Some(destination);
+            state.rules.insert(Rule { to, ..Rule::lookup(layout.on_link_priority, layout.table) });
+            return None;
+        }
+        return Some(route);
+    }
+    // None covers it alone; several may together, such as two halves of everything.
+    let inside: Vec<Ipv4Net> =
+        node.main_routes.iter().copied().filter(|route| destination.contains(route)).collect();
+    if difference(destination, &inside).is_empty() { inside.first().copied() } else { None }
+}
+
+fn add_nexthop(
+    route: &WantedRoute,
+    vpc: &VpcInterface,
+    selection: &Selection,
+    observed: &Observed,
+    state: &mut KernelState,
+    report: &mut RouteReport,
+) {
+    let Some(id) = report.nexthop else { return };
+    if !vpc.up {
+        // Blackhole and gateway replace one another in place, so the routes stay.
+        state.insert_nexthop(Nexthop { id, via: NexthopTarget::Blackhole });
+        report.problem = Some(RouteProblem::LinkDown);
+        report.applied = 0;
+        return;
+    }
+    let usable = |gateway: &Ipv4Addr| report.usable_gateways.contains(gateway);
+    let chosen = selection.get(&route.uid).copied().filter(usable);
+    let kept = gateway_in_kernel(id, observed).filter(usable);
+    // A bare gateway is what the object says, whatever was in the kernel: its list has one entry.
+    report.gateway = chosen.or(kept).or_else(|| report.usable_gateways.first().copied());
+    if let Some(gateway) = report.gateway {
+        state.insert_nexthop(through(id, gateway, vpc));
+    }
+}
+
+fn through(id: NexthopId, gateway: Ipv4Addr, vpc: &VpcInterface) -> Nexthop {
+    let via = NexthopTarget::Gateway(Gateway { address: gateway, interface: vpc.index, onlink: false });
+    Nexthop { id, via }
+}
+
+fn add_probes(
+    wanted: &[WantedRoute],
+    vpc: &VpcInterface,
+    observed: &Observed,
+    layout: &Layout,
+    plan: &mut NodePlan,
+) {
+    let probed: BTreeSet<Ipv4Addr> = wanted
+        .iter()
+        .zip(&plan.routes)
+        .filter(|(route, _)| route.health_checked && route.refused.is_none())
+        .flat_map(|(_, report)| report.usable_gateways.iter().copied())
+        .collect();
+    let (slots, unprobed) = assign_slots(&probed, observed, layout);
+    plan.unprobed = unprobed;
+    for (slot, gateway) in slots {
+        let id = layout.probe_nexthop(slot);
+        let ports = layout.probe_port_range(slot);
+        let table = layout.probe_table(slot);
+        plan.state.insert_nexthop(through(id, gateway, vpc));
+        plan.state.insert_route(Route {
+            table,
+            destination: Ipv4Net::default(),
+            metric: 0,
+            kind: RouteKind::Nexthop(id),
+        });
+        plan.state.rules.insert(Rule {
+            from: Some(Ipv4Net::from(vpc.address)),
+            ip_protocol: Some(TCP),
+            source_ports: Some((*ports.start(), *ports.end())),
+            ..Rule::lookup(layout.probe_priority(slot), table)
+        });
+        plan.probes.push(ProbePath { slot, gateway, source: vpc.address, source_ports: ports });
+    }
+}
+
+fn add_rules(node: &NodeView, layout: &Layout, state: &mut KernelState) {
+    if !state.routes.keys().any(|key| key.table == layout.table) {
+        return;
+    }
+    for address in &node.public_addresses {
+        let from = Some(Ipv4Net::from(address.addr()));
+        state.rules.insert(Rule { from, ..Rule::lookup(layout.reply_priority, MAIN_TABLE) });
+    }
+    state.rules.insert(Rule {
+        action: RuleAction::Lookup { table: MAIN_TABLE, suppress_prefix_length: Some(0) },
+        ..Rule::lookup(layout.main_priority, MAIN_TABLE)
+    });
+    state.rules.insert(Rule::lookup(layout.table_priority, layout.table));
+}
+
+#[cfg(test)]
+mod tests;

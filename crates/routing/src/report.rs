@@ -1,0 +1,208 @@
+//! What became of each StaticRoute in a plan, in types and in sentences.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::kernel_state::NexthopId;
+use crate::prefix::InvalidValue;
+use crate::protected::ProtectedReason;
+use crate::wanted::Destination;
+
+/// What the plan does with one StaticRoute. It says what is planned: it is true once the changes are in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteReport {
+    /// Name of the object.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Destinations that go through the gateway.
+    pub applied: usize,
+    /// Destinations that should, each counted once, the refused ones too.
+    pub total: usize,
+    /// The gateway that is used; `None` when nothing is routed or [`RouteProblem::LinkDown`].
+    pub gateway: Option<Ipv4Addr>,
+    /// The nexthop object of this StaticRoute's routes: one replace of it switches them all. `None` when it has none.
+    pub nexthop: Option<NexthopId>,
+    /// Gateways that this node can use, in the order of the list.
+    pub usable_gateways: Vec<Ipv4Addr>,
+    /// Gateways that it can't.
+    pub gateway_issues: Vec<GatewayIssue>,
+    /// Why nothing of the object is applied.
+    pub problem: Option<RouteProblem>,
+    /// Destinations that are not applied, in ascending order, the refused ones last. Empty when `problem` says it all.
+    pub failures: Vec<Failure>,
+}
+
+impl RouteReport {
+    /// Whether every destination goes through a gateway.
+    pub fn is_applied(&self) -> bool {
+        self.problem.is_none() && self.applied == self.total
+    }
+}
+
+/// A destination that is not applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The destination as it was written.
+    pub destination: String,
+    /// Why.
+    pub cause: FailureCause,
+}
+
+impl Failure {
+    pub(crate) fn new(destination: Destination, cause: FailureCause) -> Self {
+        Self { destination: destination.to_string(), cause }
+    }
+}
+
+/// Why a destination is not applied; the text is a sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FailureCause {
+    /// An older StaticRoute has the same destination.
+    #[error("StaticRoute {winner} is older and has the same destination; this one takes over when that goes")]
+    Conflict {
+        /// Name of the older one.
+        winner: String,
+    },
+    /// The node needs it.
+    #[error("it lies in {prefix}, which is protected: {reason}")]
+    Protected {
+        /// The protected prefix.
+        prefix: Ipv4Net,
+        /// Why that is protected.
+        reason: ProtectedReason,
+    },
+    /// The main table answers before our table is asked.
+    #[error("the node's main table has a route to {route}, which wins")]
+    Shadowed {
+        /// That route's destination.
+        route: Ipv4Net,
+    },
+    /// The object excludes it itself.
+    #[error("the object's own excludedDestinations has {exclusion}")]
+    Excluded {
+        /// The exclusion.
+        exclusion: Ipv4Net,
+    },
+    /// Another program has a route at this place in our table.
+    #[error("another program (route protocol {protocol}) has a route to it in table {table}")]
+    Foreign {
+        /// Its protocol number.
+        protocol: u8,
+        /// The table.
+        table: u32,
+    },
+    /// The text is no destination.
+    #[error(transparent)]
+    Invalid(#[from] InvalidValue),
+}
+
+impl FailureCause {
+    /// The cause in one word, for `reason` fields.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Conflict { .. } => "Conflict",
+            Self::Protected { .. } => "Protected",
+            Self::Shadowed { .. } => "Shadowed",
+            Self::Excluded { .. } => "Excluded",
+            Self::Foreign { .. } => "ForeignRoute",
+            Self::Invalid(_) => "Invalid",
+        }
+    }
+}
+
+/// Why nothing of a StaticRoute goes through a gateway on this node.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RouteProblem {
+    /// An exclusion can't be read.
+    #[error(transparent)]
+    InvalidExclusion(InvalidValue),
+    /// The node is not in a VPC.
+    #[error("this node has no interface in a VPC")]
+    NoVpcInterface,
+    /// None of the gateways can be used from here.
+    #[error("{}", no_usable_gateway(.issues))]
+    NoUsableGateway {
+        /// What is wrong with each.
+        issues: Vec<GatewayIssue>,
+    },
+    /// The only gateways in the list can't be read.
+    #[error(transparent)]
+    InvalidGateway(InvalidValue),
+    /// The VPC interface is down: what is routed is dropped until it is back.
+    #[error("the node's VPC interface is down; routed traffic is dropped until it is back")]
+    LinkDown,
+    /// All nexthop ids are taken.
+    #[error("no nexthop id is free on this node")]
+    NoNexthopId,
+}
+
+impl RouteProblem {
+    /// The problem in one word, for `reason` fields.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::InvalidExclusion(_) | Self::InvalidGateway(_) => "Invalid",
+            Self::NoVpcInterface => "NoVpcInterface",
+            Self::NoUsableGateway { issues } => {
+                issues.first().map_or("NoGateway", |issue| issue.fault.reason())
+            }
+            Self::LinkDown => "LinkDown",
+            Self::NoNexthopId => "NoNexthopId",
+        }
+    }
+}
+
+/// A gateway that this node can't use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("gateway {gateway} {fault}")]
+pub struct GatewayIssue {
+    /// The gateway.
+    pub gateway: Ipv4Addr,
+    /// Why not.
+    pub fault: GatewayFault,
+}
+
+/// Why a node can't use a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum GatewayFault {
+    /// Not in the subnet of the VPC interface.
+    #[error("is not in the VPC subnet {subnet} of this node")]
+    NotOnLink {
+        /// That subnet.
+        subnet: Ipv4Net,
+    },
+    /// The node's own address.
+    #[error("is this node's own address")]
+    OwnAddress,
+    /// Another node of the cluster.
+    #[error("is a node of the cluster")]
+    Node,
+    /// The subnet's network address.
+    #[error("is the network address of the VPC subnet")]
+    NetworkAddress,
+    /// The subnet's broadcast address.
+    #[error("is the broadcast address of the VPC subnet")]
+    BroadcastAddress,
+}
+
+impl GatewayFault {
+    /// The fault in one word, for `reason` fields.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotOnLink { .. } => "GatewayNotOnLink",
+            Self::OwnAddress => "GatewayIsThisNode",
+            Self::Node => "GatewayIsNode",
+            Self::NetworkAddress => "GatewayIsNetworkAddress",
+            Self::BroadcastAddress => "GatewayIsBroadcastAddress",
+        }
+    }
+}
+
+fn no_usable_gateway(issues: &[GatewayIssue]) -> String {
+    match issues {
+        [] => "there is no gateway in the list".to_owned(),
+        [first] => first.to_string(),
+        [first, rest @ ..] => format!("{first}, and {} more can't be used either", rest.len()),
+    }
+}

@@ -1,0 +1,139 @@
+//! One StaticRoute as the plan takes it: parsed once, so that nothing after it meets bad text.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::prefix::{InvalidValue, parse_destination, parse_gateway};
+
+/// The fields of a StaticRoute as they were written.
+#[derive(Debug, Clone, Copy)]
+pub struct StaticRouteFields<'a> {
+    /// `metadata.name`.
+    pub name: &'a str,
+    /// `metadata.uid`.
+    pub uid: &'a str,
+    /// `metadata.creationTimestamp` in seconds since 1970: the older object wins a conflict.
+    pub created: i64,
+    /// `spec.destinations`.
+    pub destinations: &'a [&'a str],
+    /// `spec.excludedDestinations`.
+    pub excluded: &'a [&'a str],
+    /// `spec.gateway` (a list of one) or the addresses of `spec.gateways` in order.
+    pub gateways: &'a [&'a str],
+    /// Whether nodes probe the gateways: not for a bare `spec.gateway`.
+    pub health_checked: bool,
+}
+
+/// A StaticRoute that applies to this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedRoute {
+    /// Name of the object.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// When it was made, seconds since 1970.
+    pub created: i64,
+    /// What it routes, each prefix once, however often and in whichever spelling it was listed.
+    pub destinations: BTreeMap<Ipv4Net, Spelling>,
+    /// What it does not route; counts for this object only.
+    pub excluded: BTreeSet<Ipv4Net>,
+    /// Gateways in order, each once.
+    pub gateways: Vec<Ipv4Addr>,
+    /// Whether nodes probe the gateways.
+    pub health_checked: bool,
+    /// Destinations that were refused; the rest of the object counts.
+    pub invalid_destinations: Vec<InvalidValue>,
+    /// Gateways that were refused; the rest of the object counts.
+    pub invalid_gateways: Vec<InvalidValue>,
+    /// An exclusion that was refused. The whole object is then left out: without it, it would route what it must not.
+    pub refused: Option<InvalidValue>,
+}
+
+/// How a destination was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Spelling {
+    /// `203.0.113.7`.
+    Address,
+    /// `203.0.113.7/32`, `203.0.113.0/24`.
+    Prefix,
+}
+
+/// A destination in the spelling of the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Destination {
+    /// The prefix.
+    pub prefix: Ipv4Net,
+    /// How it was written.
+    pub spelling: Spelling,
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.spelling {
+            Spelling::Address => self.prefix.addr().fmt(f),
+            Spelling::Prefix => self.prefix.fmt(f),
+        }
+    }
+}
+
+impl WantedRoute {
+    /// Parses the fields. What is wrong with them stands in the `invalid_*` fields and [`WantedRoute::refused`].
+    pub fn parse(fields: StaticRouteFields<'_>) -> Self {
+        let mut invalid_destinations = Vec::new();
+        let mut invalid_gateways = Vec::new();
+        let mut destinations = BTreeMap::new();
+        for (index, text) in fields.destinations.iter().enumerate() {
+            match parse_destination(&format!("spec.destinations[{index}]"), text) {
+                Ok(prefix) => {
+                    let spelling = if text.contains('/') { Spelling::Prefix } else { Spelling::Address };
+                    destinations.entry(prefix).or_insert(spelling);
+                }
+                Err(error) => invalid_destinations.push(error),
+            }
+        }
+        let mut excluded = BTreeSet::new();
+        let mut refused = None;
+        for (index, text) in fields.excluded.iter().enumerate() {
+            match parse_destination(&format!("spec.excludedDestinations[{index}]"), text) {
+                Ok(prefix) => {
+                    excluded.insert(prefix);
+                }
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        let mut gateways = Vec::new();
+        for (index, text) in fields.gateways.iter().enumerate() {
+            let field = if fields.health_checked {
+                format!("spec.gateways[{index}].address")
+            } else {
+                "spec.gateway".to_owned()
+            };
+            match parse_gateway(&field, text) {
+                Ok(address) if gateways.contains(&address) => {}
+                Ok(address) => gateways.push(address),
+                Err(error) => invalid_gateways.push(error),
+            }
+        }
+        Self {
+            name: fields.name.to_owned(),
+            uid: fields.uid.to_owned(),
+            created: fields.created,
+            destinations,
+            excluded,
+            gateways,
+            health_checked: fields.health_checked,
+            invalid_destinations,
+            invalid_gateways,
+            refused,
+        }
+    }
+
+    /// Who comes first where two objects want the same: the older one, then the name.
+    pub(crate) fn seniority(&self) -> (i64, &str, &str) {
+        (self.created, &self.name, &self.uid)
+    }
+}
