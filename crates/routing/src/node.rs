@@ -20,6 +20,8 @@ pub struct NodeView {
     /// What must never leave through a gateway. The public on-link subnet as a whole does not belong in here (a
     /// destination in it can be routed); the provider's gateway and other nodes in it do.
     pub protected: Protected,
+    /// Gateways that are to be probed though no StaticRoute names them yet: those that wait to be proven.
+    pub candidates: BTreeSet<Ipv4Addr>,
 }
 
 /// The node's interface in the VPC.

@@ -108,7 +108,7 @@ pub fn plan(
         add_nexthop(&wanted[index], vpc, selection, observed, &mut plan.state, report);
     }
     if vpc.up {
-        add_probes(wanted, vpc, observed, layout, &mut plan);
+        add_probes(wanted, vpc, node, observed, layout, &mut plan);
     }
     add_rules(node, layout, &mut plan.state);
     plan
@@ -309,15 +309,19 @@ fn through(id: NexthopId, gateway: Ipv4Addr, vpc: &VpcInterface) -> Nexthop {
 fn add_probes(
     wanted: &[WantedRoute],
     vpc: &VpcInterface,
+    node: &NodeView,
     observed: &Observed,
     layout: &Layout,
     plan: &mut NodePlan,
 ) {
+    let candidates: Vec<Ipv4Addr> = node.candidates.iter().copied().collect();
+    let (candidates, _) = usable_gateways(&candidates, vpc, node);
     let probed: BTreeSet<Ipv4Addr> = wanted
         .iter()
         .zip(&plan.routes)
         .filter(|(route, _)| route.health_checked && route.refused.is_none())
         .flat_map(|(_, report)| report.usable_gateways.iter().copied())
+        .chain(candidates)
         .collect();
     let (slots, unprobed) = assign_slots(&probed, observed, layout);
     plan.unprobed = unprobed;
