@@ -1,0 +1,132 @@
+//! Pushes the image archives to a registry and renders the install file with the digests the registry gave them.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::images::{PRODUCTS, archive, target};
+use crate::{manifests, tree};
+
+/// Arguments of `cargo xtask push`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Registry and path, such as `registry.digitalocean.com/<your registry>`. Log in first: `doctl registry login`, or
+    /// `skopeo login`.
+    #[arg(long)]
+    registry: String,
+    /// The registry speaks plain HTTP, as one on this machine does.
+    #[arg(long)]
+    plain_http: bool,
+}
+
+/// Pushes; writes target/deploy/crds.yaml and target/deploy/install.yaml.
+pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
+    let registry = checked(&arguments.registry)?;
+    let mut pinned = Vec::new();
+    for product in PRODUCTS {
+        let source = archive(root, product.name);
+        if !source.is_file() {
+            bail!("target/images/{}.tar is not there; `make images` builds it", product.name);
+        }
+        let name = format!("{registry}/{}", product.name);
+        let digest = copy(&source, &name, arguments.plain_http)?;
+        println!("pushed {name}:{} as {digest}", env!("CARGO_PKG_VERSION"));
+        pinned.push((product.name, name, digest));
+    }
+    render(root, &pinned)
+}
+
+// A scheme or tag would end up in the middle of an image's name.
+fn checked(registry: &str) -> Result<&str> {
+    let registry = registry.trim_end_matches('/');
+    let last = registry.rsplit('/').next().unwrap_or_default();
+    let tagged = registry.contains('/') && last.contains(':');
+    if registry.is_empty() || registry.contains("://") || registry.contains(char::is_whitespace) || tagged {
+        bail!("REGISTRY is a registry and a path, like registry.digitalocean.com/acme, not {registry:?}");
+    }
+    Ok(registry)
+}
+
+fn copy(source: &Path, name: &str, plain_http: bool) -> Result<String> {
+    let digest_file = source.with_extension("digest");
+    let mut skopeo = Command::new("skopeo");
+    skopeo.args(["copy", "--quiet", "--retry-times=3", "--digestfile"]).arg(&digest_file);
+    if plain_http {
+        skopeo.arg("--dest-tls-verify=false");
+    }
+    skopeo.arg(format!("oci-archive:{}", source.display()));
+    skopeo.arg(format!("docker://{name}:{}", env!("CARGO_PKG_VERSION")));
+    tree::run(&mut skopeo)?;
+    let digest = std::fs::read_to_string(&digest_file).context("skopeo wrote no digest")?;
+    let digest = digest.trim().to_owned();
+    if !digest.starts_with("sha256:") {
+        bail!("skopeo gave {digest:?} as a digest");
+    }
+    Ok(digest)
+}
+
+fn render(root: &Path, pinned: &[(&str, String, String)]) -> Result<()> {
+    let folder = target(root).join("deploy");
+    // kustomize wants paths relative to the file: a copy of deploy/ beside it works wherever the target folder is.
+    let overlay = folder.join("pinned");
+    copy_folder(&root.join("deploy"), &folder.join("source/deploy"))?;
+    copy_folder(&root.join("crds"), &folder.join("source/crds"))?;
+    std::fs::create_dir_all(&overlay)?;
+    std::fs::write(overlay.join("kustomization.yaml"), kustomization(pinned)?)?;
+
+    let (_, install) = manifests::render_folder(root, &overlay)?;
+    for (name, _, digest) in pinned {
+        if !install.contains(digest.as_str()) {
+            bail!("the rendered manifests do not use {name} by its digest");
+        }
+    }
+    std::fs::write(folder.join("install.yaml"), install)?;
+    let (_, crds) = manifests::render_folder(root, &folder.join("source/deploy/crds"))?;
+    std::fs::write(folder.join("crds.yaml"), crds)?;
+    println!("rendered target/deploy/crds.yaml and target/deploy/install.yaml; apply them in this order:");
+    println!("  kubectl apply --server-side -f target/deploy/crds.yaml");
+    println!("  kubectl apply -f target/deploy/install.yaml");
+    Ok(())
+}
+
+fn kustomization(pinned: &[(&str, String, String)]) -> Result<String> {
+    let mut text = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n\
+        resources:\n  - ../source/deploy/overlays/doks\nimages:\n"
+        .to_owned();
+    for (name, real, digest) in pinned {
+        writeln!(text, "  - name: {name}\n    newName: {real}\n    digest: {digest}")?;
+    }
+    Ok(text)
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        std::fs::remove_dir_all(to)?;
+    }
+    for file in tree::files(from, ".yaml")? {
+        let copy = to.join(file.strip_prefix(from)?);
+        if let Some(folder) = copy.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::copy(&file, copy)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_is_a_host_and_a_path() {
+        assert_eq!(checked("registry.digitalocean.com/acme/").unwrap(), "registry.digitalocean.com/acme");
+        assert_eq!(checked("127.0.0.1:5000").unwrap(), "127.0.0.1:5000");
+        for wrong in
+            ["", "https://registry.digitalocean.com/acme", "registry.digitalocean.com/acme:1.0", "a b"]
+        {
+            assert!(checked(wrong).is_err(), "{wrong}");
+        }
+    }
+}
