@@ -1,0 +1,106 @@
+//! Which call is meant.
+//!
+//! Responsibility: method and path to the function that answers. Firewalls, projects and reserved IPv6 get their rows
+//! here when they come; until then their lists are empty and everything else of theirs is a 404.
+
+use jiff::Timestamp;
+
+use super::{Answer, Cloud, Refusal, Request, Variant};
+
+/// Answers a request.
+///
+/// # Errors
+/// What the API refuses.
+pub(super) fn dispatch(
+    cloud: &mut Cloud,
+    request: &Request,
+    variant: Option<&Variant>,
+    now: Timestamp,
+) -> Result<Answer, Refusal> {
+    let segments: Vec<String> = request.path.trim_matches('/').split('/').map(decoded).collect();
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let Some(("v2", path)) = segments.split_first().map(|(first, rest)| (*first, rest)) else {
+        return Err(Refusal::NotFound);
+    };
+    match (request.method.as_str(), path) {
+        ("GET", ["account"]) => Ok(cloud.get_account()),
+        ("GET", ["account", "keys"]) => cloud.list_ssh_keys(request),
+        ("GET", ["account", "keys", key]) => cloud.get_ssh_key(key),
+        ("GET", ["regions"]) => cloud.list_regions(request),
+        ("GET", ["sizes"]) => cloud.list_sizes(request),
+        ("GET", ["images"]) => cloud.list_images(request),
+        ("GET", ["images", image]) => cloud.get_image(image),
+
+        ("GET", ["droplets"]) => cloud.list_droplets(request, now),
+        ("POST", ["droplets"]) => cloud.create_droplets(request, variant, now),
+        ("DELETE", ["droplets"]) => cloud.delete_droplets_by_tag(request, now),
+        ("POST", ["droplets", "actions"]) => cloud.post_action_by_tag(request, now),
+        ("GET", ["droplets", id]) => cloud.get_droplet(id),
+        ("DELETE", ["droplets", id]) => cloud.delete_droplet(id, now),
+        ("GET", ["droplets", id, "actions"]) => cloud.list_droplet_actions(id, request),
+        ("POST", ["droplets", id, "actions"]) => cloud.post_droplet_action(id, request, now),
+        ("GET", ["droplets", id, "actions", action]) => cloud.get_droplet_action(id, action),
+        ("GET", ["droplets", id, "firewalls"]) => {
+            cloud.existing(id)?;
+            super::paging::page(request, "firewalls", 0, |_| serde_json::Value::Null)
+        }
+        ("GET", ["actions"]) => cloud.page_of_actions(request, |_| true),
+        ("GET", ["actions", id]) => cloud.get_action(id, |_| true),
+
+        ("GET", ["tags"]) => cloud.list_tags(request),
+        ("POST", ["tags"]) => cloud.create_tag(request),
+        ("GET", ["tags", name]) => cloud.get_tag(name),
+        ("DELETE", ["tags", name]) => cloud.delete_tag(name),
+        ("POST", ["tags", name, "resources"]) => cloud.tag_resources(name, request, true, now),
+        ("DELETE", ["tags", name, "resources"]) => cloud.tag_resources(name, request, false, now),
+
+        ("GET", ["vpcs"]) => cloud.list_vpcs(request),
+        ("GET", ["vpcs", id]) => cloud.get_vpc(id),
+        ("GET", ["vpcs", id, "members"]) => cloud.list_vpc_members(id, request),
+
+        ("GET", ["reserved_ips"]) => cloud.list_reserved_ips(request),
+        ("POST", ["reserved_ips"]) => cloud.create_reserved_ip(request, now),
+        ("GET", ["reserved_ips", ip]) => cloud.get_reserved_ip(ip),
+        ("DELETE", ["reserved_ips", ip]) => cloud.delete_reserved_ip(ip),
+        ("GET", ["reserved_ips", ip, "actions"]) => cloud.list_reserved_ip_actions(ip, request),
+        ("POST", ["reserved_ips", ip, "actions"]) => cloud.post_reserved_ip_action(ip, request, now),
+        ("GET", ["reserved_ips", ip, "actions", action]) => cloud.get_reserved_ip_action(ip, action),
+
+        ("GET", [list @ ("firewalls" | "projects")]) => {
+            super::paging::page(request, list, 0, |_| serde_json::Value::Null)
+        }
+        ("GET", ["reserved_ipv6"]) => {
+            super::paging::page(request, "reserved_ipv6s", 0, |_| serde_json::Value::Null)
+        }
+        (
+            _,
+            [
+                "account" | "regions" | "sizes" | "images" | "droplets" | "actions" | "tags" | "vpcs"
+                | "reserved_ips",
+            ]
+            | ["account", "keys"]
+            | ["droplets" | "tags" | "vpcs" | "actions" | "images" | "reserved_ips", _],
+        ) => Err(Refusal::MethodNotAllowed),
+        _ => Err(Refusal::NotFound),
+    }
+}
+
+/// Percent-decoding of one path segment; what cannot be decoded stays as it is.
+fn decoded(segment: &str) -> String {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let hex = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) if first == b'%' => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| segment.into())
+}

@@ -1,0 +1,113 @@
+//! The control routes under `/simulator/`: not the cloud's API, open to everyone who can reach the listener, and
+//! neither journalled nor rate limited.
+//!
+//! | route | body | answer |
+//! | --- | --- | --- |
+//! | `GET /simulator/journal?after=N` | | `{"entries": [...], "last": seq}`, entries numbered above N |
+//! | `GET /simulator/state` | | the whole cloud as the snapshot file has it |
+//! | `GET /simulator/clock` | | `{"now": time, "driven": bool}` |
+//! | `POST /simulator/clock` | `{"advance_ms": N}` | the same, after N ms have passed; 409 on the real clock |
+//! | `GET /simulator/faults` | | `{"faults": [...]}` with the strikes left |
+//! | `POST /simulator/faults` | one fault or a list ([`crate::fault`]) | 201, the same as GET; they are appended |
+//! | `DELETE /simulator/faults` | | 204; none left |
+//! | `GET /simulator/droplets/{id}/machine` | | what the machine command gets on standard input |
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use jiff::SignedDuration;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::clock::Clock;
+use crate::fault::Fault;
+use crate::server::Shell;
+
+/// The routes; the API is their fallback.
+pub(crate) fn routes() -> Router<Arc<Shell>> {
+    Router::new()
+        .route("/simulator/journal", get(journal))
+        .route("/simulator/state", get(state))
+        .route("/simulator/clock", get(clock).post(advance_clock))
+        .route("/simulator/faults", get(faults).post(add_faults).delete(clear_faults))
+        .route("/simulator/droplets/{id}/machine", get(machine))
+}
+
+#[derive(Deserialize)]
+struct After {
+    #[serde(default)]
+    after: u64,
+}
+
+async fn journal(State(shell): State<Arc<Shell>>, Query(After { after }): Query<After>) -> Json<Value> {
+    let inner = shell.lock();
+    let entries: Vec<_> = inner.journal.after(after).collect();
+    Json(json!({"entries": entries, "last": inner.journal.next_seq() - 1}))
+}
+
+async fn state(State(shell): State<Arc<Shell>>) -> Json<Value> {
+    let mut inner = shell.lock();
+    inner.cloud.advance(shell.clock.now());
+    Json(json!(inner.cloud))
+}
+
+async fn clock(State(shell): State<Arc<Shell>>) -> Json<Value> {
+    Json(json!({"now": shell.clock.now(), "driven": matches!(shell.clock, Clock::Driven(_))}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Advance {
+    advance_ms: u32,
+}
+
+async fn advance_clock(
+    State(shell): State<Arc<Shell>>,
+    Json(Advance { advance_ms }): Json<Advance>,
+) -> Response {
+    match shell.clock.advance(SignedDuration::from_millis(i64::from(advance_ms))) {
+        Some(now) => {
+            shell.lock().cloud.advance(now);
+            shell.after_change();
+            Json(json!({"now": now, "driven": true})).into_response()
+        }
+        None => (StatusCode::CONFLICT, Json(json!({"error": "the clock is the real one"}))).into_response(),
+    }
+}
+
+async fn faults(State(shell): State<Arc<Shell>>) -> Json<Value> {
+    Json(json!({"faults": shell.lock().faults}))
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    Many(Vec<Fault>),
+    One(Fault),
+}
+
+async fn add_faults(State(shell): State<Arc<Shell>>, Json(new): Json<OneOrMany>) -> Response {
+    let mut inner = shell.lock();
+    match new {
+        OneOrMany::Many(faults) => inner.faults.extend(faults),
+        OneOrMany::One(fault) => inner.faults.push(fault),
+    }
+    (StatusCode::CREATED, Json(json!({"faults": inner.faults}))).into_response()
+}
+
+async fn clear_faults(State(shell): State<Arc<Shell>>) -> StatusCode {
+    shell.lock().faults.clear();
+    StatusCode::NO_CONTENT
+}
+
+async fn machine(State(shell): State<Arc<Shell>>, Path(id): Path<u64>) -> Response {
+    let inner = shell.lock();
+    match inner.cloud.droplets.get(&id) {
+        Some(droplet) => Json(inner.cloud.machine_json(droplet)).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}

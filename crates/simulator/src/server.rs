@@ -1,0 +1,476 @@
+//! The shell: HTTP around the core.
+//!
+//! Responsibility: listeners, authentication, rate limit, faults, journal, snapshot; carries out effects and lets time
+//! pass. Every decision about one request is taken under one lock, so the journal's order is the cloud's order.
+//! Tasks live as long as the process (or the [`Running`] handle, which stops them).
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::clock::Clock;
+use crate::cloud::{Answer, Cloud, Effect, Request};
+use crate::connection::{Acceptor, Peer};
+use crate::fault::{self, Fault, Kind, Word};
+use crate::journal::{Entry, Journal};
+use crate::machine::MachineCommand;
+use crate::metadata::{self, Metadata};
+use crate::rate::{Limits, Rate, Window};
+
+/// How a simulator is started.
+#[derive(Debug)]
+pub struct Options {
+    /// Address of the API and the control routes; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Address of the metadata service, if it is wanted.
+    pub metadata: Option<SocketAddr>,
+    /// The one token that is let in.
+    pub token: String,
+    /// File for the journal.
+    pub journal: Option<PathBuf>,
+    /// File for the snapshot after each change; read at the start when it is there.
+    pub state: Option<PathBuf>,
+    /// The machine command, split at white space.
+    pub machine_command: Option<String>,
+    /// How long one machine command may take.
+    pub machine_deadline: Duration,
+    /// The cloud's clock.
+    pub clock: Clock,
+    /// Rate limits of the token.
+    pub limits: Limits,
+    /// The cloud at the start. A snapshot replaces it.
+    pub cloud: Cloud,
+}
+
+/// Why a simulator does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener's address is not to be had.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The journal cannot be opened.
+    #[error("journal {path}: {source}")]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The snapshot is there and cannot be used.
+    #[error("state {path}: {source}")]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+}
+
+/// A running simulator; dropping it stops it.
+#[derive(Debug)]
+pub struct Running {
+    /// Where the API listens.
+    pub api: SocketAddr,
+    /// Where the metadata service listens.
+    pub metadata: Option<SocketAddr>,
+    tasks: JoinSet<()>,
+}
+
+impl Running {
+    /// Waits until a part of the simulator ends, which none should.
+    pub async fn ended(&mut self) {
+        self.tasks.join_next().await;
+    }
+}
+
+/// Everything that requests share.
+pub(crate) struct Shell {
+    pub(crate) inner: Mutex<Inner>,
+    pub(crate) clock: Clock,
+    token: String,
+    state: Option<PathBuf>,
+    machine: Option<MachineCommand>,
+    changed: Notify,
+}
+
+pub(crate) struct Inner {
+    pub(crate) cloud: Cloud,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) journal: Journal,
+    window: Window,
+    snapshot: Vec<u8>,
+}
+
+/// Bodies above this are refused; the largest legal one is a create with 64 KiB of user data, escaped.
+const BODY_BYTES: usize = 1024 * 1024;
+
+/// Starts a simulator.
+///
+/// # Errors
+/// When an address or a file is not to be had.
+pub async fn start(options: Options) -> Result<Running, StartError> {
+    let Options {
+        listen,
+        metadata,
+        token,
+        journal,
+        state,
+        machine_command,
+        machine_deadline,
+        clock,
+        limits,
+        cloud,
+    } = options;
+    let api = bind(listen).await?;
+    let metadata = match metadata {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    let journal = Journal::open(journal.as_deref(), &token)
+        .map_err(|source| StartError::Journal { path: journal.unwrap_or_default(), source })?;
+    let mut cloud = match &state {
+        Some(path) => read_state(path)?.unwrap_or(cloud),
+        None => cloud,
+    };
+    cloud.resume();
+    let shell = Arc::new(Shell {
+        inner: Mutex::new(Inner {
+            cloud,
+            faults: Vec::new(),
+            journal,
+            window: Window::new(limits),
+            snapshot: Vec::new(),
+        }),
+        clock,
+        token,
+        state,
+        machine: machine_command.map(|line| MachineCommand::new(&line, machine_deadline)),
+        changed: Notify::new(),
+    });
+
+    let address = |listener: &TcpListener, asked: SocketAddr| listener.local_addr().unwrap_or(asked);
+    let mut running = Running { api: address(&api, listen), metadata: None, tasks: JoinSet::new() };
+    let routes = crate::control::routes().fallback(api_request).with_state(Arc::clone(&shell));
+    running.tasks.spawn(serve(api, routes));
+    if let Some(listener) = metadata {
+        running.metadata = listener.local_addr().ok();
+        let routes = Router::new().fallback(metadata_request).with_state(Arc::clone(&shell));
+        running.tasks.spawn(serve(listener, routes));
+    }
+    running.tasks.spawn(pass_time(Arc::clone(&shell)));
+    shell.after_change();
+    Ok(running)
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
+}
+
+async fn serve(listener: TcpListener, routes: Router) {
+    let service = routes.into_make_service_with_connect_info::<Peer>();
+    if let Err(error) = axum::serve(Acceptor(listener), service).await {
+        tracing::error!(%error, "listener ended");
+    }
+}
+
+fn read_state(path: &PathBuf) -> Result<Option<Cloud>, StartError> {
+    let failed = |source| StartError::State { path: path.clone(), source };
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| failed(error.into())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Lets due events happen; wakes at the next deadline, at the latest after a second.
+async fn pass_time(shell: Arc<Shell>) {
+    loop {
+        let now = shell.clock.now();
+        let next = {
+            let mut inner = shell.lock();
+            inner.cloud.advance(now);
+            inner.cloud.next_deadline()
+        };
+        shell.after_change();
+        let wait = match (&shell.clock, next) {
+            (Clock::Real, Some(next)) => Duration::try_from(next.duration_since(now)).unwrap_or_default(),
+            _ => Duration::from_secs(1),
+        };
+        let wait = wait.clamp(Duration::from_millis(1), Duration::from_secs(1));
+        let _ = tokio::time::timeout(wait, shell.changed.notified()).await;
+    }
+}
+
+impl Shell {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic while locked is a bug of ours; the state itself stays usable.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the snapshot and starts what machines are asked to do.
+    pub(crate) fn after_change(self: &Arc<Self>) {
+        let effects = {
+            let mut inner = self.lock();
+            if let Some(path) = &self.state {
+                inner.write_state(path);
+            }
+            inner.cloud.take_effects()
+        };
+        for effect in effects {
+            tokio::spawn(Arc::clone(self).carry_out(effect));
+        }
+    }
+
+    async fn carry_out(self: Arc<Self>, effect: Effect) {
+        let succeeded = match &self.machine {
+            Some(machine) => machine.run(&effect).await,
+            // A snapshot made with a machine command, continued without one.
+            None => true,
+        };
+        let now = self.clock.now();
+        self.lock().cloud.machine_finished(effect.action, succeeded, now);
+        self.changed.notify_one();
+    }
+
+    /// Wakes the task that lets time pass.
+    pub(crate) fn wake(&self) {
+        self.changed.notify_one();
+    }
+}
+
+impl Inner {
+    /// Write, then rename: a reader never sees half of it.
+    fn write_state(&mut self, path: &PathBuf) {
+        let Ok(snapshot) = serde_json::to_vec(&self.cloud) else { return };
+        if snapshot == self.snapshot {
+            return;
+        }
+        let fresh = path.with_extension("new");
+        match std::fs::write(&fresh, &snapshot).and_then(|()| std::fs::rename(&fresh, path)) {
+            Ok(()) => self.snapshot = snapshot,
+            Err(error) => tracing::error!(%error, path = %path.display(), "state not written"),
+        }
+    }
+
+    /// Takes the decision about one request and records it.
+    fn decide(&mut self, request: &Request, uri: &Uri, authentic: bool, now: Timestamp) -> Decision {
+        let seq = self.journal.next_seq();
+        let request_id = format!("9f2c1d3e-7a64-4c1b-8f00-{seq:012x}");
+        let fault = fault::strike(&mut self.faults, &request.method, &request.path);
+        let mut committed = false;
+        let (answer, rate) = if fault.as_ref().is_some_and(|fault| !fault.commits()) {
+            (None, self.window.peek(now))
+        } else if authentic {
+            let rate = self.window.admit(now);
+            if rate.retry_after.is_some() {
+                (Some(Answer::json(429, fault::usual_body(429))), rate)
+            } else {
+                committed = true;
+                let variant = fault.as_ref().and_then(Kind::variant);
+                (Some(self.cloud.apply(request, variant.as_ref(), now)), rate)
+            }
+        } else {
+            (Some(Answer::json(401, fault::usual_body(401))), self.window.peek(now))
+        };
+        let mut decision = Decision { answer, text: None, rate, request_id, fault };
+        if let Some(Kind::Status(status)) = &decision.fault {
+            decision.rate.retry_after = status.retry_after.map(i64::from);
+            decision.answer = Some(match &status.body {
+                Some(Value::String(text)) => {
+                    decision.text = Some(text.clone());
+                    Answer { status: status.status, body: None }
+                }
+                Some(body) => Answer::json(status.status, body.clone()),
+                None => Answer::json(status.status, fault::usual_body(status.status)),
+            });
+        }
+        decision.name_request();
+        self.journal.record(Entry {
+            seq,
+            time: now,
+            method: request.method.clone(),
+            path: request.path.clone(),
+            query: uri.query().unwrap_or_default().to_owned(),
+            body: match request.body.as_slice() {
+                [] => Value::Null,
+                bytes => serde_json::from_slice(bytes)
+                    .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(bytes).into_owned())),
+            },
+            status: decision.answer.as_ref().map(|answer| answer.status),
+            committed,
+            request_id: decision.request_id.clone(),
+            fault: decision.fault.clone(),
+        });
+        decision
+    }
+}
+
+/// What is to be sent, and how badly.
+struct Decision {
+    answer: Option<Answer>,
+    /// Sent instead of a JSON body, as HTML.
+    text: Option<String>,
+    rate: Rate,
+    request_id: String,
+    fault: Option<Kind>,
+}
+
+impl Decision {
+    /// Error bodies carry the request id now and then; here those of validation and server errors do.
+    fn name_request(&mut self) {
+        if let Some(Answer { status: 400 | 404 | 422 | 500.., body: Some(Value::Object(body)) }) =
+            &mut self.answer
+            && body.contains_key("id")
+            && body.contains_key("message")
+        {
+            body.insert("request_id".into(), Value::String(self.request_id.clone()));
+        }
+    }
+}
+
+async fn api_request(
+    State(shell): State<Arc<Shell>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: axum::extract::Request,
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, BODY_BYTES).await else {
+        return plain(StatusCode::PAYLOAD_TOO_LARGE, "<html><body>413</body></html>", "text/html");
+    };
+    let request = Request {
+        method: parts.method.as_str().to_owned(),
+        path: parts.uri.path().to_owned(),
+        query: axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+            .map(|query| query.0)
+            .unwrap_or_default(),
+        body: body.to_vec(),
+    };
+    if let Some(wait) = shell.delay_before(&request) {
+        tokio::time::sleep(wait).await;
+    }
+    let authentic = bears(&parts.headers, &shell.token);
+    let decision = shell.lock().decide(&request, &parts.uri, authentic, shell.clock.now());
+    shell.after_change();
+    shell.wake();
+    send(&peer, decision).await
+}
+
+impl Shell {
+    /// A delay before the commit must be slept outside the lock: it is looked up here and counted in `decide`.
+    fn delay_before(&self, request: &Request) -> Option<Duration> {
+        let inner = self.lock();
+        let mut faults = inner.faults.clone();
+        match fault::strike(&mut faults, &request.method, &request.path) {
+            Some(Kind::Delay(delay)) if delay.before_commit => Some(Duration::from_millis(delay.delay_ms)),
+            _ => None,
+        }
+    }
+}
+
+fn bears(headers: &HeaderMap, token: &str) -> bool {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let Some((scheme, credentials)) = value.split_once(' ') else { return false };
+    scheme.eq_ignore_ascii_case("bearer") && credentials.trim() == token
+}
+
+async fn send(peer: &Peer, decision: Decision) -> Response<Body> {
+    let Decision { answer, text, rate, request_id, fault } = decision;
+    match fault {
+        Some(Kind::Word(Word::ResetBeforeCommit | Word::ResetAfterCommit)) => peer.reset(),
+        Some(Kind::Delay(delay)) if !delay.before_commit => {
+            tokio::time::sleep(Duration::from_millis(delay.delay_ms)).await;
+        }
+        _ => {}
+    }
+    let Answer { status, body } = answer.unwrap_or(Answer { status: 500, body: None });
+    let is_text = text.is_some();
+    let body = text.or_else(|| body.map(|body| body.to_string())).unwrap_or_default();
+    let mut response = match &fault {
+        Some(Kind::Word(Word::Truncate)) => truncated(&body, body.len() / 2, false),
+        Some(Kind::Truncate(cut)) => truncated(&body, cut.truncate, cut.honest_length),
+        _ => Response::new(Body::from(body)),
+    };
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    // A 204 has the type too, without a body, as the real API.
+    let kind = if is_text { "text/html" } else { "application/json; charset=utf-8" };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert("ratelimit-limit", HeaderValue::from(rate.limit));
+    headers.insert("ratelimit-remaining", HeaderValue::from(rate.remaining));
+    headers.insert("ratelimit-reset", HeaderValue::from(rate.reset));
+    if let Some(seconds) = rate.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Ok(id) = HeaderValue::from_str(&request_id) {
+        headers.insert("x-request-id", id);
+    }
+    response
+}
+
+/// The first `bytes` of a body: under its full length and followed by the end of the connection, or under its own.
+fn truncated(body: &str, bytes: usize, honest: bool) -> Response<Body> {
+    let head = Bytes::copy_from_slice(&body.as_bytes()[..bytes.min(body.len())]);
+    if honest {
+        return Response::new(Body::from(head));
+    }
+    let stream = futures::stream::unfold(Some(head), |head| async move {
+        let Some(head) = head else {
+            // The first part must have left before the connection breaks.
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            return Some((Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset)), None));
+        };
+        Some((Ok(head), None))
+    });
+    let mut response = Response::new(Body::from_stream(stream));
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    response
+}
+
+async fn metadata_request(
+    State(shell): State<Arc<Shell>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    uri: Uri,
+) -> Response<Body> {
+    let source = match peer.address.ip() {
+        IpAddr::V4(source) => source,
+        IpAddr::V6(source) => match source.to_ipv4_mapped() {
+            Some(source) => source,
+            None => return plain(StatusCode::NOT_FOUND, "not found", "text/plain"),
+        },
+    };
+    match metadata::answer(&shell.lock().cloud, source, uri.path()) {
+        Metadata::Text(text) => plain(StatusCode::OK, &text, "text/plain; charset=utf-8"),
+        Metadata::Json(value) => plain(StatusCode::OK, &value.to_string(), "application/json"),
+        Metadata::NotFound => plain(StatusCode::NOT_FOUND, "not found", "text/plain; charset=utf-8"),
+        Metadata::MovedTo(path) => {
+            let mut response = plain(StatusCode::MOVED_PERMANENTLY, "", "text/plain; charset=utf-8");
+            if let Ok(path) = HeaderValue::from_str(&path) {
+                response.headers_mut().insert(header::LOCATION, path);
+            }
+            response
+        }
+    }
+}
+
+fn plain(status: StatusCode, body: &str, kind: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.to_owned()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
