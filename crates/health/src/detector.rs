@@ -1,0 +1,222 @@
+//! Failure detector for one gateway.
+//!
+//! ```text
+//!                  first answer                       hold-down over
+//!    ┌─────────┐ ───────────────► ┌───────────────┐ ─────────────────► ┌────────┐
+//!    │ Unknown │                  │     Trial     │                    │   Up   │
+//!    └─────────┘                  └───────────────┘                    └────────┘
+//!         │                          ▲         │                            │
+//!         │ `fall` misses            │         │ `fall` misses              │ `fall` misses
+//!         │ in a row          `rise` answers   │ in a row                   │ in a row
+//!         │                     in a row       ▼                            │
+//!         │                       ┌───────────────┐                         │
+//!         └─────────────────────► │     Down      │ ◄───────────────────────┘
+//!                                 └───────────────┘
+//! ```
+//!
+//! Trial and Up differ in one thing: a node that works elsewhere returns to a gateway that is Up and not to one on trial.
+//! A node whose own gateway is down takes one on trial at once, and even one that is Down and answered its last probe:
+//! rise and hold-down never keep a node on a dead gateway. A gateway that an agent has just met is on trial too, so that
+//! a restarted agent does not undo what it had decided.
+//!
+//! The hold-down doubles each time the gateway falls again before it was calm, and begins anew after calm.
+//!
+//! This is level L1, "the gateway answers in the VPC". Further levels are further detectors with their own `Config`.
+
+use crate::config::Config;
+use crate::tick::Tick;
+
+/// How one probe ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The gateway answered in time.
+    Answered,
+    /// It did not.
+    Missed,
+}
+
+/// What is known of a gateway: the verdict and what its last probes said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The state in the diagram of this module.
+    pub verdict: Verdict,
+    /// The last probes.
+    pub signal: Signal,
+}
+
+/// The state in the diagram of this module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// It works.
+    Up,
+    /// It works, and has not for long.
+    Trial,
+    /// It does not work.
+    Down,
+    /// Nothing is known yet.
+    Unknown,
+}
+
+/// What the last probes of a gateway said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Signal {
+    /// The last probe was answered.
+    Answering,
+    /// The last probe was missed, and fewer than `fall` in a row; or there was none.
+    Wavering,
+    /// At least the last `fall` probes were missed.
+    Silent,
+}
+
+/// A change of state, for events and logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transition {
+    /// The first answer of a gateway that nothing was known of.
+    Met,
+    /// It missed `misses` probes in a row; the first of them at `since`.
+    Fell {
+        /// Probes missed in a row.
+        misses: u8,
+        /// When the first of them was found missed.
+        since: Tick,
+    },
+    /// It answers again; a node that works elsewhere returns to it from `until` on.
+    Rose {
+        /// End of the hold-down.
+        until: Tick,
+    },
+}
+
+/// Failure detector for one gateway; see the module for its states.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detector {
+    config: Config,
+    state: State,
+    /// Misses in a row up to now, and when the first was found.
+    misses: u8,
+    missed_since: Tick,
+    /// Falls that came too soon after coming back, in a row.
+    flaps: u32,
+    changed: Tick,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Unknown,
+    /// On trial until `trusted`, up from then on. `fell_before`: it was down once.
+    Alive {
+        trusted: Tick,
+        fell_before: bool,
+    },
+    /// Answers in a row so far.
+    Down {
+        answers: u8,
+    },
+}
+
+impl Detector {
+    /// A detector of a gateway that nothing is known of.
+    pub fn new(config: Config, now: Tick) -> Self {
+        Self { config, state: State::Unknown, misses: 0, missed_since: now, flaps: 0, changed: now }
+    }
+
+    /// Takes the outcome of a probe that ended at `now`.
+    pub fn on_probe(&mut self, now: Tick, outcome: Outcome) -> Option<Transition> {
+        match outcome {
+            Outcome::Answered => self.on_answer(now),
+            Outcome::Missed => self.on_miss(now),
+        }
+    }
+
+    /// What is known of the gateway at `now`.
+    pub fn standing(&self, now: Tick) -> Standing {
+        let signal = match (self.misses, self.state) {
+            (0, State::Unknown) => Signal::Wavering,
+            (0, _) => Signal::Answering,
+            (misses, _) if misses < self.config.fall.get() => Signal::Wavering,
+            _ => Signal::Silent,
+        };
+        let verdict = match self.state {
+            State::Unknown => Verdict::Unknown,
+            State::Alive { trusted, .. } if now < trusted => Verdict::Trial,
+            State::Alive { .. } => Verdict::Up,
+            State::Down { .. } => Verdict::Down,
+        };
+        Standing { verdict, signal }
+    }
+
+    /// When the standing will change without a probe: the end of the hold-down.
+    pub fn next_deadline(&self, now: Tick) -> Option<Tick> {
+        match self.state {
+            State::Alive { trusted, .. } => (now < trusted).then_some(trusted),
+            State::Unknown | State::Down { .. } => None,
+        }
+    }
+
+    /// When it last fell, rose or was met; before that, when the detector was made.
+    pub fn changed(&self) -> Tick {
+        self.changed
+    }
+
+    /// Misses in a row up to now, 255 at most.
+    pub fn misses(&self) -> u8 {
+        self.misses
+    }
+
+    fn on_answer(&mut self, now: Tick) -> Option<Transition> {
+        self.misses = 0;
+        match self.state {
+            State::Alive { .. } => None,
+            State::Unknown => {
+                self.come_alive(now, false);
+                Some(Transition::Met)
+            }
+            State::Down { answers } => {
+                let answers = answers.saturating_add(1);
+                if answers < self.config.rise.get() {
+                    self.state = State::Down { answers };
+                    return None;
+                }
+                let until = self.come_alive(now, true);
+                Some(Transition::Rose { until })
+            }
+        }
+    }
+
+    fn come_alive(&mut self, now: Tick, fell_before: bool) -> Tick {
+        let trusted = now.after(self.config.hold_down_after(self.flaps));
+        self.state = State::Alive { trusted, fell_before };
+        self.changed = now;
+        trusted
+    }
+
+    fn on_miss(&mut self, now: Tick) -> Option<Transition> {
+        if self.misses == 0 {
+            self.missed_since = now;
+        }
+        self.misses = self.misses.saturating_add(1);
+        match self.state {
+            State::Down { .. } => {
+                self.state = State::Down { answers: 0 };
+                return None;
+            }
+            State::Unknown | State::Alive { .. } if self.misses < self.config.fall.get() => return None,
+            State::Alive { fell_before: true, .. } if self.fell_soon(now) => {
+                self.flaps = self.flaps.saturating_add(1);
+            }
+            State::Unknown | State::Alive { .. } => self.flaps = 0,
+        }
+        self.state = State::Down { answers: 0 };
+        self.changed = now;
+        Some(Transition::Fell { misses: self.misses, since: self.missed_since })
+    }
+
+    /// Whether it was up for less than calm asks for; `changed` is when it rose.
+    fn fell_soon(&self, now: Tick) -> bool {
+        let calm = self.config.calm.max(self.config.hold_down_after(self.flaps).saturating_mul(2));
+        now.since(self.changed) < calm
+    }
+}
+
+#[cfg(test)]
+mod tests;
