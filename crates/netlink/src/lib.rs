@@ -1,1 +1,29 @@
 //! Kernel state over netlink: rules, routes, nexthop objects, monitor, snapshot; no Kubernetes.
+//!
+//! - [`command`]: asks and changes the kernel, with a deadline on everything; [`command::Commands`] is what async
+//!   code uses.
+//! - [`snapshot`]: what the kernel holds of ours and what is in our way.
+//! - [`reading`]: links, addresses, the main table, the kernel's own route lookup.
+//! - [`monitor`]: wake-ups when something changes.
+//! - [`ownership`]: what makes a kernel object ours.
+//!
+//! Events only wake: the kernel drops routes and nexthop objects without a word when a link goes down, and loses
+//! notifications when a receiver is slow, so the truth is always read back with a snapshot.
+
+pub mod apply;
+pub mod command;
+mod connection;
+pub mod error;
+pub mod monitor;
+pub mod nexthop;
+pub mod ownership;
+pub mod reading;
+pub mod route;
+pub mod rule;
+pub mod snapshot;
+#[cfg(test)]
+mod tests;
+pub mod wire;
+
+pub use command::{CommandSocket, Commands};
+pub use error::{ChangeError, Error, KernelError, Refusal};

@@ -1,0 +1,25 @@
+//! What makes a kernel object ours: the protocol number, and for nexthop objects the id range too.
+//!
+//! Leaking an object of ours is bounded and visible; touching somebody else's is neither. So the proof is a type
+//! ([`Managed`]), snapshots are the only place it comes from, and what lacks it is reported as [`Foreign`].
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+pub use egress_routing::kernel_state::{Foreign, Managed, NEXTHOP_IDS, PROTOCOL};
+
+/// The places on the node that we lay claim to; what others have there is reported.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// Routing tables.
+    pub tables: BTreeSet<u32>,
+    /// Rule priorities.
+    pub priorities: Vec<RangeInclusive<u32>>,
+}
+
+impl Claim {
+    /// Whether a rule with that priority would be in our way.
+    pub fn has_priority(&self, priority: u32) -> bool {
+        self.priorities.iter().any(|range| range.contains(&priority))
+    }
+}

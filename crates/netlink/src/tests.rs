@@ -1,0 +1,7 @@
+//! Tests against the real kernel, each in a network namespace of its own, judged by `ip`. They need root and fail
+//! without it.
+
+mod bytes;
+mod kernel;
+mod namespace;
+mod traps;
