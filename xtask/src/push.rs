@@ -19,6 +19,10 @@ pub struct Arguments {
     /// The registry speaks plain HTTP, as one on this machine does.
     #[arg(long)]
     plain_http: bool,
+    /// Name of the Secret that nodes pull with. On DigitalOcean's registry `registry-<name>`, which is what `doctl registry
+    /// kubernetes-manifest` calls it; elsewhere none.
+    #[arg(long)]
+    pull_secret: Option<String>,
 }
 
 /// Pushes; writes target/deploy/crds.yaml and target/deploy/install.yaml.
@@ -35,7 +39,14 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
         println!("pushed {name}:{} as {digest}", env!("CARGO_PKG_VERSION"));
         pinned.push((product.name, name, digest));
     }
-    render(root, &pinned)
+    let pull_secret = arguments.pull_secret.clone().or_else(|| digitalocean_secret(registry));
+    render(root, &kustomization(&pinned, pull_secret.as_deref())?, &pinned)
+}
+
+// Kubernetes ignores a pull secret that is not there: a public registry needs none.
+fn digitalocean_secret(registry: &str) -> Option<String> {
+    let name = registry.strip_prefix("registry.digitalocean.com/")?;
+    name.split('/').next().map(|name| format!("registry-{name}"))
 }
 
 // A scheme or tag would end up in the middle of an image's name.
@@ -67,14 +78,14 @@ fn copy(source: &Path, name: &str, plain_http: bool) -> Result<String> {
     Ok(digest)
 }
 
-fn render(root: &Path, pinned: &[(&str, String, String)]) -> Result<()> {
+fn render(root: &Path, kustomization: &str, pinned: &[(&str, String, String)]) -> Result<()> {
     let folder = target(root).join("deploy");
     // kustomize wants paths relative to the file: a copy of deploy/ beside it works wherever the target folder is.
     let overlay = folder.join("pinned");
     copy_folder(&root.join("deploy"), &folder.join("source/deploy"))?;
     copy_folder(&root.join("crds"), &folder.join("source/crds"))?;
     std::fs::create_dir_all(&overlay)?;
-    std::fs::write(overlay.join("kustomization.yaml"), kustomization(pinned)?)?;
+    std::fs::write(overlay.join("kustomization.yaml"), kustomization)?;
 
     let (_, install) = manifests::render_folder(root, &overlay)?;
     for (name, _, digest) in pinned {
@@ -91,12 +102,19 @@ fn render(root: &Path, pinned: &[(&str, String, String)]) -> Result<()> {
     Ok(())
 }
 
-fn kustomization(pinned: &[(&str, String, String)]) -> Result<String> {
+fn kustomization(pinned: &[(&str, String, String)], pull_secret: Option<&str>) -> Result<String> {
     let mut text = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n\
         resources:\n  - ../source/deploy/overlays/doks\nimages:\n"
         .to_owned();
     for (name, real, digest) in pinned {
         writeln!(text, "  - name: {name}\n    newName: {real}\n    digest: {digest}")?;
+    }
+    if let Some(secret) = pull_secret {
+        write!(
+            text,
+            "patches:\n  - target: {{kind: ServiceAccount}}\n    patch: |\n      \
+             - {{op: add, path: /imagePullSecrets, value: [{{name: {secret}}}]}}\n"
+        )?;
     }
     Ok(text)
 }
@@ -118,6 +136,40 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_installed_names_images_by_digest_and_the_pull_secret_of_the_registry() {
+        let root = tree::root().unwrap();
+        let pinned = PRODUCTS.map(|product| {
+            let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+            (product.name, format!("registry.digitalocean.com/acme/{}", product.name), digest)
+        });
+        let secret = digitalocean_secret("registry.digitalocean.com/acme");
+        let text = kustomization(&pinned, secret.as_deref()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        copy_folder(&root.join("deploy"), &folder.path().join("source/deploy")).unwrap();
+        let overlay = folder.path().join("pinned");
+        std::fs::create_dir_all(&overlay).unwrap();
+        std::fs::write(overlay.join("kustomization.yaml"), text).unwrap();
+        let (objects, yaml) = manifests::render_folder(&root, &overlay).unwrap();
+        for (_, name, digest) in &pinned {
+            assert!(yaml.contains(&format!("image: {name}@{digest}\n")), "{yaml}");
+        }
+        let accounts: Vec<_> = objects.iter().filter(|object| object["kind"] == "ServiceAccount").collect();
+        assert_eq!(accounts.len(), 2);
+        for account in accounts {
+            assert_eq!(account["imagePullSecrets"][0]["name"], "registry-acme");
+        }
+    }
+
+    #[test]
+    fn only_digitaloceans_registry_has_a_pull_secret_of_its_own_accord() {
+        assert_eq!(
+            digitalocean_secret("registry.digitalocean.com/acme/sub").as_deref(),
+            Some("registry-acme")
+        );
+        assert_eq!(digitalocean_secret("127.0.0.1:5000/acme"), None);
+    }
 
     #[test]
     fn a_registry_is_a_host_and_a_path() {

@@ -1,0 +1,68 @@
+# One line each; the work is in scripts/, xtask and cargo. `make` alone lists the targets.
+
+SHELL := /bin/bash
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+# `sudo make` has root's PATH: where the person who called it has Rust and Go.
+caller := $(if $(SUDO_USER),$(shell getent passwd $(SUDO_USER) | cut -d: -f6),$(HOME))
+export PATH := $(caller)/.cargo/bin:$(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
+export RUSTUP_HOME ?= $(firstword $(wildcard $(HOME)/.rustup $(caller)/.rustup) $(HOME)/.rustup)
+
+step := scripts/step.sh
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
+
+# Asked before anything is built: namespaces, mounts and cgroups are root's.
+.PHONY: root
+root:
+	@test "$$(id -u)" = 0 || { echo "This needs root: sudo make $(MAKECMDGOALS)" >&2; exit 1; }
+
+.PHONY: setup
+setup: ## Debian packages; checks Rust and Go
+	@scripts/setup.sh --check-only >/dev/null 2>&1 || scripts/setup.sh
+
+.PHONY: build
+build: setup ## all that the lab runs: control plane, crates, images
+	@scripts/build.sh
+
+.PHONY: demo
+demo: root build ## a real cluster on this machine, and the main job step by step
+	@scripts/demo.sh
+
+.PHONY: demo-down
+demo-down: root ## stops what `make demo` left running
+	@scripts/demo.sh down
+
+.PHONY: images
+images: setup ## OCI images of controller and agent into target/images/
+	@cargo xtask images
+
+.PHONY: push
+push: ## pushes the images: REGISTRY=registry.digitalocean.com/<name>; renders target/deploy/install.yaml
+	@test -n "$(REGISTRY)" || { echo "REGISTRY=registry.digitalocean.com/<your registry> is missing" >&2; exit 2; }
+	@cargo xtask images
+	@cargo xtask push --registry "$(REGISTRY)"
+
+.PHONY: generate
+generate: ## crds/ and deploy/rbac.txt from their sources
+	@cargo xtask crdgen
+	@cargo xtask rbac
+
+.PHONY: check
+check: ## formatting, clippy, licences, generated files, crate arrows, scripts
+	@$(step) "formatting" cargo fmt --all --check
+	@$(step) "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
+	@$(step) "licences, bans, sources" scripts/cargo-deny.sh check licenses bans sources
+	@$(step) "generated files, arrows, rights" cargo xtask check
+	@$(step) "scripts" shellcheck $(wildcard scripts/*.sh tests/*.sh tests/*/*.sh .ci/run)
+
+.PHONY: advisories
+advisories: ## known vulnerabilities; needs the advisory database from the network
+	@scripts/cargo-deny.sh check advisories
+
+.PHONY: test
+test: root setup ## everything
+	@scripts/test.sh

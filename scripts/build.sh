@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Builds all that the lab runs: the control plane from Go modules beside the crates, then the images.
+#
+#   scripts/build.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# The two builds share the cores; the control plane is the longer one, and free when it is cached.
+mkdir -p target/log
+set -m # a process group of its own, to stop it with the compilers it started
+tests/control-plane/build.sh all >target/log/control-plane.path 2>target/log/control-plane.log &
+control_plane=$!
+set +m
+trap 'kill -- "-$control_plane" 2>/dev/null || true' EXIT
+
+scripts/step.sh "build the crates" cargo build --release --locked --bins --workspace
+scripts/step.sh "build the images" cargo xtask images --no-build
+
+wait_for_control_plane() {
+  # Not `wait`: step.sh runs this in a process that is not its parent.
+  while kill -0 "$1" 2>/dev/null; do
+    tail -n 1 target/log/control-plane.log
+    sleep 1
+  done
+  tests/control-plane/build.sh all
+}
+export -f wait_for_control_plane
+scripts/step.sh "build the control plane" bash -c "wait_for_control_plane $control_plane"
+trap - EXIT
