@@ -1,1 +1,23 @@
 //! Node agent: StaticRoutes to kernel routes, probes, NodeEgress.
+//!
+//! ```text
+//!  watches ──► objects ─┐
+//!  netlink ──► node ────┼─► plan (egress-routing) ─► changes ─► netlink
+//!  probes ───► gateways ┘          │
+//!                                  └─► report ─► publish (this node's NodeEgress)
+//! ```
+//!
+//! One loop ([`reconcile`]) over the node's whole route set; everything around it only wakes it or carries its words away.
+
+pub mod gateways;
+pub mod metrics;
+pub mod node;
+pub mod objects;
+pub mod probe;
+pub mod publish;
+pub mod reconcile;
+pub mod report;
+pub mod settings;
+pub mod surroundings;
+pub mod uninstall;
+pub mod watches;

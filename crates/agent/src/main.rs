@@ -1,3 +1,103 @@
-//! Node agent: StaticRoutes to kernel routes, probes, NodeEgress.
+//! The node agent.
 
-fn main() {}
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use egress_agent::metrics::{AgentMetrics, PREFIX};
+use egress_agent::publish::publish;
+use egress_agent::reconcile::{Configured, Connections, Reconciler};
+use egress_agent::settings::Settings;
+use egress_agent::surroundings::{Surroundings, look_around};
+use egress_agent::uninstall::Uninstall;
+use egress_agent::watches::Watches;
+use egress_api::NodeEgressStatus;
+use egress_netlink::Commands;
+use egress_routing::ProtectedReason;
+use egress_runtime::admin::{Admin, Liveness, Readiness};
+use egress_runtime::metrics::Metrics;
+use egress_runtime::tasks::Tasks;
+use egress_runtime::{kubernetes, shutdown, telemetry};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+/// The loop beats every second; a netlink request may take ten.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// How long tasks may take to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+// One worker beside the netlink thread: the agent must stay small on every node.
+#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+async fn main() -> anyhow::Result<()> {
+    let settings = Settings::parse();
+    telemetry::init(settings.log_format, &settings.log)?;
+    let shutdown = shutdown::on_signal()?;
+    let client = kubernetes::client().await?;
+
+    let mut metrics = Metrics::new(PREFIX, env!("CARGO_PKG_VERSION"));
+    let agent_metrics = AgentMetrics::register(&mut metrics);
+    let liveness = Liveness::new(SILENCE);
+    let readiness = Readiness::not_yet("the kernel does not hold the plan yet");
+    let admin = Admin::new(metrics)
+        .liveness("loop", liveness.clone())
+        .readiness("routes", readiness.clone())
+        .bind(settings.admin_listen)
+        .await?;
+
+    let changed = Arc::new(Notify::new());
+    let mut followers = JoinSet::new();
+    let watches = Watches::start(&client, &changed, &mut followers);
+    let uninstall = Uninstall::follow(&client, &settings.namespace, &settings.daemonset, &mut followers);
+    let (found, surroundings) = watch::channel(Surroundings::default());
+    followers.spawn(look_around(settings.protected_names.clone(), found, Arc::clone(&changed)));
+    let (reports, published) = watch::channel(NodeEgressStatus::default());
+
+    let mut reconciler = Reconciler::new(Connections {
+        node_name: settings.node_name.clone(),
+        configured: configured(&settings),
+        kernel: Commands::start().context("no netlink socket")?,
+        watches,
+        changed,
+        surroundings,
+        reports,
+        metrics: agent_metrics,
+        liveness,
+        readiness,
+    });
+
+    let mut tasks = Tasks::new(shutdown, GRACE);
+    tasks.spawn("admin server", admin.serve(tasks.shutdown()));
+    let stop = tasks.shutdown();
+    let node_name = settings.node_name.clone();
+    tasks.spawn("report", async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = publish(client, node_name, published) => {}
+        }
+        Ok::<_, Infallible>(())
+    });
+    let stop = tasks.shutdown();
+    tasks.spawn("routes", async move {
+        reconciler.run(stop).await?;
+        if uninstall.is_confirmed().await {
+            reconciler.remove_everything().await;
+        }
+        drop(followers);
+        Ok::<_, egress_agent::reconcile::ReconcileError>(())
+    });
+    tracing::info!(node = settings.node_name, version = env!("CARGO_PKG_VERSION"), "egress-agent started");
+    Ok(tasks.run().await?)
+}
+
+fn configured(settings: &Settings) -> Configured {
+    let users = settings.protected.iter().map(|range| (*range, ProtectedReason::UserList));
+    users
+        .chain([
+            (settings.pod_range, ProtectedReason::Pods),
+            (settings.service_range, ProtectedReason::Services),
+        ])
+        .collect()
+}

@@ -1,0 +1,204 @@
+//! What this node knows of each gateway it probes: the detectors of both levels, and what to say of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::num::NonZeroU8;
+use std::time::Duration;
+
+use egress_api::GatewayObservation;
+use egress_health::detector::{Signal, Verdict};
+use egress_health::{Candidate, Choice, Config, Detector, Outcome, Standing, Tick, select};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::probe::{self, Level, ProbeResult};
+
+/// Thresholds of the forwarding level: a second apart, three misses, and one answer is proof enough.
+fn forwarding_config() -> Config {
+    Config { interval: Duration::from_secs(1), rise: NonZeroU8::MIN, ..Config::default() }
+}
+
+const UNKNOWN: Standing = Standing { verdict: Verdict::Unknown, signal: Signal::Wavering };
+
+/// All gateways that are probed.
+#[derive(Debug, Default)]
+pub struct Gateways {
+    known: BTreeMap<Ipv4Addr, Gateway>,
+}
+
+#[derive(Debug)]
+struct Gateway {
+    reachability: Detector,
+    forwarding: Detector,
+    said: GatewayObservation,
+}
+
+impl Gateways {
+    /// Keeps exactly these; new ones begin as unknown.
+    pub fn retain(&mut self, probed: &BTreeSet<Ipv4Addr>, now: Tick) {
+        self.known.retain(|address, _| probed.contains(address));
+        for address in probed {
+            self.known.entry(*address).or_insert_with(|| Gateway {
+                reachability: Detector::new(Config::default(), now),
+                forwarding: Detector::new(forwarding_config(), now),
+                said: GatewayObservation {
+                    address: address.to_string(),
+                    reachable: false,
+                    forwards: None,
+                    since: None,
+                    message: None,
+                },
+            });
+        }
+    }
+
+    /// Takes one outcome. Returns whether it may change the choice of a gateway.
+    pub fn on_probe(&mut self, result: &ProbeResult, now: Tick, time: Timestamp) -> bool {
+        let Some(gateway) = self.known.get_mut(&result.gateway) else { return false };
+        let (outcome, message) = match &result.outcome {
+            probe::Outcome::Answered => (Outcome::Answered, None),
+            probe::Outcome::Missed(message) => (Outcome::Missed, Some(message)),
+            // The node's own trouble condemns nobody.
+            probe::Outcome::Inconclusive(message) => {
+                tracing::debug!(gateway = %result.gateway, message, "probe says nothing");
+                return false;
+            }
+        };
+        let detector = match result.level {
+            Level::Reachability => &mut gateway.reachability,
+            Level::Forwarding => &mut gateway.forwarding,
+        };
+        let before = detector.standing(now);
+        let transition = detector.on_probe(now, outcome);
+        let changed = before != detector.standing(now);
+        if let Some(transition) = transition {
+            tracing::info!(gateway = %result.gateway, level = ?result.level, ?transition, message, "gateway changed");
+        }
+        gateway.say(message, now, time);
+        changed && result.level == Level::Reachability
+    }
+
+    /// The gateway to use out of `ordered`.
+    pub fn choose(
+        &self,
+        ordered: &[Ipv4Addr],
+        current: Option<Ipv4Addr>,
+        now: Tick,
+    ) -> Option<Choice<Ipv4Addr>> {
+        let candidates: Vec<_> = ordered
+            .iter()
+            .map(|&gateway| Candidate {
+                gateway,
+                standing: self.known.get(&gateway).map_or(UNKNOWN, |one| one.reachability.standing(now)),
+            })
+            .collect();
+        select(&candidates, current)
+    }
+
+    /// What to report, in the order of the addresses.
+    pub fn observations(&self) -> impl Iterator<Item = (Ipv4Addr, &GatewayObservation)> {
+        self.known.iter().map(|(address, gateway)| (*address, &gateway.said))
+    }
+}
+
+impl Gateway {
+    // The words change with the verdict only: a report is written on change, not on every probe.
+    fn say(&mut self, message: Option<&String>, now: Tick, time: Timestamp) {
+        let reachable = is_alive(self.reachability.standing(now));
+        let forwarding = self.forwarding.standing(now);
+        let forwards = (forwarding.verdict != Verdict::Unknown).then(|| is_alive(forwarding));
+        if (reachable, forwards) != (self.said.reachable, self.said.forwards) || self.said.since.is_none() {
+            self.said.reachable = reachable;
+            self.said.forwards = forwards;
+            self.said.since = Some(Time(time));
+            self.said.message = if reachable && forwards != Some(false) { None } else { message.cloned() };
+        }
+    }
+}
+
+fn is_alive(standing: Standing) -> bool {
+    matches!(standing.verdict, Verdict::Up | Verdict::Trial)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Ipv4Addr = Ipv4Addr::new(10, 116, 0, 100);
+    const B: Ipv4Addr = Ipv4Addr::new(10, 116, 0, 101);
+
+    struct Scene {
+        gateways: Gateways,
+        now: u64,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let mut gateways = Gateways::default();
+            gateways.retain(&BTreeSet::from([A, B]), Tick::default());
+            Self { gateways, now: 0 }
+        }
+
+        fn probe(&mut self, gateway: Ipv4Addr, level: Level, outcome: probe::Outcome) {
+            self.now += 100;
+            let result = ProbeResult { gateway, level, outcome, took: Duration::from_millis(1) };
+            let time = Timestamp::from_millisecond(i64::try_from(self.now).unwrap()).unwrap();
+            self.gateways.on_probe(&result, Tick::from_millis(self.now), time);
+        }
+
+        fn chosen(&self, current: Ipv4Addr) -> Ipv4Addr {
+            self.gateways.choose(&[A, B], Some(current), Tick::from_millis(self.now)).unwrap().gateway
+        }
+
+        fn said(&self, gateway: Ipv4Addr) -> GatewayObservation {
+            self.gateways.observations().find(|(address, _)| *address == gateway).unwrap().1.clone()
+        }
+    }
+
+    fn missed() -> probe::Outcome {
+        probe::Outcome::Missed("silence".to_owned())
+    }
+
+    #[test]
+    fn three_misses_move_to_the_one_that_answers() {
+        let mut scene = Scene::new();
+        for gateway in [A, B] {
+            scene.probe(gateway, Level::Reachability, probe::Outcome::Answered);
+        }
+        scene.probe(A, Level::Reachability, missed());
+        scene.probe(A, Level::Reachability, missed());
+        assert_eq!(scene.chosen(A), A);
+        scene.probe(A, Level::Reachability, missed());
+        assert_eq!(scene.chosen(A), B);
+        assert_eq!(scene.said(A).message.as_deref(), Some("silence"));
+    }
+
+    #[test]
+    fn trouble_of_the_node_itself_condemns_nobody() {
+        let mut scene = Scene::new();
+        scene.probe(A, Level::Reachability, probe::Outcome::Answered);
+        scene.probe(B, Level::Reachability, probe::Outcome::Answered);
+        for _ in 0..10 {
+            scene.probe(A, Level::Reachability, probe::Outcome::Inconclusive("no socket".to_owned()));
+        }
+        assert_eq!(scene.chosen(A), A);
+    }
+
+    #[test]
+    fn words_change_with_the_verdict_only() {
+        let mut scene = Scene::new();
+        scene.probe(A, Level::Reachability, probe::Outcome::Answered);
+        scene.probe(A, Level::Forwarding, probe::Outcome::Answered);
+        let first = scene.said(A);
+        assert_eq!((first.reachable, first.forwards), (true, Some(true)));
+        for _ in 0..5 {
+            scene.probe(A, Level::Forwarding, probe::Outcome::Answered);
+        }
+        scene.probe(A, Level::Forwarding, missed());
+        assert_eq!(scene.said(A), first, "one miss is no verdict");
+        scene.probe(A, Level::Forwarding, missed());
+        scene.probe(A, Level::Forwarding, missed());
+        assert_eq!(scene.said(A).forwards, Some(false));
+        assert_ne!(scene.said(A).since, first.since);
+    }
+}

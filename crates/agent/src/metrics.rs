@@ -1,0 +1,183 @@
+//! What the agent counts. Labels come from closed sets: levels, outcomes, states, and the at most 32 gateways of a node.
+
+use std::net::Ipv4Addr;
+
+use egress_runtime::metrics::Metrics;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Unit;
+
+use crate::probe::{Level, Outcome, ProbeResult};
+
+/// Prefix of every metric of the agent.
+pub const PREFIX: &str = "egress_agent";
+
+/// The agent's metrics. Clones share the values.
+#[derive(Clone, Debug)]
+pub struct AgentMetrics {
+    /// StaticRoutes on this node by state.
+    pub static_routes: Family<StateLabels, Gauge>,
+    /// Destinations in the kernel.
+    pub destinations: Gauge,
+    /// Whether a gateway's kernel answers.
+    pub gateway_reachable: Family<GatewayLabels, Gauge>,
+    /// Whether a connection through a gateway reached the outside.
+    pub gateway_forwards: Family<GatewayLabels, Gauge>,
+    /// Whether a gateway is the one that a StaticRoute of this node uses now.
+    pub gateway_in_use: Family<GatewayLabels, Gauge>,
+    /// Probes by level and outcome.
+    pub probes: Family<ProbeLabels, Counter>,
+    /// Time to the answer of a reachability probe.
+    pub probe_seconds: Family<LevelLabels, Histogram, fn() -> Histogram>,
+    /// Switches from one gateway to another that this node decided by itself.
+    pub failovers: Counter,
+    /// Kernel objects that were missing or wrong and were put right though nothing had been asked anew.
+    pub repairs: Counter,
+    /// Changes that the kernel accepted.
+    pub kernel_changes: Counter,
+    /// Changes that the kernel refused, and requests without answer.
+    pub netlink_errors: Counter,
+}
+
+/// Label `state`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct StateLabels {
+    /// Applied, Partial or NotApplied.
+    pub state: &'static str,
+}
+
+/// Label `gateway`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct GatewayLabels {
+    /// Private address.
+    pub gateway: String,
+}
+
+/// Label `level`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LevelLabels {
+    /// What was probed.
+    pub level: LevelLabel,
+}
+
+/// Labels of a probe.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ProbeLabels {
+    /// What was probed.
+    pub level: LevelLabel,
+    /// What came of it.
+    pub outcome: OutcomeLabel,
+}
+
+/// Value of label `level`.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "label values are lower case by the naming rules of Prometheus")]
+pub enum LevelLabel {
+    /// The gateway's kernel in the VPC.
+    reachability,
+    /// The way through it.
+    forwarding,
+}
+
+/// Value of label `outcome`.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "label values are lower case by the naming rules of Prometheus")]
+pub enum OutcomeLabel {
+    /// Something answered.
+    answered,
+    /// Nothing did.
+    missed,
+    /// The probe could not be sent.
+    inconclusive,
+}
+
+// From a tenth of a millisecond, a healthy answer within a VPC, to the deadline.
+fn latency_buckets() -> Histogram {
+    Histogram::new([0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0])
+}
+
+impl AgentMetrics {
+    /// Registers everything.
+    pub fn register(metrics: &mut Metrics) -> Self {
+        let ours = Self {
+            static_routes: Family::default(),
+            destinations: Gauge::default(),
+            gateway_reachable: Family::default(),
+            gateway_forwards: Family::default(),
+            gateway_in_use: Family::default(),
+            probes: Family::default(),
+            probe_seconds: Family::new_with_constructor(latency_buckets as fn() -> Histogram),
+            failovers: Counter::default(),
+            repairs: Counter::default(),
+            kernel_changes: Counter::default(),
+            netlink_errors: Counter::default(),
+        };
+        let registry = metrics.registry_mut();
+        registry.register("static_routes", "StaticRoutes on this node by state", ours.static_routes.clone());
+        registry.register("destinations", "Destinations in the kernel", ours.destinations.clone());
+        registry.register(
+            "gateway_reachable",
+            "1 when the gateway's kernel answers in the VPC",
+            ours.gateway_reachable.clone(),
+        );
+        registry.register(
+            "gateway_forwards",
+            "1 when a connection through the gateway reached the outside",
+            ours.gateway_forwards.clone(),
+        );
+        registry.register(
+            "gateway_in_use",
+            "1 when a StaticRoute of this node uses the gateway",
+            ours.gateway_in_use.clone(),
+        );
+        registry.register("probes", "Probes by level and outcome", ours.probes.clone());
+        registry.register_with_unit(
+            "probe_duration",
+            "Time to the answer of a probe",
+            Unit::Seconds,
+            ours.probe_seconds.clone(),
+        );
+        registry.register(
+            "failovers",
+            "Switches of a StaticRoute to another gateway that this node decided",
+            ours.failovers.clone(),
+        );
+        registry.register(
+            "repairs",
+            "Kernel objects put right though nothing had been asked anew",
+            ours.repairs.clone(),
+        );
+        registry.register("kernel_changes", "Changes that the kernel accepted", ours.kernel_changes.clone());
+        registry.register(
+            "netlink_errors",
+            "Changes that the kernel refused, and requests without answer",
+            ours.netlink_errors.clone(),
+        );
+        ours
+    }
+
+    /// Counts one probe.
+    pub fn count_probe(&self, result: &ProbeResult) {
+        let level = match result.level {
+            Level::Reachability => LevelLabel::reachability,
+            Level::Forwarding => LevelLabel::forwarding,
+        };
+        let outcome = match result.outcome {
+            Outcome::Answered => OutcomeLabel::answered,
+            Outcome::Missed(_) => OutcomeLabel::missed,
+            Outcome::Inconclusive(_) => OutcomeLabel::inconclusive,
+        };
+        self.probes.get_or_create(&ProbeLabels { level, outcome }).inc();
+        if result.outcome == Outcome::Answered {
+            self.probe_seconds.get_or_create(&LevelLabels { level }).observe(result.took.as_secs_f64());
+        }
+    }
+}
+
+/// The label of a gateway.
+pub fn gateway(address: Ipv4Addr) -> GatewayLabels {
+    GatewayLabels { gateway: address.to_string() }
+}

@@ -1,0 +1,242 @@
+//! From what the kernel and the API server say of this node to what the plan takes: pure.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use egress_netlink::reading::{Interface, MainRoute};
+use egress_routing::{NodeView, Protected, ProtectedReason, VpcInterface};
+use ipnet::Ipv4Net;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use crate::objects::Objects;
+use crate::surroundings::Surroundings;
+
+/// `RTN_UNICAST`: the main table's routes of other kinds answer nothing.
+const UNICAST: u8 = 1;
+
+/// Everything that the view is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources<'a> {
+    /// Name of this node.
+    pub name: &'a str,
+    /// The node's links.
+    pub interfaces: &'a [Interface],
+    /// The main table.
+    pub main_routes: &'a [MainRoute],
+    /// Every node of the cluster.
+    pub nodes: &'a [&'a Node],
+    /// Endpoints of the API server.
+    pub api_servers: &'a [&'a EndpointSlice],
+    /// Resolvers and protected names.
+    pub surroundings: &'a Surroundings,
+    /// Gateways to probe, and their public addresses.
+    pub objects: &'a Objects,
+    /// Ranges of pods, services, and the user's list.
+    pub configured: &'a [(Ipv4Net, ProtectedReason)],
+}
+
+/// Sees the node. `previous` is what was seen last: while the VPC link is away, its last address counts on (`up: false`).
+pub fn view(sources: Sources<'_>, previous: Option<&NodeView>) -> NodeView {
+    let vpc = vpc_interface(&sources, previous);
+    let vpc_index = vpc.as_ref().map(|vpc| vpc.index);
+    let default_route = default_route(sources.main_routes);
+    let public_addresses = default_route
+        .and_then(|route| sources.interfaces.iter().find(|link| Some(link.index) == route.interface))
+        .filter(|link| Some(link.index) != vpc_index)
+        .map(|link| link.addresses.clone())
+        .unwrap_or_default();
+    let main_routes = sources
+        .main_routes
+        .iter()
+        .filter(|route| route.kind == UNICAST && route.destination.prefix_len() > 0)
+        .map(|route| route.destination)
+        .collect();
+    let protected = protected(&sources, vpc.as_ref(), default_route.and_then(|route| route.gateway));
+    let candidates = sources.objects.probed.keys().copied().collect();
+    NodeView { vpc, public_addresses, main_routes, protected, candidates }
+}
+
+fn default_route(routes: &[MainRoute]) -> Option<&MainRoute> {
+    routes
+        .iter()
+        .filter(|route| route.kind == UNICAST && route.destination.prefix_len() == 0)
+        .min_by_key(|route| route.metric)
+}
+
+// The node's InternalIP is its address in the VPC: that is how DOKS names its nodes, and it tells the interface whatever
+// its name is.
+fn vpc_interface(sources: &Sources<'_>, previous: Option<&NodeView>) -> Option<VpcInterface> {
+    let internal: BTreeSet<Ipv4Addr> = sources
+        .nodes
+        .iter()
+        .filter(|node| node.metadata.name.as_deref() == Some(sources.name))
+        .flat_map(|node| addresses(node, &["InternalIP"]))
+        .collect();
+    let found = sources.interfaces.iter().find_map(|link| {
+        let address = link.addresses.iter().find(|address| internal.contains(&address.addr()))?;
+        Some(VpcInterface {
+            index: link.index,
+            up: link.up && link.running,
+            address: address.addr(),
+            subnet: address.trunc(),
+        })
+    });
+    found.or_else(|| {
+        let last = previous?.vpc.as_ref()?;
+        Some(VpcInterface { up: false, ..last.clone() })
+    })
+}
+
+fn protected(sources: &Sources<'_>, vpc: Option<&VpcInterface>, provider: Option<Ipv4Addr>) -> Protected {
+    let mut protected = Protected::default();
+    for node in sources.nodes {
+        for address in addresses(node, &["InternalIP", "ExternalIP"]) {
+            protected.insert_address(address, ProtectedReason::Node);
+        }
+        let ranges = node.spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten());
+        for range in ranges.filter_map(|text| text.parse().ok()) {
+            protected.insert(range, ProtectedReason::Pods);
+        }
+    }
+    for slice in sources.api_servers {
+        let endpoints = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+        for address in endpoints.filter_map(|text| text.parse().ok()) {
+            protected.insert_address(address, ProtectedReason::ApiServer);
+        }
+    }
+    for resolver in &sources.surroundings.resolvers {
+        protected.insert_address(*resolver, ProtectedReason::Resolver);
+    }
+    for address in sources.surroundings.names.values().flatten() {
+        protected.insert_address(*address, ProtectedReason::CloudApi);
+    }
+    for address in &sources.objects.gateway_addresses {
+        protected.insert_address(*address, ProtectedReason::Gateway);
+    }
+    if let Some(vpc) = vpc {
+        protected.insert(vpc.subnet, ProtectedReason::Vpc);
+    }
+    if let Some(provider) = provider {
+        protected.insert_address(provider, ProtectedReason::OnLink);
+    }
+    for (range, reason) in sources.configured {
+        protected.insert(*range, *reason);
+    }
+    protected
+}
+
+fn addresses(node: &Node, types: &[&str]) -> Vec<Ipv4Addr> {
+    let listed = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    listed
+        .filter(|address| types.contains(&address.type_.as_str()))
+        .filter_map(|address| address.address.parse().ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn link(index: u32, name: &str, address: &str) -> Interface {
+        Interface {
+            index,
+            name: name.to_owned(),
+            mac: None,
+            mtu: 1500,
+            up: true,
+            running: true,
+            loopback: false,
+            addresses: vec![address.parse().unwrap()],
+        }
+    }
+
+    fn route(destination: &str, interface: u32, gateway: Option<&str>) -> MainRoute {
+        MainRoute {
+            destination: destination.parse().unwrap(),
+            gateway: gateway.map(|text| text.parse().unwrap()),
+            interface: Some(interface),
+            source: None,
+            metric: 0,
+            protocol: 2,
+            kind: UNICAST,
+        }
+    }
+
+    fn node(name: &str, internal: &str, external: &str) -> Node {
+        serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "spec": {"podCIDRs": ["10.244.1.0/24"]},
+            "status": {"addresses": [
+                {"type": "InternalIP", "address": internal},
+                {"type": "ExternalIP", "address": external},
+                {"type": "Hostname", "address": name},
+            ]},
+        }))
+        .unwrap()
+    }
+
+    fn see(interfaces: &[Interface], previous: Option<&NodeView>) -> NodeView {
+        let nodes =
+            [node("node-1", "10.116.0.2", "203.0.113.11"), node("node-2", "10.116.0.3", "203.0.113.12")];
+        let slice: EndpointSlice = serde_json::from_value(json!({
+            "addressType": "IPv4", "metadata": {}, "endpoints": [{"addresses": ["198.51.100.10"]}],
+        }))
+        .unwrap();
+        let sources = Sources {
+            name: "node-1",
+            interfaces,
+            main_routes: &[
+                route("0.0.0.0/0", 2, Some("203.0.113.1")),
+                route("203.0.113.0/24", 2, None),
+                route("10.116.0.0/20", 3, None),
+            ],
+            nodes: &nodes.iter().collect::<Vec<_>>(),
+            api_servers: &[&slice],
+            surroundings: &Surroundings::default(),
+            objects: &Objects::default(),
+            configured: &[("10.245.0.0/16".parse().unwrap(), ProtectedReason::Services)],
+        };
+        view(sources, previous)
+    }
+
+    #[test]
+    fn the_vpc_interface_is_the_one_with_the_internal_ip_whatever_its_name() {
+        let links = [link(2, "ens3", "203.0.113.11/24"), link(3, "ens4", "10.116.0.2/20")];
+        let seen = see(&links, None);
+        let vpc = seen.vpc.unwrap();
+        assert_eq!((vpc.index, vpc.up, vpc.address), (3, true, Ipv4Addr::new(10, 116, 0, 2)));
+        assert_eq!(vpc.subnet, "10.116.0.0/20".parse().unwrap());
+        assert_eq!(seen.public_addresses, ["203.0.113.11/24".parse::<Ipv4Net>().unwrap()]);
+        assert_eq!(seen.main_routes.len(), 2);
+    }
+
+    #[test]
+    fn an_interface_that_lost_its_address_is_down_and_not_forgotten() {
+        let links = [link(2, "eth0", "203.0.113.11/24"), link(3, "eth1", "10.116.0.2/20")];
+        let before = see(&links, None);
+        let after = see(&links[..1], Some(&before)).vpc.unwrap();
+        assert!(!after.up);
+        assert_eq!(after.address, Ipv4Addr::new(10, 116, 0, 2));
+    }
+
+    #[test]
+    fn what_the_node_needs_to_live_is_protected() {
+        let seen = see(&[link(2, "eth0", "203.0.113.11/24"), link(3, "eth1", "10.116.0.2/20")], None);
+        for (address, reason) in [
+            ("198.51.100.10/32", ProtectedReason::ApiServer),
+            ("203.0.113.12/32", ProtectedReason::Node),
+            ("203.0.113.1/32", ProtectedReason::OnLink),
+            ("10.116.3.3/32", ProtectedReason::Vpc),
+            ("10.244.1.9/32", ProtectedReason::Pods),
+            ("10.245.0.1/32", ProtectedReason::Services),
+            ("169.254.169.254/32", ProtectedReason::LinkLocal),
+        ] {
+            let address: Ipv4Net = address.parse().unwrap();
+            let found = seen.protected.iter().find(|(range, why)| range.contains(&address) && *why == reason);
+            assert!(found.is_some(), "{address} is not protected as {reason}");
+        }
+    }
+}

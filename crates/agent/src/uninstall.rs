@@ -1,0 +1,130 @@
+//! Whether the agent is being uninstalled, as opposed to restarted or upgraded.
+//!
+//! Routes outlive the agent (I6); only the deletion of its DaemonSet takes them along. The proof is a watch that saw the
+//! DaemonSet and then saw it go, or a read that is answered "gone". An API server that does not answer, or that refuses the
+//! agent, proves nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::apps::v1::DaemonSet;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use tokio::task::JoinSet;
+
+/// How long the last question before the end may take.
+const LAST_QUESTION: Duration = Duration::from_secs(3);
+
+/// Follows the agent's own DaemonSet.
+pub struct Uninstall {
+    api: Api<DaemonSet>,
+    name: String,
+    seen_going: Arc<AtomicBool>,
+}
+
+impl Uninstall {
+    /// Begins to follow DaemonSet `name`; an empty name is "never uninstalled".
+    pub fn follow(client: &Client, namespace: &str, name: &str, tasks: &mut JoinSet<()>) -> Self {
+        let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
+        let seen_going = Arc::new(AtomicBool::new(false));
+        if !name.is_empty() {
+            tasks.spawn(watch(api.clone(), name.to_owned(), Arc::clone(&seen_going)));
+        }
+        Self { api, name: name.to_owned(), seen_going }
+    }
+
+    /// Whether the DaemonSet is being deleted or gone. Asked when the agent is told to end.
+    pub async fn is_confirmed(&self) -> bool {
+        if self.name.is_empty() {
+            return false;
+        }
+        if self.seen_going.load(Ordering::Acquire) {
+            return true;
+        }
+        match tokio::time::timeout(LAST_QUESTION, self.api.get_opt(&self.name)).await {
+            Ok(Ok(Some(daemon_set))) => daemon_set.metadata.deletion_timestamp.is_some(),
+            Ok(Ok(None)) => true,
+            Ok(Err(error)) => {
+                tracing::info!(%error, "no word about the DaemonSet; the routes stay");
+                false
+            }
+            Err(_) => {
+                tracing::info!("the API server does not answer; the routes stay");
+                false
+            }
+        }
+    }
+}
+
+async fn watch(api: Api<DaemonSet>, name: String, seen_going: Arc<AtomicBool>) {
+    let config = egress_runtime::kubernetes::watch_settings().fields(&format!("metadata.name={name}"));
+    let mut events = watcher(api, config).default_backoff().boxed();
+    let mut presence = Presence::default();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => seen_going.store(presence.after(&event), Ordering::Release),
+            Err(error) => tracing::debug!(%error, "watch of the DaemonSet broke"),
+        }
+    }
+}
+
+/// What the watch has shown so far.
+#[derive(Debug, Default)]
+struct Presence {
+    was_there: bool,
+    in_this_list: bool,
+    going: bool,
+}
+
+impl Presence {
+    /// Takes one event and says whether the DaemonSet is being deleted or gone.
+    fn after(&mut self, event: &watcher::Event<DaemonSet>) -> bool {
+        match event {
+            watcher::Event::Init => self.in_this_list = false,
+            watcher::Event::InitApply(daemon_set) | watcher::Event::Apply(daemon_set) => {
+                self.was_there = true;
+                self.in_this_list = true;
+                self.going = daemon_set.metadata.deletion_timestamp.is_some();
+            }
+            // A list without it proves something only where it was seen before: an agent started by hand has none.
+            watcher::Event::InitDone => self.going |= self.was_there && !self.in_this_list,
+            watcher::Event::Delete(_) => self.going = true,
+        }
+        self.going
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use kube::runtime::watcher::Event;
+
+    use super::*;
+
+    fn going() -> DaemonSet {
+        let mut daemon_set = DaemonSet::default();
+        daemon_set.metadata.deletion_timestamp = Some(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
+        daemon_set
+    }
+
+    fn verdict(events: &[Event<DaemonSet>]) -> bool {
+        let mut presence = Presence::default();
+        events.iter().fold(false, |_, event| presence.after(event))
+    }
+
+    #[test]
+    fn only_a_daemonset_that_was_seen_and_went_is_an_uninstall() {
+        let there = DaemonSet::default;
+        assert!(!verdict(&[Event::Init, Event::InitApply(there()), Event::InitDone]));
+        assert!(!verdict(&[Event::Init, Event::InitDone]), "never seen");
+        assert!(verdict(&[Event::InitApply(there()), Event::InitDone, Event::Delete(there())]));
+        assert!(verdict(&[Event::InitApply(there()), Event::InitDone, Event::Apply(going())]));
+        assert!(
+            verdict(&[Event::InitApply(there()), Event::InitDone, Event::Init, Event::InitDone]),
+            "missed"
+        );
+        assert!(!verdict(&[Event::Delete(there()), Event::Apply(there())]), "installed again");
+    }
+}
