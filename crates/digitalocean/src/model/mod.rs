@@ -1,0 +1,10 @@
+//! What the API sends and takes, as types. Decoding is lenient, encoding strict.
+
+pub mod account;
+pub mod action;
+pub mod catalog;
+pub mod droplet;
+pub mod ids;
+pub mod lenient;
+pub mod request;
+pub mod vpc;
