@@ -3,8 +3,9 @@
 use egress_routing::kernel_state::{Change, NexthopId, PROTOCOL, Rule};
 
 use crate::command::CommandSocket;
-use crate::connection::{BATCH, Reply};
+use crate::connection::BATCH;
 use crate::error::{ChangeError, Error, Refusal};
+use crate::exchange::Reply;
 use crate::rule::SeenRule;
 use crate::wire::Request;
 use crate::{nexthop, route, rule};

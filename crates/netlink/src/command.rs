@@ -16,10 +16,12 @@ use egress_routing::kernel_state::{Change, Observed};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::apply::Applied;
-use crate::connection::{Connection, RECEIVE_BUFFER, Reply};
+use crate::connection::{Connection, RECEIVE_BUFFER};
 use crate::error::{ChangeError, Error};
+use crate::exchange::Reply;
 use crate::ownership::Claim;
 use crate::reading::{Interface, Lookup, MainRoute, Query};
+use crate::rule::SeenRule;
 use crate::wire::{Frame, Request};
 
 /// How long one exchange with the kernel (a batch or a dump) may take. 10,000 routes are dumped in 17 ms; the margin is
@@ -157,6 +159,11 @@ impl Commands {
     /// The main routing table.
     pub async fn main_routes(&self) -> Result<Vec<MainRoute>, Error> {
         self.run(CommandSocket::main_routes).await?
+    }
+
+    /// All IPv4 rules, whoever made them, in the kernel's order.
+    pub async fn rules(&self) -> Result<Vec<SeenRule>, Error> {
+        self.run(CommandSocket::rules).await?
     }
 
     /// The kernel's own route lookup.

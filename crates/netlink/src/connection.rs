@@ -8,6 +8,7 @@
 //! - One exchange at a time: the kernel serves one dump per socket.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -15,9 +16,9 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::error::{Error, KernelError};
-use crate::wire::{self, Frame, Request, flag, kind};
-use std::os::fd::AsFd;
+use crate::error::Error;
+use crate::exchange::{Exchange, Reply};
+use crate::wire::{Frame, Request};
 
 /// Most messages in one send.
 pub(crate) const BATCH: usize = 128;
@@ -25,24 +26,17 @@ pub(crate) const BATCH: usize = 128;
 /// Receive buffer of command and monitor sockets, bytes.
 pub(crate) const RECEIVE_BUFFER: usize = 4 << 20;
 
+/// A datagram sent is closed when it reaches this; a message has at most 8 KiB (a group of 1,024), and the kernel's
+/// send buffer 208 KiB.
+const LONGEST_SENT: usize = 32 << 10;
+
 /// Longest datagram taken; the kernel's dumps come in pieces of at most 32 KiB.
 const LONGEST: usize = 64 << 10;
-
-/// How one request of an exchange ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Reply {
-    /// It was done.
-    Done,
-    /// It was a dump, and the tables changed while it was written: ask again.
-    Interrupted,
-    /// The kernel said no.
-    Refused(KernelError),
-}
 
 pub(crate) struct Connection {
     socket: Socket,
     port: u32,
-    sequence: u32,
+    next_sequence: u32,
     buffer: Vec<u8>,
 }
 
@@ -57,7 +51,7 @@ impl Connection {
         // Errors don't repeat the request, so that a full batch of them is as small as a batch of acks.
         socket.set_cap_ack(true).map_err(Error::Open)?;
         socket.set_non_blocking(true).map_err(Error::Open)?;
-        Ok(Self { socket, port, sequence: 0, buffer: vec![0; LONGEST] })
+        Ok(Self { socket, port, next_sequence: 1, buffer: vec![0; LONGEST] })
     }
 
     /// The socket's port number: notifications about its changes carry it.
@@ -72,53 +66,24 @@ impl Connection {
         deadline: Duration,
         mut on_data: impl FnMut(&Frame<'_>),
     ) -> Result<Vec<Reply>, Error> {
-        let start = Instant::now();
-        // Sequence number 0 is that of notifications.
-        let first = self.sequence.checked_add(1).filter(|n| u32::MAX - n > BATCH as u32).unwrap_or(1);
-        let mut bytes = Vec::new();
-        for (sequence, request) in (first..).zip(requests) {
-            request.write(sequence, self.port, &mut bytes);
-            self.sequence = sequence;
-        }
         if requests.is_empty() {
             return Ok(Vec::new());
         }
-        // The kernel works the requests off inside this call; it can't be interrupted by a deadline of ours, which is
-        // why the async side has one of its own.
-        self.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).map_err(Error::Send)?;
-
-        let mut replies: Vec<Option<Reply>> = vec![None; requests.len()];
-        let mut open = requests.len();
-        let mut interrupted = vec![false; requests.len()];
-        while open > 0 {
-            let length = self.receive(start, deadline)?;
-            for frame in wire::frames(&self.buffer[..length]) {
-                let frame = frame?;
-                if frame.port != self.port {
-                    return Err(Error::OutOfStep("an answer for another port"));
-                }
-                let index = frame.sequence.wrapping_sub(first) as usize;
-                let Some(slot @ None) = replies.get_mut(index) else {
-                    return Err(Error::OutOfStep("an answer nobody asked for"));
-                };
-                interrupted[index] |= frame.flags & flag::DUMP_INTERRUPTED != 0;
-                let (code, text) = match frame.kind {
-                    kind::ERROR => wire::error_message(&frame)?,
-                    kind::DONE => wire::done_message(&frame),
-                    _ => {
-                        on_data(&frame);
-                        continue;
-                    }
-                };
-                *slot = Some(match code {
-                    0 if interrupted[index] => Reply::Interrupted,
-                    0 => Reply::Done,
-                    code => Reply::Refused(KernelError::new(code, text)),
-                });
-                open -= 1;
-            }
+        let start = Instant::now();
+        // Sequence number 0 is that of notifications.
+        let first = self.next_sequence.checked_add(BATCH as u32).map_or(1, |_| self.next_sequence);
+        self.next_sequence = first + requests.len() as u32;
+        let mut exchange = Exchange::new(self.port, first, requests.len());
+        // The kernel works the requests off inside the send; no deadline of ours can interrupt that, which is why the
+        // async side has one of its own.
+        for datagram in exchange.datagrams(requests, LONGEST_SENT) {
+            self.socket.send_to(&datagram, &SocketAddr::new(0, 0), 0).map_err(Error::Send)?;
         }
-        Ok(replies.into_iter().flatten().collect())
+        while !exchange.is_complete() {
+            let length = self.receive(start, deadline)?;
+            exchange.take(&self.buffer[..length], &mut on_data)?;
+        }
+        Ok(exchange.into_replies())
     }
 
     /// Waits for one datagram of the kernel's and returns its length.

@@ -14,6 +14,7 @@ pub mod apply;
 pub mod command;
 mod connection;
 pub mod error;
+mod exchange;
 pub mod monitor;
 pub mod nexthop;
 pub mod ownership;

@@ -12,8 +12,8 @@ use netlink_packet_route::route::{
 use nix::errno::Errno;
 
 use crate::command::CommandSocket;
-use crate::connection::Reply;
 use crate::error::Error;
+use crate::exchange::Reply;
 use crate::route;
 use crate::wire::{Request, attributes, flag, kind, text, u32_at};
 

@@ -1,7 +1,8 @@
-//! Tests against the real kernel, each in a network namespace of its own, judged by `ip`. They need root and fail
-//! without it.
+//! Most tests run against the real kernel, each in a network namespace of its own, judged by `ip`. They need root and
+//! fail without it.
 
 mod bytes;
+mod exchange;
 mod kernel;
 mod namespace;
 mod traps;

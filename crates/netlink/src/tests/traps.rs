@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use egress_routing::kernel_state::{
-    Change, Foreign, Managed, Nexthop, NexthopId, NexthopTarget, Observed, PROTOCOL, RouteKind, Rule,
-    RuleAction,
+    Change, Foreign, Gateway, GroupMember, Managed, Nexthop, NexthopId, NexthopTarget, Observed, PROTOCOL,
+    Resilient, Route, RouteKind, Rule, RuleAction,
 };
 
 use super::kernel::{
@@ -86,6 +86,12 @@ fn the_monitor_tells_each_kind_of_change_and_who_made_it() {
         commands.apply(changes).await;
         let seen = events(&mut monitor).await;
         assert!(matches!(seen[..], [Event::Nexthop(_), Event::Route(_), Event::Rule(_)]), "{seen:?}");
+        assert!(seen.iter().all(|event| event.is_by(commands.port())));
+        // One message moves all routes of the object.
+        let observed = commands.snapshot(claim()).await.unwrap();
+        commands.apply(vec![replace(&observed, gateway(FIRST, "10.116.0.6", eth1))]).await;
+        let seen = events(&mut monitor).await;
+        assert_eq!(seen.iter().filter(|event| matches!(event, Event::Nexthop(_))).count(), 1, "{seen:?}");
         assert!(seen.iter().all(|event| event.is_by(commands.port())));
         ip("nexthop flush");
         let seen = events(&mut monitor).await;
@@ -240,11 +246,11 @@ fn foreign_objects_at_our_places_are_reported_and_not_touched() {
             assert_eq!(error.refusal, Refusal::Taken);
         }
         // Deletions with a proof that no longer holds.
-        let route = egress_routing::kernel_state::Route {
+        let route = Route {
             table: TABLE,
             destination: net("198.51.100.0/24"),
             metric: 0,
-            kind: RouteKind::Gateway(egress_routing::kernel_state::Gateway {
+            kind: RouteKind::Gateway(Gateway {
                 address: "10.116.0.9".parse().unwrap(),
                 interface: eth1,
                 onlink: false,
@@ -337,12 +343,8 @@ fn groups_keep_their_members_and_cannot_become_single() {
     in_namespace(|| {
         let mut socket = CommandSocket::open().unwrap();
         let eth1 = index_of(&mut socket, "eth1");
-        let member = |id, weight| egress_routing::kernel_state::GroupMember { id, weight };
-        let resilient = Some(egress_routing::kernel_state::Resilient {
-            buckets: 32,
-            idle_seconds: 60,
-            unbalanced_seconds: 0,
-        });
+        let member = |id, weight| GroupMember { id, weight };
+        let resilient = Some(Resilient { buckets: 32, idle_seconds: 60, unbalanced_seconds: 0 });
         let group = |members: &[_]| Nexthop {
             id: GROUP,
             via: NexthopTarget::group(members.iter().copied(), resilient),
@@ -388,5 +390,90 @@ fn flushed_rules_are_missed_and_put_back() {
         assert!(until("main is looked up", || {
             socket.rules().unwrap().iter().any(|seen| main(&seen.rule)).then_some(true)
         }));
+    });
+}
+
+#[test]
+fn an_address_that_goes_takes_nothing_along_but_new_objects_need_onlink() {
+    in_namespace_async(async || {
+        let mut socket = CommandSocket::open().unwrap();
+        let changes = many(&mut socket, 3);
+        let before = apply(&mut socket, &changes);
+        let mut monitor = Monitor::subscribe().unwrap();
+        ip("address del 10.116.0.2/20 dev eth1");
+        assert!(events(&mut monitor).await.contains(&Event::Address));
+        assert_eq!(socket.snapshot(&claim()).unwrap(), before);
+        let eth1 = index_of(&mut socket, "eth1");
+        let change = put_nexthop(&gateway(SECOND, "10.116.0.6", eth1));
+        let Err(ChangeError::Refused(error)) = socket.apply(&[change]).remove(0) else { panic!() };
+        assert_eq!(error.refusal, Refusal::GatewayNotOnLink);
+        let onlink = Gateway { address: "10.116.0.6".parse().unwrap(), interface: eth1, onlink: true };
+        apply(&mut socket, &[put_nexthop(&Nexthop { id: SECOND, via: NexthopTarget::Gateway(onlink) })]);
+    });
+}
+
+/// `ip route flush` stops half-way when the table has routes on nexthop objects.
+#[test]
+fn a_flushed_table_is_seen_and_filled_again() {
+    in_namespace_async(async || {
+        let mut socket = CommandSocket::open().unwrap();
+        let mut changes = many(&mut socket, 3);
+        changes.push(put_route("10.0.0.0/8", 0, RouteKind::Throw));
+        changes.push(put_route("0.0.0.0/0", 9, RouteKind::Blackhole));
+        let before = apply(&mut socket, &changes);
+        let mut monitor = Monitor::subscribe().unwrap();
+        let _ = std::process::Command::new("ip").args(["route", "flush", "table", "1157"]).output().unwrap();
+        let seen = events(&mut monitor).await;
+        assert!(seen.iter().any(|event| matches!(event, Event::Route(_))), "{seen:?}");
+        let after = socket.snapshot(&claim()).unwrap();
+        assert!(after.routes.len() < before.routes.len());
+        let missing: Vec<_> = before
+            .routes
+            .iter()
+            .filter(|(key, _)| !after.routes.contains_key(key))
+            .map(|(_, route)| Change::PutRoute { route: route.get().clone(), replaces: None })
+            .collect();
+        assert_eq!(apply(&mut socket, &missing), before);
+    });
+}
+
+/// Others change tables all the time; what stands still meanwhile is never missing from a snapshot.
+#[test]
+fn snapshots_under_way_while_others_change_routes_miss_nothing() {
+    in_namespace(|| {
+        let mut socket = CommandSocket::open().unwrap();
+        let changes = many(&mut socket, 3000);
+        let before = apply(&mut socket, &changes);
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut other = CommandSocket::open().unwrap();
+                let route = |n: u32| Route {
+                    table: 5000,
+                    destination: net(&format!("10.{}.{}.0/24", n / 256 % 256, n % 256)),
+                    metric: 0,
+                    kind: RouteKind::Throw,
+                };
+                for n in 0.. {
+                    if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        break;
+                    }
+                    other.apply(&[Change::PutRoute { route: route(n), replaces: None }]);
+                    other.apply(&[Change::DeleteRoute(Managed::prove(route(n), PROTOCOL).unwrap())]);
+                }
+            });
+            let mut unsteady = 0;
+            for _ in 0..20 {
+                match socket.snapshot(&claim()) {
+                    Ok(observed) => {
+                        assert!(before.routes.keys().all(|key| observed.routes.contains_key(key)));
+                    }
+                    Err(Error::Unsteady) => unsteady += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            eprintln!("{unsteady} of 20 snapshots found the tables unsteady");
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
     });
 }
