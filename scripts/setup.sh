@@ -8,7 +8,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 # Versions are those of the Debian release; the tests say what they rely on.
 packages=(
-  build-essential pkg-config git make curl jq ca-certificates # building and scripts
+  build-essential pkg-config git make curl jq openssl ca-certificates # building and scripts
   iproute2 nftables iptables conntrack procps util-linux      # the lab's networks, and looking into them
   runc containernetworking-plugins                            # the lab's nodes
   mmdebstrap systemd-container busybox-static                 # the lab's Droplets and its smallest images

@@ -12,6 +12,7 @@ KUBEBUILDER_ASSETS=$(tests/control-plane/build.sh all)
 export KUBEBUILDER_ASSETS
 scripts/step.sh "build the tests" cargo test --workspace --locked --no-run
 scripts/step.sh "unit, contract, API server, kernel" cargo test --workspace --locked
+scripts/step.sh "manifests at a real API server" tests/manifests.sh
 scripts/step.sh "push to a registry" tests/push.sh
 if [ -x scripts/e2e.sh ]; then scripts/step.sh "end to end" scripts/e2e.sh; fi
 echo "all tests passed in $((SECONDS - started)) s"

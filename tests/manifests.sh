@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# What deploy/ ships, at a real API server: everything is accepted under strict validation, each ServiceAccount may do exactly
+# what deploy/rbac.txt lists, the controller's pod passes the `restricted` Pod Security Standard, and removing the installation
+# deletes no object of a user.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=tests/api-server.sh
+. tests/api-server.sh
+
+fail() { echo "manifests: $1" >&2; exit 1; }
+api_server_start
+
+kubectl apply --server-side --validate=strict -k deploy/crds >/dev/null
+kubectl wait --for=condition=Established --timeout=30s crd --all >/dev/null
+kubectl apply --validate=strict -k deploy/overlays/lab >/dev/null
+# Client-side and server-side apply both: a newcomer may use either.
+kubectl apply --server-side --force-conflicts --validate=strict -k deploy/overlays/doks >/dev/null
+
+# What the API server says an account may do in a namespace, in the words of rbac.txt.
+rules() {
+  kubectl create --validate=false --as "system:serviceaccount:egress-gateway:$1" -o json -f - <<YAML |
+apiVersion: authorization.k8s.io/v1
+kind: SelfSubjectRulesReview
+spec: {namespace: $2}
+YAML
+    jq -r '.status.resourceRules[] | . as $rule | ($rule.apiGroups[] // "") as $group | $rule.resources[] as $resource
+      | ($rule.resourceNames // [null])[] as $name | $rule.verbs[] as $verb
+      | (if $group == "" then "core" else $group end) + "/" + $resource + (if $name then "[\($name)]" else "" end) + " " + $verb' |
+    sort -u
+}
+
+for account in egress-controller egress-agent; do
+  for namespace in egress-gateway default kube-system; do
+    # Less what every account may do.
+    granted=$(comm -23 <(rules "$account" "$namespace") <(rules nobody "$namespace"))
+    listed=$(sed -n "s|^$account cluster ||p; s|^$account namespace/$namespace ||p" deploy/rbac.txt | sort -u)
+    difference=$(diff <(echo "$listed") <(echo "$granted")) ||
+      fail "$account in $namespace (< deploy/rbac.txt, > API server):"$'\n'"$difference"
+  done
+done
+[ -n "$(rules nobody default)" ] || fail "the API server tells no rules, so nothing was compared"
+kubectl auth can-i delete nodes --as system:serviceaccount:egress-gateway:egress-controller >/dev/null && fail "may delete nodes"
+kubectl auth can-i get secret/other -n egress-gateway --as system:serviceaccount:egress-gateway:egress-controller >/dev/null &&
+  fail "the controller may read other Secrets"
+
+# The controller passes the strictest standard; the agent, which needs the node's network, does not, or the check checks nothing.
+kubectl create namespace strict >/dev/null
+kubectl label namespace strict pod-security.kubernetes.io/enforce=restricted >/dev/null
+pod_of() {
+  kubectl kustomize deploy/overlays/doks -o "$api_server_work/rendered.yaml"
+  kubectl get -f "$api_server_work/rendered.yaml" -o json |
+    jq ".items[] | select(.kind == \"$1\") | .spec.template | .apiVersion = \"v1\" | .kind = \"Pod\"
+      | .metadata.name = \"probe\" | .metadata.namespace = \"strict\" | .spec.serviceAccountName = \"probe\""
+}
+kubectl create serviceaccount probe -n strict >/dev/null
+pod_of Deployment | jq 'del(.spec.priorityClassName)' | kubectl create --dry-run=server -f - >/dev/null ||
+  fail "the controller's pod does not pass the restricted Pod Security Standard"
+if refused=$(pod_of DaemonSet | jq 'del(.spec.priorityClassName)' | kubectl create --dry-run=server -f - 2>&1); then
+  fail "the agent's pod passes as restricted, so nothing is checked"
+fi
+[[ $refused == *'violates PodSecurity "restricted'* ]] || fail "the agent's pod is refused for another reason: $refused"
+
+kubectl apply -f examples/staticroute.yaml >/dev/null
+routes=$(kubectl get staticroutes -o name)
+[ -n "$routes" ] || fail "the example made no StaticRoute"
+kubectl delete --wait=false -k deploy/overlays/lab >/dev/null
+[ "$(kubectl get staticroutes -o name)" = "$routes" ] || fail "removing the installation deleted StaticRoutes"
+
+echo "manifests: accepted, rights as listed, controller restricted, objects outlive the installation"
