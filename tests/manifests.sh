@@ -39,7 +39,7 @@ for account in egress-controller egress-agent; do
   done
 done
 [ -n "$(rules nobody default)" ] || fail "the API server tells no rules, so nothing was compared"
-kubectl auth can-i delete nodes --as system:serviceaccount:egress-gateway:egress-controller >/dev/null && fail "may delete nodes"
+kubectl auth can-i delete nodes --as system:serviceaccount:egress-gateway:egress-controller >/dev/null 2>&1 && fail "may delete nodes"
 kubectl auth can-i get secret/other -n egress-gateway --as system:serviceaccount:egress-gateway:egress-controller >/dev/null &&
   fail "the controller may read other Secrets"
 
