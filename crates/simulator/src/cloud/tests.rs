@@ -29,7 +29,13 @@ impl World {
         Self { cloud, now: Timestamp::from_second(1_770_000_000).unwrap() }
     }
 
-    fn call_with(&mut self, method: &str, address: &str, body: &Value, variant: Option<&Variant>) -> (u16, Value) {
+    fn call_with(
+        &mut self,
+        method: &str,
+        address: &str,
+        body: &Value,
+        variant: Option<&Variant>,
+    ) -> (u16, Value) {
         let (path, query) = address.split_once('?').unwrap_or((address, ""));
         let query = query.split('&').filter_map(|pair| pair.split_once('='));
         let request = Request {
@@ -218,7 +224,11 @@ fn an_event_waits_for_its_machine_as_well_as_for_its_delay() {
     world.cloud.machine_finished(cycle.action, false, world.now);
     world.wait(D.action);
     assert_eq!(world.action_status(&json!(cycle.action)), "errored");
-    assert_eq!(world.state(id), ("active".into(), 2, false), "a failed action frees the slot, changes nothing");
+    assert_eq!(
+        world.state(id),
+        ("active".into(), 2, false),
+        "a failed action frees the slot, changes nothing"
+    );
 }
 
 #[test]
@@ -232,7 +242,10 @@ fn a_machine_that_does_not_boot_is_a_droplet_that_vanishes() {
     assert_eq!(world.action_status(&json!(boot.action)), "errored");
     let destroy = world.cloud.take_effects().remove(0);
     assert_eq!(destroy.verbs, [MachineVerb::Destroy]);
-    assert!(world.cloud.addresses_in_use().contains(&"10.116.0.100".parse().unwrap()), "not before it is gone");
+    assert!(
+        world.cloud.addresses_in_use().contains(&"10.116.0.100".parse().unwrap()),
+        "not before it is gone"
+    );
     world.cloud.machine_finished(destroy.action, true, world.now);
     world.wait(D.delete + D.tag_ghost);
     world.cloud.advance(world.now);
@@ -311,7 +324,11 @@ fn bad_creates_are_refused_by_name_and_nothing_is_made() {
     let eleven: Vec<String> = (0..11).map(|n| format!("gw-{n}")).collect();
     let cases = [
         ("name", Value::Null, "Name can't be blank."),
-        ("name", json!("under_score"), "Only valid hostname characters are allowed. (a-z, A-Z, 0-9, . and -)"),
+        (
+            "name",
+            json!("under_score"),
+            "Only valid hostname characters are allowed. (a-z, A-Z, 0-9, . and -)",
+        ),
         ("name", json!("ends-"), "Only valid hostname characters are allowed. (a-z, A-Z, 0-9, . and -)"),
         ("names", json!(["a"]), "Specify either name or names, not both."),
         ("size", Value::Null, "You specified an invalid size for Droplet creation."),
@@ -353,7 +370,10 @@ fn the_droplet_limit_counts_what_exists() {
     world.cloud.account.droplet_limit = 1;
     let id = world.live();
     let (status, body) = world.call("POST", "/v2/droplets", &wish("gw-1"));
-    assert_eq!((status, message(&body)), (422, "creating this/these droplet(s) will exceed your droplet limit"));
+    assert_eq!(
+        (status, message(&body)),
+        (422, "creating this/these droplet(s) will exceed your droplet limit")
+    );
     world.call("DELETE", &format!("/v2/droplets/{id}"), &Value::Null);
     world.wait(D.delete);
     assert_eq!(world.call("POST", "/v2/droplets", &wish("gw-1")).0, 202);
@@ -415,7 +435,10 @@ fn deleting_by_tag_takes_what_the_index_lists() {
 fn tags_keep_their_first_spelling() {
     let mut world = World::new(false);
     let id = world.live();
-    assert_eq!(world.call("POST", "/v2/tags", &json!({"name": "Egress-Gateway"})).1["tag"]["name"], "egress-gateway");
+    assert_eq!(
+        world.call("POST", "/v2/tags", &json!({"name": "Egress-Gateway"})).1["tag"]["name"],
+        "egress-gateway"
+    );
     let resources = json!({"resources": [{"resource_id": id.to_string(), "resource_type": "droplet"}]});
     assert_eq!(world.call("POST", "/v2/tags", &json!({"name": "blue"})).0, 201);
     assert_eq!(world.call("POST", "/v2/tags/blue/resources", &resources).0, 204);
@@ -450,7 +473,11 @@ fn a_reserved_ip_is_locked_while_it_moves_and_freed_with_its_droplet() {
     assert_eq!(world.get(&format!("/v2/droplets/{a}")).1["droplet"]["networks"]["v4"][2]["type"], "public");
     let second = world.call("POST", "/v2/reserved_ips", &json!({"droplet_id": a}));
     assert_eq!(second.0, 422, "one a Droplet");
-    assert_eq!(world.call("POST", &actions, &json!({"type": "assign", "droplet_id": b})).0, 201, "moves in one step");
+    assert_eq!(
+        world.call("POST", &actions, &json!({"type": "assign", "droplet_id": b})).0,
+        201,
+        "moves in one step"
+    );
     world.wait(D.reserved_ip);
     assert_eq!(world.get(&address).1["reserved_ip"]["droplet"]["id"], b);
     world.call("DELETE", &format!("/v2/droplets/{b}"), &Value::Null);
@@ -481,7 +508,9 @@ fn pages_of_450_droplets_are_whole_and_link_to_each_other() {
         let (status, body) =
             world.get(&format!("/v2/droplets?tag_name=egress-slot:0&per_page=200&page={number}"));
         assert_eq!((status, &body["meta"]["total"]), (200, &json!(450)));
-        seen.extend(body["droplets"].as_array().unwrap().iter().map(|droplet| droplet["id"].as_u64().unwrap()));
+        seen.extend(
+            body["droplets"].as_array().unwrap().iter().map(|droplet| droplet["id"].as_u64().unwrap()),
+        );
         let pages = body["links"]["pages"].as_object().unwrap();
         let keys: BTreeSet<&str> = pages.keys().map(String::as_str).collect();
         let expected: &[&str] = match number {

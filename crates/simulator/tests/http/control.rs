@@ -1,0 +1,75 @@
+//! Journal, snapshot and clock.
+
+use do_simulator::clock::Clock;
+use serde_json::{Value, json};
+
+use crate::simulator::{Simulator, TOKEN, Wanted, wish};
+
+#[tokio::test]
+async fn the_journal_has_every_request_in_order_and_never_the_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("journal");
+    let simulator = Simulator::with(Wanted { journal: Some(file.clone()), ..Wanted::default() }).await;
+    let mut body = wish("gw-0");
+    body["user_data"] = json!(format!("#cloud-config\n# {TOKEN}"));
+    simulator.call("POST", "/v2/droplets", &body).await;
+    simulator.get(&format!("/v2/droplets?name={TOKEN}")).await;
+    simulator.get(&format!("/v2/tags/{TOKEN}")).await;
+
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(!text.contains(TOKEN), "{text}");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines, simulator.journal().await);
+    assert_eq!(lines.iter().map(|line| line["seq"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(lines[0]["body"]["name"], "gw-0");
+    assert_eq!(lines[1]["status"], 200);
+    let after = simulator.get("/simulator/journal?after=2").await.1;
+    assert_eq!((after["entries"].as_array().map(Vec::len), &after["last"]), (Some(1), &json!(3)));
+}
+
+#[tokio::test]
+async fn a_snapshot_outlives_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = Some(folder.path().join("state"));
+    let first = Simulator::with(Wanted { state: state.clone(), ..Wanted::default() }).await;
+    let id = first.droplet("gw-0").await;
+    let before = first.get(&format!("/v2/droplets/{id}")).await;
+    assert_eq!(before.1["droplet"]["status"], "active");
+    drop(first);
+    let second = Simulator::with(Wanted { state, ..Wanted::default() }).await;
+    assert_eq!(second.get(&format!("/v2/droplets/{id}")).await, before);
+    assert_eq!(second.droplet("gw-1").await, id + 1);
+}
+
+#[tokio::test]
+async fn the_real_clock_cannot_be_driven_and_runs_by_itself() {
+    let simulator = Simulator::with(Wanted { clock: Clock::Real, ..Wanted::default() }).await;
+    assert_eq!(simulator.call("POST", "/simulator/clock", &json!({"advance_ms": 1})).await.0, 409);
+    let id = simulator.droplet("gw-0").await;
+    simulator.until(&format!("/v2/droplets/{id}"), |_, body| body["droplet"]["locked"] == false).await;
+    assert_eq!(simulator.call("DELETE", &format!("/v2/droplets/{id}"), &Value::Null).await.0, 204);
+    simulator.until(&format!("/v2/droplets/{id}"), |status, _| status == 404).await;
+}
+
+#[tokio::test]
+async fn a_driven_clock_stands_still() {
+    let simulator = Simulator::driven().await;
+    let (_, before) = simulator.get("/simulator/clock").await;
+    simulator.call("POST", "/v2/droplets", &wish("gw-0")).await;
+    assert_eq!(simulator.get("/simulator/clock").await.1, before);
+    simulator.advance(1_500).await;
+    let (_, after) = simulator.get("/simulator/clock").await;
+    assert_eq!(
+        (&before["now"], &after["now"]),
+        (&json!("2026-01-01T00:00:00Z"), &json!("2026-01-01T00:00:01.5Z"))
+    );
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_told_apart() {
+    let simulator = Simulator::driven().await;
+    assert_eq!(simulator.get("/v2/nothing").await.1["id"], "not_found");
+    assert_eq!(simulator.call("PATCH", "/v2/droplets", &json!({})).await.0, 405);
+    let response = simulator.send("POST", "/v2/droplets", &json!([1])).await.unwrap();
+    assert_eq!(response.status(), 400);
+}
