@@ -185,6 +185,7 @@ fn the_judge_sees_a_misspelt_field_a_missing_body_and_a_strange_filter() {
     let Some(dir) = description_dir() else { return };
     let judge = Judge { schemas: read(&dir, "schemas.json") };
     let post = |body: &str| Request {
+        port: 0,
         method: "POST".to_owned(),
         path: "/v2/droplets".to_owned(),
         query: Vec::new(),

@@ -16,6 +16,8 @@ pub const CANARY: &str = "dop_v1_CANARY0123456789";
 /// A request as it came over the wire.
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// Which connection it came on: the client's port.
+    pub port: u16,
     pub method: String,
     pub path: String,
     pub query: Vec<(String, String)>,
@@ -37,6 +39,8 @@ impl Request {
 pub enum Reply {
     /// Writes these bytes and closes.
     Bytes(Vec<u8>),
+    /// Writes these bytes and waits for the next request on the same connection.
+    KeepAlive(Vec<u8>),
     /// Closes with a reset, unanswered.
     Reset,
     /// Never answers.
@@ -109,22 +113,28 @@ impl Fake {
 }
 
 async fn serve(mut stream: TcpStream, script: Arc<Script>, seen: Arc<Mutex<Vec<Request>>>) {
-    let Some(request) = read_request(&mut stream).await else { return };
-    let number = {
-        let mut seen = seen.lock().unwrap();
-        seen.push(request.clone());
-        seen.len() - 1
-    };
-    match script(&request, number) {
-        Reply::Bytes(bytes) => {
-            let _ = stream.write_all(&bytes).await;
-            let _ = stream.shutdown().await;
+    while let Some(request) = read_request(&mut stream).await {
+        let number = {
+            let mut seen = seen.lock().unwrap();
+            seen.push(request.clone());
+            seen.len() - 1
+        };
+        match script(&request, number) {
+            Reply::KeepAlive(bytes) => {
+                let _ = stream.write_all(&bytes).await;
+                continue;
+            }
+            Reply::Bytes(bytes) => {
+                let _ = stream.write_all(&bytes).await;
+                let _ = stream.shutdown().await;
+            }
+            Reply::Reset => stream.set_zero_linger().unwrap(),
+            Reply::Silence => {
+                // Until the client has had enough and closes.
+                let _ = stream.read(&mut [0; 64]).await;
+            }
         }
-        Reply::Reset => stream.set_zero_linger().unwrap(),
-        Reply::Silence => {
-            // Until the client has had enough and closes.
-            let _ = stream.read(&mut [0; 64]).await;
-        }
+        return;
     }
 }
 
@@ -156,7 +166,8 @@ async fn read_request(stream: &mut TcpStream) -> Option<Request> {
     let url = reqwest::Url::parse(&format!("http://fake{target}")).unwrap();
     let query = url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
     let body = bytes[head_end + 4..].to_vec();
-    Some(Request { method, path: url.path().to_owned(), query, headers, body })
+    let port = stream.peer_addr().ok()?.port();
+    Some(Request { port, method, path: url.path().to_owned(), query, headers, body })
 }
 
 pub fn client(address: &str) -> Client {

@@ -66,6 +66,27 @@ async fn a_create_without_a_clear_answer_is_ambiguous_and_sent_once() {
     }
 }
 
+/// A connection that was good for the last request and dies under this one: where HTTP libraries like to try again.
+#[tokio::test]
+async fn a_create_on_a_used_connection_that_dies_is_ambiguous_and_sent_once() {
+    for dies in [|| Reply::Reset, || Reply::Bytes(Vec::new())] {
+        let fake = Fake::start(move |request, _| match request.method.as_str() {
+            "GET" => {
+                Reply::KeepAlive(b"HTTP/1.1 200 X\r\ncontent-length: 15\r\n\r\n{\"account\": {}}".to_vec())
+            }
+            _ => dies(),
+        })
+        .await;
+        let client = fake.client();
+        client.account().await.unwrap();
+        // Spawned, as the controller does: the futures of the client must be Send.
+        ambiguous(tokio::spawn(async move { create(&client).await }).await.unwrap());
+        let asked = fake.asked();
+        assert_eq!(asked.iter().map(|request| request.method.as_str()).collect::<Vec<_>>(), ["GET", "POST"]);
+        assert_eq!(asked[0].port, asked[1].port, "the connection was not used again: nothing was tested");
+    }
+}
+
 #[tokio::test]
 async fn a_create_that_is_never_answered_ends_as_ambiguous_at_its_deadline() {
     let fake = Fake::start(|_, _| Reply::Silence).await;
@@ -250,4 +271,12 @@ async fn an_endless_answer_is_cut_off() {
     let fake = Fake::start(move |_, _| Reply::Bytes(flood.clone())).await;
     let error = fake.client().account().await.unwrap_err();
     assert!(error.to_string().contains("longer than"), "{error}");
+}
+
+#[tokio::test]
+async fn a_create_whose_tls_handshake_fails_was_never_sent() {
+    let fake = Fake::start(|_, _| json(202, DROPLET)).await;
+    let client = client(&fake.address.replace("http://", "https://"));
+    let error = create(&client).await.unwrap_err();
+    assert_eq!((error.category(), error.retry(), fake.count()), ("unreachable", Retry::Soon, 0), "{error}");
 }
