@@ -215,7 +215,7 @@ pub struct EgressGatewayStatus {
 
     /// Every gateway we have in the cloud, in slot order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["dropletID"]))]
     pub gateways: Vec<GatewayStatus>,
 
     /// Droplets that are about to be created or whose creation has not been seen in the cloud yet. Written before the
@@ -223,6 +223,15 @@ pub struct EgressGatewayStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub creating: Vec<CreationIntent>,
+
+    /// How many Droplets in a row were given up because they never became ready. After three no more are made until one is
+    /// proven or the spec changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_bring_ups: Option<i32>,
+
+    /// Why the last of them was given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_bring_up_failure: Option<String>,
 }
 
 /// One gateway as it is.
@@ -260,6 +269,15 @@ pub struct GatewayStatus {
     /// Why it is not ready, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+
+    /// Since when it is condemned without interruption: the cloud says that it is off, or its own endpoint is silent and the
+    /// nodes say that they do not get through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspect_since: Option<Time>,
+
+    /// When the cloud was asked to power it on again, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub powered_on: Option<Time>,
 
     /// Version of the user data it was made with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -300,4 +318,8 @@ pub struct CreationIntent {
 
     /// Version of the user data it is made with.
     pub user_data_version: String,
+
+    /// Why the cloud refused the last request, in its own words. The next one waits a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
