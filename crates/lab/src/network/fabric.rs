@@ -1,0 +1,122 @@
+//! The fabric between the machines, the provider's services and the internet.
+
+use super::addresses::{
+    ANCHOR_GATEWAY, ANCHORS, API_SERVER, CLOUD_API, METADATA, NODES, PRIVATE_RANGES, PUBLIC_GATEWAY,
+    PUBLIC_PREFIX, PUBLIC_SEGMENT, RESOLVERS, STRANGER, VPC, VPC_GATEWAY, VPC_PREFIX,
+};
+use super::{CLOUD, INTERNET, PROVIDER, ports};
+use crate::error::Result;
+use crate::netns;
+use crate::state::{LabName, Variant};
+
+/// Transfer networks between the fabric and its two neighbours; never seen by a machine.
+const TO_INTERNET: (&str, &str) = ("100.127.0.1", "100.127.0.2");
+const TO_PROVIDER: (&str, &str) = ("100.127.1.1", "100.127.1.2");
+
+/// Connects and configures the namespaces of fabric, internet and provider.
+pub fn build(name: &LabName, variant: Variant) -> Result<()> {
+    let [cloud, internet, provider] = [CLOUD, INTERNET, PROVIDER].map(|part| name.namespace(part));
+    netns::ip_batch(&cloud, &links(&internet, &provider, variant))?;
+    netns::ip_batch(&internet, &internet_side())?;
+    netns::ip_batch(&provider, &provider_side())?;
+    let router = [
+        ("ipv4/ip_forward", "1"),
+        ("ipv4/conf/all/rp_filter", "0"),
+        ("ipv4/conf/default/rp_filter", "0"),
+        ("ipv4/conf/all/send_redirects", "0"),
+        ("ipv4/conf/vpc/send_redirects", "0"),
+        ("ipv4/conf/pub/send_redirects", "0"),
+    ];
+    netns::sysctl(&cloud, &router)?;
+    for outside in [&internet, &provider] {
+        netns::sysctl(outside, &[("ipv4/conf/all/rp_filter", "0"), ("ipv4/conf/default/rp_filter", "0")])?;
+    }
+    netns::nft(&cloud, &forwarding())?;
+    netns::nft(&cloud, ports::TABLE)
+}
+
+/// Bridges and transfer links, as seen from the fabric.
+fn links(internet: &str, provider: &str, variant: Variant) -> Vec<String> {
+    let mut lines = vec![
+        "link set lo up".to_owned(),
+        "link add pub type bridge stp_state 0 forward_delay 0 mcast_snooping 0".to_owned(),
+        "link add vpc type bridge stp_state 0 forward_delay 0 mcast_snooping 0".to_owned(),
+        format!("link add internet type veth peer name up netns {internet}"),
+        format!("link add provider type veth peer name up netns {provider}"),
+        format!("addr add {PUBLIC_GATEWAY}/{PUBLIC_PREFIX} dev pub"),
+        format!("addr add {ANCHOR_GATEWAY}/16 dev pub"),
+        format!("addr add {VPC_GATEWAY}/{VPC_PREFIX} dev vpc"),
+        format!("addr add {}/30 dev internet", TO_INTERNET.0),
+        format!("addr add {}/30 dev provider", TO_PROVIDER.0),
+    ];
+    lines.extend(["pub", "vpc", "internet", "provider"].map(|link| format!("link set {link} up")));
+    lines.push(format!("route add default via {}", TO_INTERNET.1));
+    let own = [API_SERVER, CLOUD_API, METADATA].into_iter().chain(RESOLVERS);
+    lines.extend(own.map(|address| format!("route add {address}/32 via {}", TO_PROVIDER.1)));
+    if variant == Variant::VpcNative {
+        lines.extend(NODES.iter().map(|node| format!("route add {}/24 via {} dev vpc", node.pods, node.vpc)));
+    }
+    lines
+}
+
+/// The internet owns every address that it has no better route for.
+fn internet_side() -> Vec<String> {
+    vec![
+        "link set lo up".into(),
+        "link set up up".into(),
+        format!("addr add {}/30 dev up", TO_INTERNET.1),
+        format!("addr add {STRANGER}/32 dev lo"),
+        format!("route add {PUBLIC_SEGMENT} via {} src {STRANGER}", TO_INTERNET.0),
+        // Behind the main table: in table local it would win over every route.
+        "rule add pref 40000 lookup 100".into(),
+        "route add local default dev lo table 100".into(),
+    ]
+}
+
+fn provider_side() -> Vec<String> {
+    let mut lines = vec![
+        "link set lo up".to_owned(),
+        "link set up up".to_owned(),
+        format!("addr add {}/30 dev up", TO_PROVIDER.1),
+    ];
+    let own = [API_SERVER, CLOUD_API, METADATA].into_iter().chain(RESOLVERS);
+    lines.extend(own.map(|address| format!("addr add {address}/32 dev lo")));
+    lines.push(format!("route add {PUBLIC_SEGMENT} via {} src {API_SERVER}", TO_PROVIDER.0));
+    // Only answers of the metadata service go there; the fabric drops everything else.
+    lines.extend(
+        [VPC, ANCHORS].map(|range| format!("route add {range} via {} src {METADATA}", TO_PROVIDER.0)),
+    );
+    lines
+}
+
+/// What the fabric routes, and the count of every packet that leaves for the internet or the provider's services by source and
+/// destination. The count has a rule of its own: a full set must not stop packets.
+fn forwarding() -> String {
+    format!(
+        r#"table ip fabric {{
+  set packets {{
+    typeof ip saddr . ip daddr . ip protocol
+    flags dynamic
+    size 65535
+    counter
+  }}
+  set private {{
+    type ipv4_addr
+    flags interval
+    elements = {{ {PRIVATE_RANGES} }}
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy drop;
+    oifname "provider" ip daddr {METADATA} tcp dport 80 accept
+    iifname "provider" ip saddr {METADATA} tcp sport 80 accept
+    iifname "vpc" oifname "vpc" accept
+    iifname "vpc" counter drop
+    oifname {{ "internet", "provider" }} ip saddr {PUBLIC_SEGMENT} ip daddr != @private update @packets {{ ip saddr . ip daddr . ip protocol counter }}
+    oifname {{ "internet", "provider" }} ip saddr {PUBLIC_SEGMENT} ip daddr != @private accept
+    iifname {{ "internet", "provider" }} oifname "pub" ip saddr != @private accept
+    counter drop
+  }}
+}}
+"#
+    )
+}

@@ -1,0 +1,129 @@
+//! Ending a lab, however it was left.
+//!
+//! Works without trusting any state: processes are those of the lab's cgroups, of its network namespaces and of its records;
+//! namespaces, cgroups and mounts are found by name. Nothing else is touched. Safe to repeat.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::Signal;
+
+use crate::error::{Doing, LabError, Result};
+use crate::processes::{self, ProcessRecord};
+use crate::state::{LabName, StateDir};
+use crate::{cgroups, netns};
+
+/// Ends all processes of the lab, removes its namespaces, cgroups, mounts and folder.
+pub fn stop(name: &LabName, dir: &StateDir) -> Result<()> {
+    end_processes(name, dir)?;
+    for namespace in netns::list(&name.prefix()) {
+        netns::delete(&namespace)?;
+    }
+    cgroups::remove(name)?;
+    remove_folder(dir)
+}
+
+/// What of a lab is on the machine; all empty after [`stop`].
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Remains {
+    /// Ids of its processes.
+    pub processes: Vec<u32>,
+    /// Names of its network namespaces.
+    pub namespaces: Vec<String>,
+    /// Its cgroups, outermost only.
+    pub cgroups: Vec<PathBuf>,
+    /// Mount points below its folder.
+    pub mounts: Vec<PathBuf>,
+}
+
+/// Looks for everything that [`stop`] removes.
+pub fn remains(name: &LabName, dir: &StateDir) -> Remains {
+    Remains {
+        processes: members(name, dir).iter().map(|process| process.pid).collect(),
+        namespaces: netns::list(&name.prefix()),
+        cgroups: cgroups::all(name),
+        mounts: mounts_below(dir),
+    }
+}
+
+fn end_processes(name: &LabName, dir: &StateDir) -> Result<()> {
+    let deadline = Duration::from_secs(20);
+    let started = Instant::now();
+    loop {
+        // Again and again: one that was starting another may have been missed.
+        let left = members(name, dir);
+        if left.is_empty() {
+            return Ok(());
+        }
+        for process in &left {
+            process.signal(Signal::SIGKILL);
+        }
+        if started.elapsed() > deadline {
+            let last =
+                left.iter().map(|process| format!("{} ({})", process.pid, process.name)).collect::<Vec<_>>();
+            return Err(LabError::Deadline {
+                what: "its processes end".into(),
+                deadline,
+                last: last.join(", "),
+            });
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Processes of the lab that are alive: in its cgroups, in its network namespaces, or recorded. Never the caller.
+fn members(name: &LabName, dir: &StateDir) -> Vec<ProcessRecord> {
+    let mut found = cgroups::processes(name);
+    found.extend(processes::recorded(dir));
+    let ours: Vec<_> =
+        netns::list(&name.prefix()).iter().filter_map(|one| netns::inode(&netns::path(one))).collect();
+    // A namespace that is only half made is a plain file, whose number is no namespace's.
+    let host = netns::inode(&netns::of_process(std::process::id()));
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|pid| pid.parse().ok()) else { continue };
+        let inode = fs::read_link(netns::of_process(pid))
+            .ok()
+            .and_then(|link| parse_namespace(&link.to_string_lossy()));
+        if inode.is_some_and(|inode| ours.contains(&inode) && Some(inode) != host) {
+            found.extend(ProcessRecord::of("namespace", pid));
+        }
+    }
+    found.retain(|process| process.pid != std::process::id() && process.is_alive());
+    found.sort_by_key(|process| process.pid);
+    found.dedup_by_key(|process| process.pid);
+    found
+}
+
+/// `net:[4026531840]`
+fn parse_namespace(link: &str) -> Option<u64> {
+    link.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+}
+
+fn mounts_below(dir: &StateDir) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    points.filter(|point| point.starts_with(dir.path())).collect()
+}
+
+/// The kernel writes blanks in paths as octal numbers.
+fn unescape(point: &str) -> PathBuf {
+    PathBuf::from(point.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\"))
+}
+
+fn remove_folder(dir: &StateDir) -> Result<()> {
+    for point in mounts_below(dir).iter().rev() {
+        umount2(point, MntFlags::MNT_DETACH).doing(|| format!("unmount {}", point.display()))?;
+    }
+    // A mount left here would have its content deleted with the folder.
+    if let Some(left) = mounts_below(dir).first() {
+        return Err(LabError::Usage(format!("{} is still mounted", left.display())));
+    }
+    match fs::remove_dir_all(dir.path()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).doing(|| format!("remove {}", dir.path().display()))
+        }
+        _ => Ok(()),
+    }
+}
