@@ -11,6 +11,10 @@
 //! Nothing in here reads a clock, a file or a socket, and the same input gives the same output, byte for byte.
 
 pub mod diff;
+#[cfg(test)]
+mod fib_model;
+#[cfg(test)]
+mod fixture;
 pub mod gateways;
 pub mod kernel_state;
 pub mod layout;

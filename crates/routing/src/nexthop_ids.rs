@@ -8,85 +8,91 @@
 //! that the kernel still holds for something that is gone is not given away in the same step, because replacing that
 //! nexthop would send the gone object's last routes to a gateway that was never theirs.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::Ipv4Net;
 
 use crate::kernel_state::{Foreign, NexthopId, Observed, RouteKey, RouteKind};
 use crate::layout::Layout;
-use crate::wanted::WantedRoute;
 
 /// How far from its home an object may live. With 1,000 objects a run of even 10 taken ids is next to impossible.
-const REACH: u32 = 64;
+const REACH: u32 = 16;
 
-/// The id of each object, in the order of `wanted`; `None` when all within reach are taken.
+/// The id of each object, in the order of `uids`; `None` when all within reach are taken.
+///
+/// `table` says which object (index into `uids`) each prefix is routed for.
 pub(crate) fn assign(
-    wanted: &[&WantedRoute],
+    uids: &[&str],
+    table: &BTreeMap<Ipv4Net, Option<usize>>,
     observed: &Observed,
     layout: &Layout,
 ) -> Vec<Option<NexthopId>> {
-    let mut ids = vec![None; wanted.len()];
+    let mut ids = vec![None; uids.len()];
     let mut taken = BTreeSet::new();
-    // First those that live somewhere already, nearest to home first; then the newcomers.
-    let mut settled: Vec<(u32, usize, NexthopId)> = wanted
-        .iter()
-        .enumerate()
-        .flat_map(|(index, route)| {
-            let near = addresses(route, layout);
-            used_by_routes_of(route, observed, layout)
-                .into_iter()
-                .filter_map(move |id| Some((*near.get(&id)?, index, id)))
+    // First those that live somewhere already: most routes first, then nearest to home.
+    let mut settled: Vec<_> = routes_in_kernel(table, observed, layout)
+        .into_iter()
+        .filter_map(|((object, id), routes)| {
+            let step = (0..REACH).find(|step| address(uids[object], *step, layout) == id)?;
+            Some((Reverse(routes), step, object, id))
         })
         .collect();
     settled.sort_unstable();
-    for (_, index, id) in settled {
-        if ids[index].is_none() && taken.insert(id) {
-            ids[index] = Some(id);
+    for (_, _, object, id) in settled {
+        if ids[object].is_none() && taken.insert(id) {
+            ids[object] = Some(id);
         }
     }
+    // Then the newcomers.
     taken.extend(observed.nexthops.keys());
     taken.extend(observed.foreign.iter().filter_map(|foreign| match foreign {
         Foreign::Nexthop { id, .. } => Some(*id),
         Foreign::Route { .. } | Foreign::Rule { .. } => None,
     }));
-    for (index, route) in wanted.iter().enumerate() {
-        if ids[index].is_none() {
-            let home = home(&route.uid);
-            let free = (0..REACH)
-                .map(|step| layout.object_nexthop(home.wrapping_add(step)))
-                .find(|id| !taken.contains(id));
-            ids[index] = free;
-            taken.extend(free);
+    for (uid, slot) in uids.iter().zip(&mut ids) {
+        if slot.is_none() {
+            *slot = (0..REACH).map(|step| address(uid, step, layout)).find(|id| !taken.contains(id));
+            taken.extend(*slot);
         }
     }
     ids
 }
 
-/// The ids within reach of an object, with their distance from its home.
-fn addresses(route: &WantedRoute, layout: &Layout) -> BTreeMap<NexthopId, u32> {
-    let home = home(&route.uid);
-    (0..REACH).map(|step| (layout.object_nexthop(home.wrapping_add(step)), step)).collect()
+/// How many of an object's prefixes the kernel routes to which nexthop object.
+fn routes_in_kernel(
+    table: &BTreeMap<Ipv4Net, Option<usize>>,
+    observed: &Observed,
+    layout: &Layout,
+) -> BTreeMap<(usize, NexthopId), usize> {
+    let mut counts = BTreeMap::new();
+    for (destination, object) in table {
+        let key = RouteKey { table: layout.table, destination: *destination, metric: 0 };
+        if let Some(object) = object
+            && let Some(route) = observed.routes.get(&key)
+            && let RouteKind::Nexthop(id) = route.get().kind
+        {
+            *counts.entry((*object, id)).or_default() += 1;
+        }
+    }
+    counts
 }
 
-/// The nexthop objects that the kernel's routes to this object's destinations use.
-fn used_by_routes_of(route: &WantedRoute, observed: &Observed, layout: &Layout) -> BTreeSet<NexthopId> {
-    route
-        .destinations
-        .keys()
-        .filter_map(|destination| {
-            let key = RouteKey { table: layout.table, destination: *destination, metric: 0 };
-            match observed.routes.get(&key)?.get().kind {
-                RouteKind::Nexthop(id) => Some(id),
-                _ => None,
-            }
-        })
-        .collect()
+/// The id `step` places from an object's home.
+fn address(uid: &str, step: u32, layout: &Layout) -> NexthopId {
+    layout.object_nexthop(home(uid).wrapping_add(step))
 }
 
-/// FNV-1a, folded: `std`'s hashers may change between releases, and with them the ids of a running node.
+/// FNV-1a and a final mix: `std`'s hashers may change between releases, and with them the ids of a running node.
 fn home(uid: &str) -> u32 {
-    let hash = uid.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+    let mut hash = uid.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    (hash ^ (hash >> 32)) as u32
+    // Uids that differ in their last byte only must not be neighbours.
+    for _ in 0..2 {
+        hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    }
+    (hash >> 32) as u32
 }
 
 #[cfg(test)]

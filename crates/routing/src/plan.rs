@@ -34,7 +34,7 @@ use crate::node::{NodeView, VpcInterface};
 use crate::prefix::difference;
 use crate::protected::ProtectedReason;
 use crate::report::{Failure, FailureCause, GatewayIssue, RouteProblem, RouteReport};
-use crate::resolve::{Claims, resolve};
+use crate::resolve::{Claims, Resolution, resolve};
 use crate::wanted::{Destination, WantedRoute};
 
 /// The kernel's main table.
@@ -85,17 +85,27 @@ pub fn plan(
     let mut able: Vec<usize> =
         (0..wanted.len()).filter(|index| plan.routes[*index].problem.is_none()).collect();
     able.sort_by_key(|index| wanted[*index].seniority());
-    let members: Vec<&WantedRoute> = able.iter().map(|index| &wanted[*index]).collect();
-    let ids = nexthop_ids::assign(&members, observed, layout);
-    for (index, id) in able.iter().zip(&ids) {
-        plan.routes[*index].nexthop = *id;
-        if id.is_none() {
-            plan.routes[*index].problem = Some(RouteProblem::NoNexthopId);
+    let foreign = foreign_routes(observed, layout);
+    let resolution = resolve_claims(wanted, &able, node, &plan.routes, |prefix| {
+        Some((*foreign.get(&prefix)?, layout.table))
+    });
+    let uids: Vec<&str> = able.iter().map(|index| wanted[*index].uid.as_str()).collect();
+    let ids = nexthop_ids::assign(&uids, &resolution.table, observed, layout);
+    for (index, id) in able.iter().zip(ids) {
+        plan.routes[*index].nexthop = id;
+    }
+    for (destination, object) in &resolution.table {
+        let kind = match object {
+            Some(object) => plan.routes[able[*object]].nexthop.map(RouteKind::Nexthop),
+            None => Some(RouteKind::Throw),
+        };
+        if let Some(kind) = kind.filter(|_| !foreign.contains_key(destination)) {
+            let destination = *destination;
+            plan.state.insert_route(Route { table: layout.table, destination, metric: 0, kind });
         }
     }
-    able.retain(|index| plan.routes[*index].problem.is_none());
+    report_claims(wanted, &able, resolution, node, layout, &mut plan);
 
-    add_routes(wanted, &able, node, observed, layout, &mut plan);
     let in_use: BTreeSet<NexthopId> = plan
         .state
         .routes
@@ -104,6 +114,11 @@ pub fn plan(
         .collect();
     for index in able {
         let report = &mut plan.routes[index];
+        if report.nexthop.is_none() {
+            report.problem = Some(RouteProblem::NoNexthopId);
+            report.applied = 0;
+            report.failures.clear();
+        }
         report.nexthop = report.nexthop.filter(|id| in_use.contains(id));
         add_nexthop(&wanted[index], vpc, selection, observed, &mut plan.state, report);
     }
@@ -172,15 +187,14 @@ fn no_gateway(route: &WantedRoute, issues: &[GatewayIssue]) -> RouteProblem {
     }
 }
 
-/// Fills table and failures for the objects in `able`, the senior one first.
-fn add_routes(
+/// Resolves the claims of the objects in `able`, the senior one first.
+fn resolve_claims(
     wanted: &[WantedRoute],
     able: &[usize],
     node: &NodeView,
-    observed: &Observed,
-    layout: &Layout,
-    plan: &mut NodePlan,
-) {
+    reports: &[RouteReport],
+    blocked: impl Fn(Ipv4Net) -> Option<(u8, u32)>,
+) -> Resolution {
     let claims: Vec<Claims<'_>> = able
         .iter()
         .map(|index| Claims {
@@ -190,24 +204,21 @@ fn add_routes(
         })
         .collect();
     let mut protected = node.protected.clone();
-    for gateway in able.iter().flat_map(|index| &plan.routes[*index].usable_gateways) {
+    for gateway in able.iter().flat_map(|index| &reports[*index].usable_gateways) {
         protected.insert_address(*gateway, ProtectedReason::Gateway);
     }
-    let foreign = foreign_routes(observed, layout);
-    let resolution = resolve(&claims, &protected, |prefix| Some((*foreign.get(&prefix)?, layout.table)));
+    resolve(&claims, &protected, blocked)
+}
 
-    for (destination, object) in resolution.table {
-        let kind = match object {
-            Some(object) => match plan.routes[able[object]].nexthop {
-                Some(id) => RouteKind::Nexthop(id),
-                None => continue,
-            },
-            None => RouteKind::Throw,
-        };
-        if !foreign.contains_key(&destination) {
-            plan.state.insert_route(Route { table: layout.table, destination, metric: 0, kind });
-        }
-    }
+/// Writes what became of each claim into the reports.
+fn report_claims(
+    wanted: &[WantedRoute],
+    able: &[usize],
+    resolution: Resolution,
+    node: &NodeView,
+    layout: &Layout,
+    plan: &mut NodePlan,
+) {
     let mut lost = resolution.lost;
     for (object, destination) in resolution.won {
         match answered_by_main(destination, node, layout, &mut plan.state) {

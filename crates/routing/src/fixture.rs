@@ -1,0 +1,68 @@
+//! The node and the StaticRoutes of the tests, with the addresses of the lab.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::node::{NodeView, VpcInterface};
+use crate::protected::{Protected, ProtectedReason};
+use crate::wanted::{StaticRouteFields, WantedRoute};
+
+pub(crate) fn net(text: &str) -> Ipv4Net {
+    text.parse().unwrap()
+}
+
+pub(crate) fn ip(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+/// A DOKS node: public 203.0.113.11/24, VPC 10.116.0.2/20.
+pub(crate) fn node() -> NodeView {
+    let mut protected = Protected::default();
+    protected.insert_address(ip("198.51.100.10"), ProtectedReason::ApiServer);
+    protected.insert_address(ip("67.207.67.2"), ProtectedReason::Resolver);
+    protected.insert(net("10.116.0.0/20"), ProtectedReason::Vpc);
+    protected.insert(net("10.244.0.0/16"), ProtectedReason::Pods);
+    protected.insert(net("10.245.0.0/16"), ProtectedReason::Services);
+    protected.insert_address(ip("203.0.113.1"), ProtectedReason::OnLink);
+    protected.insert_address(ip("203.0.113.12"), ProtectedReason::Node);
+    protected.insert_address(ip("10.116.0.3"), ProtectedReason::Node);
+    NodeView {
+        vpc: Some(VpcInterface {
+            index: 3,
+            up: true,
+            address: ip("10.116.0.2"),
+            subnet: net("10.116.0.0/20"),
+        }),
+        public_addresses: vec![net("203.0.113.11/24")],
+        main_routes: ["203.0.113.0/24", "10.116.0.0/20", "10.244.0.0/24", "10.244.1.0/24"]
+            .map(net)
+            .into_iter()
+            .collect(),
+        protected,
+        candidates: std::collections::BTreeSet::new(),
+    }
+}
+
+/// A health-checked StaticRoute named like its uid.
+pub(crate) fn route(name: &str, created: i64, destinations: &[&str], gateways: &[&str]) -> WantedRoute {
+    excluding(name, created, destinations, &[], gateways)
+}
+
+pub(crate) fn excluding(
+    name: &str,
+    created: i64,
+    destinations: &[&str],
+    excluded: &[&str],
+    gateways: &[&str],
+) -> WantedRoute {
+    WantedRoute::parse(StaticRouteFields {
+        name,
+        uid: &format!("uid-{name}"),
+        created,
+        destinations,
+        excluded,
+        gateways,
+        health_checked: true,
+    })
+}
