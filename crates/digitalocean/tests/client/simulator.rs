@@ -173,10 +173,6 @@ async fn a_droplet_lives_from_create_to_not_found() {
     assert_eq!((created.droplet.status.clone(), created.droplet.private_v4()), (DropletStatus::New, None));
     let action = client.droplet_action(id, created.create_action.unwrap()).await.unwrap().unwrap();
     assert_eq!(action.kind, "create");
-    // One event at a time: the create still holds it.
-    let busy = client.act_on_droplet(id, DropletAction::Reboot, &Leader).await.unwrap_err();
-    assert_eq!((busy.category(), busy.retry()), ("busy", Retry::After(Duration::from_secs(10))), "{busy}");
-
     let droplet = simulator.wait_for(id, "up", has_private_address).await.unwrap();
     assert!(droplet.public_v4(&[]).is_some(), "{droplet:?}");
     assert_eq!(
@@ -241,6 +237,12 @@ async fn refusals_come_in_the_clouds_own_words() {
     let simulator = Simulator::start().await;
     let client = &simulator.client;
     let mut wanted = simulator.possible_droplet("egress-demo-2-1a2b3c4d").await;
+    // One event at a time: a create that does not end holds the Droplet.
+    simulator.fault(json!({"route": "POST /v2/droplets", "times": 1, "kind": "stuck_new"})).await;
+    let stuck = client.create_droplet(&wanted, &Leader).await.unwrap().droplet.id;
+    let busy = client.act_on_droplet(stuck, DropletAction::Reboot, &Leader).await.unwrap_err();
+    assert_eq!((busy.category(), busy.retry()), ("busy", Retry::After(Duration::from_secs(10))), "{busy}");
+
     wanted.image = ImageRef::Slug(egress_digitalocean::ImageSlug::new("windows-95-x64").unwrap());
     let image = client.create_droplet(&wanted, &Leader).await.unwrap_err();
     assert_eq!(image.retry(), Retry::AfterSpecChange, "{image}");
