@@ -20,10 +20,13 @@ rust_minimum=1.89
 go_minimum=$(sed -n 's/^go //p' "$here"/../tests/control-plane/*/go.mod | sort -V | tail -1)
 
 fail() { printf '\n%s\n\n    %s\n\nThen start again.\n' "$1" "$2" >&2; exit 1; }
+# For a line that fetches something, on a machine that cannot yet.
+with_curl() { command -v curl >/dev/null || printf 'sudo apt-get install -y curl ca-certificates && '; printf '%s' "$1"; }
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
 
 check_rust() {
-  local line="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal && . \"\$HOME/.cargo/env\""
+  local line
+  line=$(with_curl "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal && . \"\$HOME/.cargo/env\"")
   command -v cargo >/dev/null || fail "Rust $rust_minimum or newer is needed and there is none. This line gets it:" "$line"
   local found
   # With rustup this also gets the toolchain that rust-toolchain.toml names.
@@ -35,7 +38,7 @@ check_rust() {
 check_go() {
   local arch line found
   arch=$(dpkg --print-architecture)
-  line="curl -fsSL https://go.dev/dl/go1.26.0.linux-$arch.tar.gz | sudo tar -C /usr/local -xz && export PATH=/usr/local/go/bin:\$PATH"
+  line=$(with_curl "curl -fsSL https://go.dev/dl/go1.26.0.linux-$arch.tar.gz | sudo tar -C /usr/local -xz && export PATH=/usr/local/go/bin:\$PATH")
   command -v go >/dev/null || fail "Go $go_minimum or newer is needed and there is none. This line gets it:" "$line"
   found=$(GOTOOLCHAIN=local go env GOVERSION | sed 's/^go//; s/ .*//')
   at_least "$go_minimum" "$found" || fail "Go $go_minimum or newer is needed, this is $found. This line gets it:" "$line"
