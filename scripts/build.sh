@@ -14,7 +14,8 @@ set +m
 trap 'kill -- "-$control_plane" 2>/dev/null || true' EXIT
 
 scripts/step.sh "build the crates" cargo build --release --locked --bins --workspace
-scripts/step.sh "build the images" cargo xtask images --no-build
+# Not `cargo xtask`, which would build half of the crates a second time, for debugging.
+scripts/step.sh "build the images" "${CARGO_TARGET_DIR:-target}/release/xtask" images --no-build
 
 wait_for_control_plane() {
   # Not `wait`: step.sh runs this in a process that is not its parent.
