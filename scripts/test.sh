@@ -4,6 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 started=$SECONDS
 
+# What fails in a second is not found out after twenty minutes.
+scripts/step.sh "formatting" cargo fmt --all --check
 # Builds the control plane beside the crates; the tests that need it find it in the cache.
 scripts/build.sh
 make --no-print-directory check
