@@ -40,6 +40,8 @@ fn one_destination_takes_one_route_and_the_rules_in_their_order() {
     let plan = planned(&[route("db", 1, &["198.51.100.40"], &[A, B])]);
     let rules: Vec<_> = plan.state.rules.iter().map(|rule| rule.priority).collect();
     assert_eq!(rules, [900, 901, 990, 1000, 1001]);
+    let sources: Vec<_> = plan.state.rules.iter().filter_map(|rule| rule.from).collect();
+    assert_eq!(sources, ["10.116.0.2/32", "10.116.0.2/32", "203.0.113.11/32"].map(net));
     let table: Vec<_> = plan.state.routes.keys().map(|key| (key.table, key.destination)).collect();
     assert_eq!(table, [(1157, net("198.51.100.40/32")), (1160, net("0.0.0.0/0")), (1161, net("0.0.0.0/0"))]);
     assert_eq!(way(&plan, "198.51.100.40"), through_gateway(A));
@@ -122,6 +124,25 @@ fn a_destination_inside_a_protected_range_is_refused_and_says_why() {
     assert_eq!(way(&plan, "10.1.0.1"), through_gateway(A));
     assert_eq!(way(&plan, "10.245.0.1"), Way::Default);
     assert_eq!(way(&plan, "10.244.3.1"), Way::Default);
+}
+
+#[test]
+fn every_routed_destination_has_a_route_of_its_own_to_look_at() {
+    let plan = planned(&[route("r", 1, &["0.0.0.0/0", "1.0.0.0/8", "1.2.3.4"], &[A])]);
+    for destination in ["0.0.0.0/0", "1.0.0.0/8", "1.2.3.4/32"] {
+        let key = RouteKey { table: 1157, destination: net(destination), metric: 0 };
+        assert!(plan.state.routes.contains_key(&key), "{destination}");
+    }
+}
+
+#[test]
+fn candidates_are_probed_though_nothing_is_routed() {
+    let mut view = node();
+    view.candidates = [ip(A), ip("192.0.2.9")].into();
+    let plan = plan(&[], &view, &Selection::new(), &Observed::default(), &Layout::default());
+    assert_eq!(plan.probes.len(), 1);
+    let rules: Vec<_> = plan.state.rules.iter().map(|rule| rule.priority).collect();
+    assert_eq!(rules, [900]);
 }
 
 #[test]
