@@ -11,6 +11,7 @@
 //! | `POST /simulator/faults` | one fault or a list ([`crate::fault`]) | 201, the same as GET; they are appended |
 //! | `DELETE /simulator/faults` | | 204; none left |
 //! | `GET /simulator/droplets/{id}/machine` | | what the machine command gets on standard input |
+//! | `POST /simulator/droplets/{id}/machine` | `{"running": bool}` | 204: the machine went down or came up without an action; 409 while an event is pending |
 
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ pub(crate) fn routes() -> Router<Arc<Shell>> {
         .route("/simulator/state", get(state))
         .route("/simulator/clock", get(clock).post(advance_clock))
         .route("/simulator/faults", get(faults).post(add_faults).delete(clear_faults))
-        .route("/simulator/droplets/{id}/machine", get(machine))
+        .route("/simulator/droplets/{id}/machine", get(machine).post(machine_changed))
 }
 
 #[derive(Deserialize)]
@@ -110,4 +111,20 @@ async fn machine(State(shell): State<Arc<Shell>>, Path(id): Path<u64>) -> Respon
         Some(droplet) => Json(inner.cloud.machine_json(droplet)).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Running {
+    running: bool,
+}
+
+async fn machine_changed(
+    State(shell): State<Arc<Shell>>,
+    Path(id): Path<u64>,
+    Json(Running { running }): Json<Running>,
+) -> StatusCode {
+    let taken = shell.lock().cloud.machine_changed(id, running, shell.clock.now());
+    shell.after_change();
+    if taken { StatusCode::NO_CONTENT } else { StatusCode::CONFLICT }
 }

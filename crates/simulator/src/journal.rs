@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -51,13 +51,21 @@ pub struct Journal {
 const KEPT: usize = 50_000;
 
 impl Journal {
-    /// Opens the journal; the file is appended to.
+    /// Opens the journal; the file is appended to, and the numbers go on where it ends.
     ///
     /// # Errors
     /// When the file cannot be opened.
     pub fn open(file: Option<&Path>, token: &str) -> std::io::Result<Self> {
-        let file = file.map(|path| File::options().create(true).append(true).open(path)).transpose()?;
-        Ok(Self { entries: VecDeque::new(), last: 0, file, token: token.to_owned() })
+        let mut last = 0;
+        let file = match file {
+            None => None,
+            Some(path) => {
+                let mut file = File::options().create(true).read(true).append(true).open(path)?;
+                last = lines(&mut file)?;
+                Some(file)
+            }
+        };
+        Ok(Self { entries: VecDeque::new(), last, file, token: token.to_owned() })
     }
 
     /// Number of the entry to be written next.
@@ -98,4 +106,8 @@ impl Journal {
     fn without_token(&self, text: &str) -> String {
         if self.token.is_empty() { text.to_owned() } else { text.replace(&self.token, "[token]") }
     }
+}
+
+fn lines(file: &mut File) -> std::io::Result<u64> {
+    BufReader::new(file).split(b'\n').try_fold(0, |count, line| line.map(|_| count + 1))
 }

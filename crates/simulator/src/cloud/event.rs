@@ -96,11 +96,16 @@ impl Cloud {
             return;
         };
         let Some(droplet) = self.droplets.get(&action.resource_id) else { return };
+        let machine = match &action.outcome {
+            // The new disk is made of the new image, which the Droplet only shows once the action is through.
+            Outcome::Rebuild(image) => self.machine_json(&Droplet { image: *image, ..droplet.clone() }),
+            _ => self.machine_json(droplet),
+        };
         self.outbox.push(Effect {
             action: action.id,
             droplet: droplet.id,
             verbs: action.verbs.clone(),
-            machine: self.machine_json(droplet),
+            machine,
         });
     }
 
@@ -128,6 +133,19 @@ impl Cloud {
             action.due = action.due.map(|due| due.max(now));
         }
         self.advance(now);
+    }
+
+    /// The machine room's own view: a machine went down (or came up) without an action, as after a crash or a
+    /// `poweroff` inside. False when there is no such Droplet, or an event on it will settle the matter anyway.
+    pub fn machine_changed(&mut self, droplet: u64, running: bool, now: Timestamp) -> bool {
+        self.advance(now);
+        match self.droplets.get_mut(&droplet) {
+            Some(droplet) if droplet.phase == Phase::Live && droplet.pending.is_none() => {
+                droplet.status = if running { Status::Active } else { Status::Off };
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Lets time pass until `now`, in the order in which things fall due.
@@ -171,10 +189,12 @@ impl Cloud {
             .map(|droplet| droplet.id)
             .collect();
         for id in vanishing {
-            if let Some(action) = self.droplets.get(&id).and_then(|droplet| droplet.pending)
-                && let Some(action) = self.actions.get_mut(&action)
-            {
-                action.finish(ActionStatus::Errored, at);
+            if let Some(pending) = self.droplets.get(&id).and_then(|droplet| droplet.pending) {
+                if let Some(action) = self.actions.get_mut(&pending) {
+                    action.fails = true;
+                }
+                // Whatever it locks besides the Droplet is set free.
+                self.complete(pending, at);
             }
             self.forget(id, at);
         }

@@ -26,6 +26,8 @@ mod tag;
 mod vpc;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};

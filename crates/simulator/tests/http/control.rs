@@ -25,6 +25,24 @@ async fn the_journal_has_every_request_in_order_and_never_the_token() {
     assert_eq!(lines[1]["status"], 200);
     let after = simulator.get("/simulator/journal?after=2").await.1;
     assert_eq!((after["entries"].as_array().map(Vec::len), &after["last"]), (Some(1), &json!(3)));
+
+    drop(simulator);
+    let again = Simulator::with(Wanted { journal: Some(file), ..Wanted::default() }).await;
+    again.get("/v2/account").await;
+    assert_eq!(again.journal().await[0]["seq"], 4, "numbers go on after a restart");
+}
+
+#[tokio::test]
+async fn a_machine_that_went_down_by_itself_shows_as_off() {
+    let simulator = Simulator::driven().await;
+    let id = simulator.droplet("gw-0").await;
+    let (machine, path) = (format!("/simulator/droplets/{id}/machine"), format!("/v2/droplets/{id}"));
+    assert_eq!(simulator.call("POST", &machine, &json!({"running": false})).await.0, 204);
+    assert_eq!(simulator.get(&path).await.1["droplet"]["status"], "off");
+    simulator.call("POST", &format!("{path}/actions"), &json!({"type": "power_on"})).await;
+    assert_eq!(simulator.call("POST", &machine, &json!({"running": false})).await.0, 409);
+    simulator.advance(1_000).await;
+    assert_eq!(simulator.get(&path).await.1["droplet"]["status"], "active");
 }
 
 #[tokio::test]
