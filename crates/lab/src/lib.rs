@@ -2,6 +2,7 @@
 
 pub mod cgroups;
 pub mod error;
+pub mod machine;
 pub mod netns;
 pub mod network;
 pub mod processes;

@@ -1,0 +1,102 @@
+//! `egress-lab machine ...`: the hook that the simulator calls, and the supervisor it starts.
+
+use std::io::Read;
+use std::process::Command;
+
+use super::{Bridges, DropletSpec, MachineError, Place, Wiring, rootfs, supervisor, verbs};
+use crate::state::{Lab, StateDir};
+
+/// Droplets as real machines. The simulator calls these with the Droplet's description on standard input.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
+pub enum MachineCommand {
+    /// Make the root file system that all Droplets share, if it is not in the cache; prints its folder
+    Prepare,
+    /// Switch a Droplet on; its disk is kept from one boot to the next
+    Boot {
+        /// Id of the Droplet
+        id: u64,
+    },
+    /// Take a Droplet's power away
+    PowerOff {
+        /// Id of the Droplet
+        id: u64,
+    },
+    /// Shut a Droplet down in good order
+    Shutdown {
+        /// Id of the Droplet
+        id: u64,
+    },
+    /// Power off and remove the disk
+    Destroy {
+        /// Id of the Droplet
+        id: u64,
+    },
+    /// Run a command in a Droplet
+    Exec {
+        /// Id of the Droplet
+        id: u64,
+        /// The command and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Run a Droplet's machine until it is off (started by boot)
+    #[command(hide = true)]
+    Run {
+        /// Id of the Droplet
+        id: u64,
+    },
+}
+
+impl MachineCommand {
+    /// Does it. Returns the exit code of this program.
+    pub fn execute(&self, place: &Place) -> Result<u8, MachineError> {
+        match self {
+            Self::Prepare => {
+                let folder = rootfs::prepare(&mut |line| eprintln!("{line}"))?;
+                println!("{}", folder.display());
+            }
+            Self::Boot { id } => boot(place, *id)?,
+            Self::PowerOff { id } => verbs::power_off(place, *id, wiring_of(place)?.as_ref())?,
+            Self::Shutdown { id } => verbs::shutdown(place, *id, wiring_of(place)?.as_ref())?,
+            Self::Destroy { id } => verbs::destroy(place, *id, wiring_of(place)?.as_ref())?,
+            Self::Exec { id, command } => return exec(place, *id, command),
+            Self::Run { id } => supervisor::run(place, *id, wiring_of(place)?.as_ref())?,
+        }
+        Ok(0)
+    }
+}
+
+/// The lab's network with its packet rules; or, where there is no lab, two bridges.
+fn wiring_of(place: &Place) -> Result<Box<dyn Wiring>, MachineError> {
+    match Lab::load(StateDir::at(&place.state)?)? {
+        Some(lab) => Ok(Box::new(lab)),
+        None => Ok(Box::new(Bridges::read(&place.state)?)),
+    }
+}
+
+fn boot(place: &Place, id: u64) -> Result<(), MachineError> {
+    let mut text = String::new();
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|error| MachineError::Program(format!("standard input: {error}")))?;
+    let spec: DropletSpec = serde_json::from_str(&text).map_err(MachineError::Spec)?;
+    if spec.id != id {
+        return Err(MachineError::Unknown(id));
+    }
+    let program = std::env::current_exe()
+        .map_err(|error| MachineError::Program(format!("the path of this program: {error}")))?;
+    let mut supervise = Command::new(program);
+    supervise.arg("--name").arg(&place.lab).arg("--state-dir").arg(&place.state);
+    supervise.args(["machine", "run", &id.to_string()]);
+    verbs::boot(place, &spec, supervise)
+}
+
+fn exec(place: &Place, id: u64, command: &[String]) -> Result<u8, MachineError> {
+    let recorded = place.running(id).ok_or(MachineError::Unknown(id))?;
+    let status = Command::new("nsenter")
+        .args(["--all", "--target", &recorded.leader.pid.to_string(), "--"])
+        .args(command)
+        .status()
+        .map_err(|error| MachineError::Program(format!("nsenter: {error}")))?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
