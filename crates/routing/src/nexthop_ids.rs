@@ -5,8 +5,9 @@
 //! written anything down, and other objects that come and go move none.
 //!
 //! Where homes collide, what the kernel has decides: an object whose routes use an id near its home keeps that id. An id
-//! that the kernel still holds for something that is gone is not given away in the same step, because replacing that
-//! nexthop would send the gone object's last routes to a gateway that was never theirs.
+//! that routes of something gone still use is not given away in the same step, because replacing that nexthop would send
+//! those last routes to a gateway that was never theirs. One that no route uses (somebody took the routes away, or the
+//! agent ended between the two) is free.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +46,10 @@ pub(crate) fn assign(
         }
     }
     // Then the newcomers.
-    taken.extend(observed.nexthops.keys());
+    taken.extend(observed.routes.values().filter_map(|route| match route.get().kind {
+        RouteKind::Nexthop(id) => Some(id),
+        _ => None,
+    }));
     taken.extend(observed.foreign.iter().filter_map(|foreign| match foreign {
         Foreign::Nexthop { id, .. } => Some(*id),
         Foreign::Route { .. } | Foreign::Rule { .. } => None,

@@ -1,0 +1,167 @@
+//! A node, two gateways and an internet in network namespaces of their own, without a way out of them.
+//!
+//! ```text
+//!  node  eth0 203.0.113.11 ──┐
+//!  A     eth0 203.0.113.5  ──┼── internet: owns every public address, who-am-I on port 80
+//!  B     eth0 203.0.113.6  ──┘
+//!  node  eth1 10.116.0.2   ──┐
+//!  A     eth1 10.116.0.5   ──┼── VPC
+//!  B     eth1 10.116.0.12  ──┘
+//! ```
+//! The node is the namespace of the calling thread: API server and agent started from it live there, on its loopback.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// Gateway A in the VPC.
+pub const A: &str = "10.116.0.5";
+/// Its public address.
+pub const A_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+/// Gateway B in the VPC.
+pub const B: &str = "10.116.0.12";
+/// Its public address.
+pub const B_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 6);
+/// The node's public address.
+pub const NODE_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 11);
+
+pub struct Cloud {
+    prefix: String,
+}
+
+impl Cloud {
+    /// Makes everything, and makes the calling thread live on the node.
+    pub fn new() -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "this test makes network namespaces and needs root");
+        let cloud = Self { prefix: format!("agt{}", std::process::id()) };
+        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+        ip("link set lo up");
+        let (internet, vpc) = (cloud.name("inet"), cloud.name("vpc"));
+        for name in [&internet, &vpc] {
+            ip(&format!("netns add {name}"));
+            ip(&format!("-n {name} link set lo up"));
+            ip(&format!("-n {name} link add fabric0 type bridge"));
+            ip(&format!("-n {name} link set fabric0 up"));
+        }
+        ip(&format!("-n {internet} addr add 203.0.113.1/24 dev fabric0"));
+        ip(&format!("-n {internet} route add local 0.0.0.0/0 dev lo"));
+        cloud.attach(None, "203.0.113.11", "10.116.0.2");
+        cloud.start_gateway("a", "203.0.113.5", A);
+        cloud.start_gateway("b", "203.0.113.6", B);
+        cloud.serve_who_am_i();
+        cloud
+    }
+
+    fn name(&self, role: &str) -> String {
+        format!("{}-{role}", self.prefix)
+    }
+
+    fn attach(&self, machine: Option<&str>, public: &str, private: &str) {
+        let inside = machine.map(|name| format!("-n {name} ")).unwrap_or_default();
+        for (link, fabric, address) in
+            [("eth0", "inet", format!("{public}/24")), ("eth1", "vpc", format!("{private}/20"))]
+        {
+            let fabric = self.name(fabric);
+            let port = format!("{link}-{}", address.replace(['.', '/'], ""));
+            let port = &port[..port.len().min(15)];
+            ip(&format!("{inside}link add {link} type veth peer name {port} netns {fabric}"));
+            ip(&format!("-n {fabric} link set {port} master fabric0 up"));
+            ip(&format!("{inside}addr add {address} dev {link}"));
+            ip(&format!("{inside}link set {link} up"));
+        }
+        ip(&format!("{inside}route add default via 203.0.113.1"));
+    }
+
+    /// A NAT gateway as the guides make it by hand.
+    pub fn start_gateway(&self, role: &str, public: &str, private: &str) {
+        let name = self.name(role);
+        ip(&format!("netns add {name}"));
+        ip(&format!("-n {name} link set lo up"));
+        self.attach(Some(&name), public, private);
+        sh(&format!("ip netns exec {name} sysctl -qw net.ipv4.ip_forward=1"));
+        sh(&format!(
+            "ip netns exec {name} iptables -t nat -A POSTROUTING -s 10.116.0.0/20 -o eth0 -j MASQUERADE"
+        ));
+    }
+
+    /// A gateway loses power: its network stack is gone.
+    pub fn power_off(&self, role: &str) {
+        ip(&format!("netns del {}", self.name(role)));
+    }
+
+    fn serve_who_am_i(&self) {
+        let namespace = File::open(format!("/run/netns/{}", self.name("inet"))).unwrap();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            let listener = TcpListener::bind("0.0.0.0:80").unwrap();
+            ready.send(()).unwrap();
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let Ok(SocketAddr::V4(caller)) = stream.peer_addr() else { continue };
+                // A client that went away needs no answer.
+                let _gone = stream.write_all(caller.ip().to_string().as_bytes());
+            }
+        });
+        is_ready.recv().unwrap();
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        for role in ["a", "b", "vpc", "inet"] {
+            // A gateway may have lost power before.
+            let _gone = Command::new("ip").args(["netns", "del", &self.name(role)]).output();
+        }
+    }
+}
+
+/// The address that the outside sees when the node connects to `target`.
+pub fn seen_from(target: Ipv4Addr) -> Option<Ipv4Addr> {
+    let mut stream = TcpStream::connect_timeout(&(target, 80).into(), Duration::from_millis(800)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_millis(800))).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.parse().ok()
+}
+
+/// Waits until the value is what it should be, at most for `deadline`; returns how long that took.
+pub fn until<T: PartialEq + std::fmt::Debug>(
+    what: &str,
+    expected: &T,
+    deadline: Duration,
+    mut look: impl FnMut() -> T,
+) -> Duration {
+    let started = Instant::now();
+    loop {
+        let seen = look();
+        if seen == *expected {
+            return started.elapsed();
+        }
+        assert!(started.elapsed() < deadline, "{what}: {seen:?} instead of {expected:?} after {deadline:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Everything of ours in the kernel of the node, as `ip` shows it.
+pub fn ours() -> String {
+    let routes = sh("ip -4 route show table all proto 157");
+    // `ip rule show` takes a protocol and does not filter by it.
+    let rules = sh("ip -4 -details rule show | grep 'proto 157' || true");
+    let nexthops = sh("ip nexthop show proto 157");
+    format!("{routes}{rules}{nexthops}")
+}
+
+pub fn ip(arguments: &str) -> String {
+    sh(&format!("ip {arguments}"))
+}
+
+pub fn sh(command: &str) -> String {
+    let output: Output = Command::new("sh").args(["-c", command]).output().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
