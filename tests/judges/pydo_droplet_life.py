@@ -200,6 +200,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def judge(endpoint, token):
     refused(401, "Unable to authenticate you.",
             lambda: Client(token="wrong", endpoint=endpoint).account.get(**PLAIN))
@@ -226,7 +231,7 @@ def main():
             [chosen.simulator, "--listen", f"127.0.0.1:{port}", "--fixtures", fixtures, "--burst-limit", "2000"],
             env={**os.environ, "DO_SIMULATOR_TOKEN": chosen.token, "RUST_LOG": "warn"})
         try:
-            until("the simulator listens", lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, 10)
+            until("the simulator listens", lambda: listens(port), 10)
             judge(f"http://127.0.0.1:{port}", chosen.token)
         finally:
             simulator.terminate()

@@ -21,5 +21,6 @@ mod connection;
 mod control;
 mod machine;
 mod metadata;
+mod reply;
 
 pub use server::{Options, Running, start};

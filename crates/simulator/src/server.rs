@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use jiff::Timestamp;
@@ -22,11 +22,12 @@ use tokio::task::JoinSet;
 use crate::clock::Clock;
 use crate::cloud::{Answer, Cloud, Effect, Request};
 use crate::connection::{Acceptor, Peer};
-use crate::fault::{self, Fault, Kind, Word};
+use crate::fault::{self, Fault, Kind};
 use crate::journal::{Entry, Journal};
 use crate::machine::MachineCommand;
 use crate::metadata::{self, Metadata};
-use crate::rate::{Limits, Rate, Window};
+use crate::rate::{Limits, Window};
+use crate::reply::{Decision, plain, send};
 
 /// How a simulator is started.
 #[derive(Debug)]
@@ -321,29 +322,6 @@ impl Inner {
     }
 }
 
-/// What is to be sent, and how badly.
-struct Decision {
-    answer: Option<Answer>,
-    /// Sent instead of a JSON body, as HTML.
-    text: Option<String>,
-    rate: Rate,
-    request_id: String,
-    fault: Option<Kind>,
-}
-
-impl Decision {
-    /// Error bodies carry the request id now and then; here those of validation and server errors do.
-    fn name_request(&mut self) {
-        if let Some(Answer { status: 400 | 404 | 422 | 500.., body: Some(Value::Object(body)) }) =
-            &mut self.answer
-            && body.contains_key("id")
-            && body.contains_key("message")
-        {
-            body.insert("request_id".into(), Value::String(self.request_id.clone()));
-        }
-    }
-}
-
 async fn api_request(
     State(shell): State<Arc<Shell>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -389,59 +367,6 @@ fn bears(headers: &HeaderMap, token: &str) -> bool {
     scheme.eq_ignore_ascii_case("bearer") && credentials.trim() == token
 }
 
-async fn send(peer: &Peer, decision: Decision) -> Response<Body> {
-    let Decision { answer, text, rate, request_id, fault } = decision;
-    match fault {
-        Some(Kind::Word(Word::ResetBeforeCommit | Word::ResetAfterCommit)) => peer.reset(),
-        Some(Kind::Delay(delay)) if !delay.before_commit => {
-            tokio::time::sleep(Duration::from_millis(delay.delay_ms)).await;
-        }
-        _ => {}
-    }
-    let Answer { status, body } = answer.unwrap_or(Answer { status: 500, body: None });
-    let is_text = text.is_some();
-    let body = text.or_else(|| body.map(|body| body.to_string())).unwrap_or_default();
-    let mut response = match &fault {
-        Some(Kind::Word(Word::Truncate)) => truncated(&body, body.len() / 2, false),
-        Some(Kind::Truncate(cut)) => truncated(&body, cut.truncate, cut.honest_length),
-        _ => Response::new(Body::from(body)),
-    };
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = response.headers_mut();
-    // A 204 has the type too, without a body, as the real API.
-    let kind = if is_text { "text/html" } else { "application/json; charset=utf-8" };
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert("ratelimit-limit", HeaderValue::from(rate.limit));
-    headers.insert("ratelimit-remaining", HeaderValue::from(rate.remaining));
-    headers.insert("ratelimit-reset", HeaderValue::from(rate.reset));
-    if let Some(seconds) = rate.retry_after {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    if let Ok(id) = HeaderValue::from_str(&request_id) {
-        headers.insert("x-request-id", id);
-    }
-    response
-}
-
-/// The first `bytes` of a body: under its full length and followed by the end of the connection, or under its own.
-fn truncated(body: &str, bytes: usize, honest: bool) -> Response<Body> {
-    let head = Bytes::copy_from_slice(&body.as_bytes()[..bytes.min(body.len())]);
-    if honest {
-        return Response::new(Body::from(head));
-    }
-    let stream = futures::stream::unfold(Some(head), |head| async move {
-        let Some(head) = head else {
-            // The first part must have left before the connection breaks.
-            tokio::time::sleep(Duration::from_millis(30)).await;
-            return Some((Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset)), None));
-        };
-        Some((Ok(head), None))
-    });
-    let mut response = Response::new(Body::from_stream(stream));
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    response
-}
-
 async fn metadata_request(
     State(shell): State<Arc<Shell>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -466,11 +391,4 @@ async fn metadata_request(
             response
         }
     }
-}
-
-fn plain(status: StatusCode, body: &str, kind: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::from(body.to_owned()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
 }

@@ -73,9 +73,11 @@ impl Cloud {
     }
 
     pub(super) fn create_tag(&mut self, request: &Request) -> Result<Answer, Refusal> {
-        let body = request.object()?;
+        // Every 400 of this call has the tags' own shape.
+        let bad = |refusal: Refusal| Refusal::BadTag(refusal.to_string());
+        let body = request.object().map_err(bad)?;
         let name = body.get("name").and_then(Value::as_str).unwrap_or_default();
-        check_tag(name).map_err(|refusal| Refusal::BadTag(refusal.to_string()))?;
+        check_tag(name).map_err(bad)?;
         let name = self.ensure_tag(name);
         self.get_tag(&name).map(|answer| Answer { status: 201, ..answer })
     }

@@ -267,6 +267,9 @@ async fn every_answer_is_in_the_description() {
 
     api.call("POST", "/v2/tags", &json!({"name": "blue"}), 201).await;
     api.call("POST", "/v2/tags", &json!({"name": "b.l.u.e"}), 400).await;
+    for unreadable in ["/v2/tags", "/v2/droplets", "/v2/reserved_ips"] {
+        api.call("POST", unreadable, &json!([null]), 400).await;
+    }
     let resources = json!({"resources": [{"resource_id": id.to_string(), "resource_type": "droplet"}]});
     api.call("POST", "/v2/tags/blue/resources", &resources, 204).await;
     api.get("/v2/tags/blue").await;
