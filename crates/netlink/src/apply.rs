@@ -63,14 +63,32 @@ impl CommandSocket {
             })
             .collect();
         let mut replies = self.exchange(&requests, |_| {})?.into_iter();
-        Ok(changes
-            .iter()
-            .zip(planned)
-            .map(|(change, planned)| {
-                planned?;
-                outcome(change, replies.next())
-            })
-            .collect())
+        let mut outcomes = Vec::with_capacity(changes.len());
+        for (change, planned) in changes.iter().zip(planned) {
+            let outcome = match planned {
+                Ok(()) => outcome(change, replies.next()),
+                Err(error) => Err(error),
+            };
+            outcomes.push(match (change, outcome) {
+                (Change::PutRule(rule), Err(ChangeError::Refused(error)))
+                    if error.refusal == Refusal::Taken =>
+                {
+                    self.put_beside_narrower(rule)?
+                }
+                (_, outcome) => outcome,
+            });
+        }
+        Ok(outcomes)
+    }
+
+    /// The kernel says that a rule is there, which may mean a narrower one: see [`rule::put`].
+    fn put_beside_narrower(&mut self, rule: &Rule) -> Result<Applied, Error> {
+        let there = |seen: &SeenRule| seen.complete && seen.protocol == PROTOCOL && seen.rule == *rule;
+        if self.rules()?.iter().any(there) {
+            return Ok(Ok(Outcome::Unchanged));
+        }
+        let replies = self.exchange(&[rule::put_beside(rule)], |_| {})?;
+        Ok(outcome(&Change::PutRule(rule.clone()), replies.into_iter().next()))
     }
 
     /// Whose the existing objects are that the changes replace or delete: the kernel asks for no more than the id.
@@ -134,7 +152,7 @@ fn request(
             Ok(rule::put(rule))
         }
         Change::DeleteRule(rule) => {
-            hits_only_ours(rules, rule.get())?;
+            hits_only_itself(rules, rule.get())?;
             Ok(rule::delete(rule.get()))
         }
         Change::DeleteRoute(route) => Ok(route::delete(route.get())),
@@ -146,15 +164,12 @@ fn request(
 }
 
 /// Makes sure that the rule the kernel would take for `target` is `target`, and takes it off the list.
-fn hits_only_ours(rules: &mut Vec<SeenRule>, target: &Rule) -> Result<(), ChangeError> {
+fn hits_only_itself(rules: &mut Vec<SeenRule>, target: &Rule) -> Result<(), ChangeError> {
     let Some(index) = rules.iter().position(|seen| seen.could_be_hit_by(target)) else {
         // Gone: the kernel will say so.
         return Ok(());
     };
     let hit = &rules[index];
-    if hit.protocol != PROTOCOL {
-        return Err(ChangeError::Foreign { protocol: hit.protocol });
-    }
     if !hit.complete || hit.rule != *target {
         return Err(ChangeError::Invalid("another rule of ours would be deleted in its place"));
     }
@@ -165,9 +180,6 @@ fn hits_only_ours(rules: &mut Vec<SeenRule>, target: &Rule) -> Result<(), Change
 fn outcome(change: &Change, reply: Option<Reply>) -> Applied {
     match (change, reply) {
         (_, Some(Reply::Done)) => Ok(Outcome::Changed),
-        (Change::PutRule(_), Some(Reply::Refused(error))) if error.refusal == Refusal::Taken => {
-            Ok(Outcome::Unchanged)
-        }
         (
             Change::DeleteRule(_) | Change::DeleteRoute(_) | Change::DeleteNexthop(_),
             Some(Reply::Refused(error)),

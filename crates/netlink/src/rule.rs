@@ -27,8 +27,9 @@ pub struct SeenRule {
 }
 
 impl SeenRule {
-    /// Whether the kernel could delete this rule when told to delete `target`: what `target` leaves open fits anything
-    /// (`rule_find` in `net/core/fib_rules.c`), and the first fitting rule is the one that goes.
+    /// Whether the kernel could delete this rule when told to delete `target`: the protocol must be the same, but what
+    /// `target` leaves open fits anything, and suppression is not compared at all (`rule_find` in
+    /// `net/core/fib_rules.c`). The first fitting rule is the one that goes.
     pub fn could_be_hit_by(&self, target: &Rule) -> bool {
         fn open<T: PartialEq>(target: Option<&T>, seen: Option<&T>) -> bool {
             target.is_none() || target == seen
@@ -40,6 +41,7 @@ impl SeenRule {
             (ours, other) => ours == other || !self.complete,
         };
         action
+            && self.protocol == PROTOCOL
             && target.priority == seen.priority
             && open(target.from.as_ref(), seen.from.as_ref())
             && open(target.to.as_ref(), seen.to.as_ref())
@@ -77,9 +79,15 @@ pub fn check(rule: &Rule) -> Result<(), &'static str> {
     }
 }
 
-/// The request that makes a rule; it is refused with EEXIST where the same rule is there.
+/// The request that makes a rule. It is refused with EEXIST where the same rule is there, but also where a narrower one
+/// with the same priority, action and protocol is (`rule_exists` takes what the message leaves open as fitting).
 pub fn put(rule: &Rule) -> Request {
     Request::new(kind::NEW_RULE, flag::ACK | flag::CREATE | flag::EXCLUSIVE, &message(rule))
+}
+
+/// The request that makes a rule whatever is there, a second one of the same included: for rules known to be missing.
+pub fn put_beside(rule: &Rule) -> Request {
+    Request::new(kind::NEW_RULE, flag::ACK | flag::CREATE, &message(rule))
 }
 
 /// The request that deletes a rule; see [`SeenRule::could_be_hit_by`].

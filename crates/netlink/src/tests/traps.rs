@@ -263,11 +263,7 @@ fn foreign_objects_at_our_places_are_reported_and_not_touched() {
         ]);
         assert_eq!(
             outcomes,
-            [
-                Ok(Outcome::Unchanged),
-                Err(ChangeError::Foreign { protocol: 4 }),
-                Err(ChangeError::Foreign { protocol: 4 })
-            ]
+            [Ok(Outcome::Unchanged), Err(ChangeError::Foreign { protocol: 4 }), Ok(Outcome::Unchanged)]
         );
         assert_eq!([ip("nexthop"), ip("route show table 1157"), ip("rule")], before);
     });
@@ -279,17 +275,29 @@ fn deleting_a_rule_never_hits_another_one() {
     in_namespace(|| {
         let mut socket = CommandSocket::open().unwrap();
         apply(&mut socket, &[Change::PutRule(Rule::lookup(1001, TABLE))]);
-        let observed = socket.snapshot(&claim()).unwrap();
         ip("rule del pref 1001");
+        // The same one of somebody else, and a narrower one, come first: the protocol keeps them safe.
+        ip("rule add pref 1001 lookup 1157 protocol static");
         ip("rule add pref 1001 from 192.0.2.0/24 lookup 1157 protocol static");
-        ip("rule add pref 1001 lookup 1157 protocol 157");
-        let ours = observed.rules.first().unwrap().clone();
-        assert_eq!(
-            socket.apply(&[Change::DeleteRule(ours.clone())]),
-            [Err(ChangeError::Foreign { protocol: 4 })]
-        );
-        ip("rule del pref 1001 from 192.0.2.0/24");
-        assert_eq!(socket.apply(&[Change::DeleteRule(ours)]), [Ok(Outcome::Changed)]);
+        let foreign = ip("rule");
+        assert_eq!(socket.apply(&[Change::PutRule(Rule::lookup(1001, TABLE))]), [Ok(Outcome::Changed)]);
+        assert_eq!(ip("rule").lines().count(), foreign.lines().count() + 1);
+        let delete = |rule: Rule| Change::DeleteRule(Managed::prove(rule, PROTOCOL).unwrap());
+        assert_eq!(socket.apply(&[delete(Rule::lookup(1001, TABLE))]), [Ok(Outcome::Changed)]);
+        assert_eq!(ip("rule"), foreign);
+
+        // Between our own the kernel does not tell one with suppression from one without.
+        let main = RuleAction::Lookup { table: 254, suppress_prefix_length: Some(0) };
+        let suppressed = Rule { action: main, ..Rule::lookup(1000, 254) };
+        let plain = Rule::lookup(1000, 254);
+        let both = [Change::PutRule(suppressed.clone()), Change::PutRule(plain.clone())];
+        assert_eq!(socket.apply(&both), [Ok(Outcome::Changed), Ok(Outcome::Changed)]);
+        let before = ip("rule");
+        let refused = "another rule of ours would be deleted in its place";
+        assert_eq!(socket.apply(&[delete(plain.clone())]), [Err(ChangeError::Invalid(refused))]);
+        assert_eq!(ip("rule"), before);
+        let outcomes = socket.apply(&[delete(suppressed), delete(plain)]);
+        assert_eq!(outcomes, [Ok(Outcome::Changed), Ok(Outcome::Changed)]);
     });
 }
 
@@ -475,5 +483,18 @@ fn snapshots_under_way_while_others_change_routes_miss_nothing() {
             eprintln!("{unsteady} of 20 snapshots found the tables unsteady");
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });
+    });
+}
+
+/// The kernel takes a rule for one that is there when a narrower one is.
+#[test]
+fn a_rule_is_made_beside_a_narrower_one_and_never_twice() {
+    in_namespace(|| {
+        let mut socket = CommandSocket::open().unwrap();
+        let narrow = Rule { from: Some(net("192.0.2.0/24")), ..Rule::lookup(1001, TABLE) };
+        let both = [Change::PutRule(narrow), Change::PutRule(Rule::lookup(1001, TABLE))];
+        assert_eq!(apply(&mut socket, &both).rules.len(), 2);
+        assert_eq!(socket.apply(&both), [Ok(Outcome::Unchanged), Ok(Outcome::Unchanged)]);
+        assert_eq!(ip("rule").lines().count(), 5);
     });
 }
