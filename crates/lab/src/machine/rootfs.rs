@@ -16,7 +16,7 @@ const SUITE: &str = "bookworm";
 
 /// What the cloud's image has and a gateway or the lab uses. python3 comes with cloud-init. No SSH server: the lab
 /// enters machines by their namespaces.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,cloud-init,iptables,iproute2,curl,ca-certificates,udev,netbase,\
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,cloud-init,iptables,nftables,iproute2,curl,ca-certificates,udev,netbase,\
                         iputils-ping,procps,locales";
 
 /// Run in the new root. networkd is what configures the network in the cloud's images; the rest would only cost time

@@ -89,6 +89,7 @@ fn power_off_takes_the_network_stack_with_it() {
         !cloud.shell("node", "ping -c1 -W1 10.116.0.100").status.success(),
         "a powered-off gateway answers"
     );
+    assert_eq!(cloud.cgroups(), Vec::<std::path::PathBuf>::new());
     let left = String::from_utf8(cloud.shell("switch", "ip -br link").stdout).unwrap();
     assert!(!left.contains("3164494"), "ports are left: {left}");
 
@@ -175,6 +176,48 @@ fn applying_twice_changes_nothing() {
     // The guard of the early boot, started again by hand, must not take the rules away.
     cloud.exec("systemctl restart egress-gateway-guard.service");
     assert_eq!(cloud.exec(STATE), before);
+    // Where the cloud routes no private ranges to the VPC (no peering), pods get their way back all the same.
+    cloud.exec("ip route delete 10.0.0.0/8; systemctl restart egress-gateway.service");
+    assert_translates(&cloud);
+}
+
+#[test]
+fn waits_for_the_metadata_service_and_remembers_what_it_said() {
+    let cloud = Topology::new();
+    cloud.ip("outside", &format!("address delete {METADATA}/32 dev lo"));
+    cloud.boot();
+    cloud.wait_for_health("error", |status, body| {
+        assert_eq!(status, 503);
+        body["errors"].to_string().contains("the metadata service does not answer")
+    });
+    cloud.ip("outside", &format!("address add {METADATA}/32 dev lo"));
+    cloud.wait_for_health("ready by itself", |status, _| status == 200);
+
+    cloud.ip("outside", &format!("address delete {METADATA}/32 dev lo"));
+    cloud.machine("power-off");
+    cloud.boot_until_ready();
+    assert_translates(&cloud);
+}
+
+#[test]
+fn a_lab_that_was_killed_leaves_a_machine_that_can_be_ended() {
+    let cloud = Topology::new();
+    cloud.boot_until_ready();
+    let schema = cloud.exec("cloud-init schema --config-file /var/lib/cloud/seed/nocloud/user-data 2>&1");
+    assert!(schema.contains("Valid"), "{schema}");
+    let processes = cloud.processes().unwrap();
+    let supervisor = i32::try_from(processes["supervisor"]["pid"].as_i64().unwrap()).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+    assert_translates(&cloud);
+    cloud.machine("power-off");
+    let leader = processes["leader"]["pid"].as_i64().unwrap();
+    assert!(!std::path::Path::new(&format!("/proc/{leader}")).exists(), "the machine still runs");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(cloud.state.to_str().unwrap()), "{mounts}");
+    assert_eq!(cloud.cgroups(), Vec::<std::path::PathBuf>::new());
+    cloud.boot_until_ready();
+    assert_translates(&cloud);
 }
 
 #[test]
@@ -250,6 +293,10 @@ fn says_what_broke_while_it_ran() {
     ];
     for (part, break_it, mend_it) in broken {
         cloud.exec(break_it);
+        if part != "uplink" {
+            assert_eq!(cloud.who_am_i(POD, INTERNET), None, "{part}");
+            assert_eq!(cloud.leaked(), 0, "a private source left on the public side after: {break_it}");
+        }
         let started = Instant::now();
         let body = cloud.wait_for_health(part, |status, _| status == 503);
         assert!(started.elapsed() < Duration::from_secs(5), "{part}: {:?}", started.elapsed());
@@ -261,6 +308,10 @@ fn says_what_broke_while_it_ran() {
         cloud.exec(mend_it);
         cloud.wait_for_health("mended", |status, _| status == 200);
     }
+    cloud.exec("nft delete table ip egress-last-line");
+    cloud.wait_for_health("no last line", |status, body| status == 503 && body["rules"] == false);
+    cloud.exec("systemctl restart egress-gateway");
+    cloud.wait_for_health("mended", |status, _| status == 200);
     // A rule of somebody else is no reason to be replaced, but is told.
     cloud.exec("iptables -I INPUT -s 192.0.2.1 -j ACCEPT");
     let body = cloud.wait_for_health("warning", |_, body| body["warnings"].to_string().contains("192.0.2.1"));

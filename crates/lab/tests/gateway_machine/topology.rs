@@ -182,6 +182,14 @@ impl Topology {
         serde_json::from_slice(&text).ok()
     }
 
+    /// The cgroups of this lab's machines.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        let hierarchies =
+            ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"].map(Path::new);
+        let folders = hierarchies.map(|hierarchy| hierarchy.join(format!("egress-lab-{}", self.name)));
+        folders.into_iter().filter(|folder| folder.exists()).collect()
+    }
+
     /// Identity of the machine's network namespace.
     pub fn network_namespace(&self) -> Option<String> {
         let leader = self.processes()?["leader"]["pid"].as_i64()?;
