@@ -18,6 +18,11 @@ pub(super) fn in_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
             ip("link set far up");
             ip("link set eth1 up");
             ip("address add 10.116.0.2/20 dev eth1");
+            // The kernel tells of a carrier a little later; such an event must not fall into a test.
+            until("both ends have a carrier", || {
+                let links = ip_json("link show type veth");
+                links.as_array()?.iter().all(|link| link["operstate"] == "UP").then_some(())
+            });
             test()
         });
         match thread.join() {
