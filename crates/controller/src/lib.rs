@@ -1,3 +1,22 @@
 //! EgressGateway controller: observe, decide, act.
+//!
+//! One step for one EgressGateway: read everything that matters ([`observe`]), choose at most one effect ([`decide`], pure),
+//! carry it out ([`act`]), begin again. Every state that a crash can leave between two effects is one that `decide` knows.
 
+pub mod act;
+pub mod cloud;
+pub mod credentials;
+pub mod decide;
+pub mod decision;
+pub mod health;
+pub mod identity;
+pub mod live;
+pub mod metrics;
+pub mod observation;
+pub mod observe;
+pub mod reconcile;
+pub mod route_status;
+pub mod settings;
+pub mod site;
 pub mod user_data;
+pub mod watches;

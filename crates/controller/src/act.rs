@@ -1,0 +1,130 @@
+//! Carries out one effect. The order of the primitive calls inside an effect is part of its safety.
+//!
+//! Every primitive call asks the lease first and has a deadline; both are the duty of [`Ports`]. A call that fails ends the
+//! step, and the next step begins with a new look at the world.
+
+use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, StaticRouteSpec};
+use egress_digitalocean::DropletId;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::decision::{Decision, Effect, Order};
+use crate::identity::OwnedDroplet;
+
+/// Why a create gave no id.
+#[derive(Debug)]
+pub enum CreateFailure<E> {
+    /// The cloud said no: nothing was made. Its own words.
+    Refused(String),
+    /// It may have happened, or was never sent; only looking can tell.
+    Unknown(E),
+}
+
+/// What an effect needs of the world. One call changes one thing.
+pub trait Ports: Sync {
+    /// Why a call failed.
+    type Error: Send;
+
+    /// Adds the finalizer to the object as it was read.
+    fn add_finalizer(&self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Removes it.
+    fn remove_finalizer(&self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Replaces the status, on condition that nobody has changed the object since it was read.
+    fn write_status(
+        &self,
+        status: &EgressGatewayStatus,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Applies our StaticRoute.
+    fn apply_route(&self, spec: &StaticRouteSpec) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Deletes our StaticRoute if it still has this uid.
+    fn delete_route(&self, uid: &str) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Sends one create.
+    fn create(
+        &self,
+        order: &Order,
+    ) -> impl Future<Output = Result<DropletId, CreateFailure<Self::Error>>> + Send;
+    /// Powers on.
+    fn power_on(&self, droplet: &OwnedDroplet) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Deletes by id.
+    fn delete(&self, droplet: &OwnedDroplet) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// Carries out the decision's effect, if it has one. `now` is the time of the decision.
+pub async fn perform<P: Ports>(decision: &Decision, ports: &P, now: Timestamp) -> Result<(), P::Error> {
+    let status = &decision.status;
+    match &decision.effect {
+        None => Ok(()),
+        Some(Effect::AddFinalizer) => ports.add_finalizer().await,
+        Some(Effect::WriteStatus) => ports.write_status(status).await,
+        Some(Effect::CreateDroplet(order)) => create(order, status.clone(), ports, now).await,
+        Some(Effect::ApplyStaticRoute(spec)) => ports.apply_route(spec).await,
+        Some(Effect::DeleteStaticRoute { uid }) => ports.delete_route(uid).await,
+        Some(Effect::PowerOn(droplet)) => power_on(droplet, status.clone(), ports, now).await,
+        Some(Effect::DeleteDroplet(droplet)) => ports.delete(droplet).await,
+        Some(Effect::RemoveFinalizer) => ports.remove_finalizer().await,
+    }
+}
+
+// Marked as sent, sent once, recorded. Whatever is lost on the way is found by name and tag during the settle time.
+async fn create<P: Ports>(
+    order: &Order,
+    mut status: EgressGatewayStatus,
+    ports: &P,
+    now: Timestamp,
+) -> Result<(), P::Error> {
+    let at = whole_second(now);
+    for intent in status.creating.iter_mut().filter(|intent| intent.name == order.name) {
+        intent.sent = Some(at.clone());
+        intent.message = None;
+        intent.user_data_version.clone_from(&order.user_data_version);
+    }
+    ports.write_status(&status).await?;
+    match ports.create(order).await {
+        Ok(id) => {
+            status.creating.retain(|intent| intent.name != order.name);
+            status.gateways.push(GatewayStatus {
+                name: order.name.clone(),
+                slot: order.slot,
+                droplet_id: i64::try_from(id.0).unwrap_or_default(),
+                private_address: None,
+                public_address: None,
+                role: GatewayRole::Starting,
+                ready: false,
+                since: Some(at),
+                message: None,
+                suspect_since: None,
+                powered_on: None,
+                user_data_version: Some(order.user_data_version.clone()),
+            });
+            ports.write_status(&status).await
+        }
+        Err(CreateFailure::Refused(words)) => {
+            for intent in status.creating.iter_mut().filter(|intent| intent.name == order.name) {
+                intent.sent = None;
+                intent.since = at.clone();
+                intent.message = Some(words.clone());
+            }
+            ports.write_status(&status).await
+        }
+        Err(CreateFailure::Unknown(error)) => Err(error),
+    }
+}
+
+// Power-on is harmless when repeated, so it is recorded afterwards, and only when the cloud took it.
+async fn power_on<P: Ports>(
+    droplet: &OwnedDroplet,
+    mut status: EgressGatewayStatus,
+    ports: &P,
+    now: Timestamp,
+) -> Result<(), P::Error> {
+    ports.power_on(droplet).await?;
+    let id = i64::try_from(droplet.id().0).unwrap_or_default();
+    for gateway in status.gateways.iter_mut().filter(|gateway| gateway.droplet_id == id) {
+        gateway.powered_on = Some(whole_second(now));
+    }
+    ports.write_status(&status).await
+}
+
+fn whole_second(now: Timestamp) -> Time {
+    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
+}

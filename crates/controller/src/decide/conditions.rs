@@ -1,0 +1,223 @@
+//! What people and programs read: conditions and columns.
+
+use egress_api::condition::{DEGRADED, PROGRESSING, READY, Verdict, set};
+use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, NodeRouteState};
+
+use super::route::{self, RoutePlan};
+use super::{Look, creation, is_proven, population};
+use crate::observation::Trouble;
+
+/// Fills in conditions, columns and the observed generation.
+pub(super) fn summarize(look: &Look<'_>, status: &mut EgressGatewayStatus, plan: &RoutePlan) {
+    let proven = status.gateways.iter().filter(|gateway| is_proven(gateway)).count();
+    let (applied, live) = nodes(look);
+    status.gateways_ready = Some(format!("{proven}/{}", look.replicas));
+    status.nodes = Some(format!("{applied}/{live}"));
+    let verdicts =
+        [ready(look, status, plan, proven), progressing(look, status, plan), degraded(look, status, proven)];
+    publish(look, status, verdicts);
+}
+
+/// Conditions of an EgressGateway that is being deleted: what is done, and what blocks it.
+pub(super) fn summarize_deletion(
+    look: &Look<'_>,
+    status: &mut EgressGatewayStatus,
+    doing: String,
+    blocked: Option<Trouble>,
+) {
+    status.active = None;
+    status.egress_ip = None;
+    status.public_ips.clear();
+    status.gateways_ready = Some(format!("0/{}", look.replicas));
+    let ready = verdict(READY, false, "Deleting", doing.clone());
+    let progressing = verdict(PROGRESSING, true, "Deleting", doing);
+    let degraded = match blocked {
+        Some(trouble) => verdict(DEGRADED, true, trouble.reason, trouble.message),
+        None => verdict(DEGRADED, false, "Deleting", "Nothing blocks the deletion".to_owned()),
+    };
+    publish(look, status, [ready, progressing, degraded]);
+}
+
+fn publish(look: &Look<'_>, status: &mut EgressGatewayStatus, verdicts: [Verdict; 3]) {
+    let generation = look.seen.gateway.metadata.generation;
+    for verdict in verdicts {
+        set(&mut status.conditions, verdict, generation, look.time().0);
+    }
+    status.observed_generation = generation;
+}
+
+fn ready(look: &Look<'_>, status: &EgressGatewayStatus, plan: &RoutePlan, proven: usize) -> Verdict {
+    let no = |reason, message| verdict(READY, false, reason, message);
+    if route::is_foreign(look) {
+        return no("StaticRouteTaken", taken(look));
+    }
+    if proven == 0 {
+        if let Some(trouble) = obstacle(look, status) {
+            return no(trouble.reason, trouble.message);
+        }
+        let listed = route::ours(look).is_some();
+        let held = if listed { "; the nodes keep the list they have" } else { "" };
+        return no("NoGatewayProven", format!("No gateway is proven{held}. {}", gateways_in_words(status)));
+    }
+    if route::ours(look).is_none() || plan.change.is_some() {
+        return no("RoutesPending", "The StaticRoute is being written".to_owned());
+    }
+    let (applied, live) = nodes(look);
+    if live == 0 {
+        return no("NoNodes", "The cluster has no node that is Ready".to_owned());
+    }
+    if applied < live {
+        return no("NodesPending", format!("{applied} of {live} nodes have every route{}", lagging(look)));
+    }
+    let address = status.egress_ip.as_deref().unwrap_or("an address not known yet");
+    let name = status.active.as_deref().unwrap_or_default();
+    verdict(READY, true, "EgressWorks", format!("{live} of {live} nodes leave through {name} as {address}"))
+}
+
+fn progressing(look: &Look<'_>, status: &EgressGatewayStatus, plan: &RoutePlan) -> Verdict {
+    let yes = |reason, message| verdict(PROGRESSING, true, reason, message);
+    if let Some(intent) = status.creating.first() {
+        let words = match (&intent.message, &intent.sent) {
+            (Some(refusal), _) => {
+                format!("Droplet {} was refused and will be asked for again: {refusal}", intent.name)
+            }
+            (None, Some(_)) => format!("Waiting whether Droplet {} appears", intent.name),
+            (None, None) => format!("Droplet {} is about to be created", intent.name),
+        };
+        return yes("Creating", words);
+    }
+    let role = |role| status.gateways.iter().find(|gateway| gateway.role == role);
+    if let Some(gateway) = role(GatewayRole::Starting) {
+        return yes("Starting", in_words(gateway));
+    }
+    if let Some(gateway) = role(GatewayRole::Leaving) {
+        return yes("Removing", format!("{} leaves", gateway.name));
+    }
+    if let Some(trouble) = obstacle(look, status) {
+        return verdict(PROGRESSING, false, trouble.reason, trouble.message);
+    }
+    if let Some(gateway) = role(GatewayRole::Failed) {
+        return yes("Repairing", in_words(gateway));
+    }
+    if plan.change.is_some() {
+        return yes("RoutesPending", "The StaticRoute is being written".to_owned());
+    }
+    verdict(PROGRESSING, false, "Stable", "Everything that was asked for is there".to_owned())
+}
+
+fn degraded(look: &Look<'_>, status: &EgressGatewayStatus, proven: usize) -> Verdict {
+    let yes = |reason, message| verdict(DEGRADED, true, reason, message);
+    let refused = status.creating.iter().find_map(|intent| intent.message.clone());
+    if let Some(trouble) = obstacle(look, status) {
+        return yes(trouble.reason, trouble.message);
+    }
+    if let Some(refusal) = refused {
+        return yes("CreateRefused", format!("The cloud refuses to make a Droplet: {refusal}"));
+    }
+    if let Some(failure) = &look.seen.failure {
+        return yes(failure.reason, failure.message.clone());
+    }
+    if let Some(message) = population::not_provably_ours(look, status) {
+        return yes("NotProvablyOurs", message);
+    }
+    let awaited = |name: &str| status.creating.iter().any(|intent| intent.name.eq_ignore_ascii_case(name));
+    if let Some(stranger) = creation::strangers(look, status).iter().find(|stranger| !awaited(&stranger.name))
+    {
+        return yes(
+            "UnknownDroplet",
+            format!(
+                "Droplet {} ({}) has our name or our tags, not both; it counts as one of ours and is left alone",
+                stranger.name, stranger.id
+            ),
+        );
+    }
+    if let Some(failed) = status.gateways.iter().find(|gateway| gateway.role == GatewayRole::Failed) {
+        return yes("GatewayFailed", in_words(failed));
+    }
+    if proven > 0 && proven < look.replicas {
+        return yes("FewerGateways", format!("{proven} of {} gateways are proven", look.replicas));
+    }
+    if let Some(doubtful) = status.gateways.iter().find(|gateway| gateway.ready && gateway.message.is_some())
+    {
+        return yes("GatewayDoubtful", in_words(doubtful));
+    }
+    verdict(DEGRADED, false, "AsAskedFor", "Nothing is known to be wrong".to_owned())
+}
+
+// What stands in the way of making Droplets.
+fn obstacle(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<Trouble> {
+    if route::is_foreign(look) {
+        return Some(Trouble { reason: "StaticRouteTaken", message: taken(look) });
+    }
+    if population::has_given_up(status) {
+        let last = status.last_bring_up_failure.as_deref().unwrap_or("no reason is known");
+        let failures = status.failed_bring_ups.unwrap_or_default();
+        return Some(Trouble {
+            reason: "BringUpFailed",
+            message: format!(
+                "{failures} Droplets in a row never became ready, so no more are made. The last: {last}. Look at its console \
+                 and at size, image and targets of this object; any change of the spec starts a new try"
+            ),
+        });
+    }
+    let cloud = look.seen.cloud.as_ref().err();
+    cloud.or(look.seen.site.as_ref().err()).cloned()
+}
+
+fn taken(look: &Look<'_>) -> String {
+    let name = &look.identity.name;
+    format!(
+        "StaticRoute {name} exists and is not ours; delete or rename it, or give this EgressGateway another name"
+    )
+}
+
+fn nodes(look: &Look<'_>) -> (usize, usize) {
+    match route::ours(look) {
+        Some(route) => route::nodes_applied(route, &look.seen.nodes),
+        None => (0, look.seen.live_nodes().count()),
+    }
+}
+
+// The first live node that lags, and why.
+fn lagging(look: &Look<'_>) -> String {
+    let Some(route) = route::ours(look) else { return String::new() };
+    for node in look.seen.live_nodes() {
+        let Some(report) = &node.report else {
+            return format!("; {} reports nothing: does its agent run?", node.name);
+        };
+        let entry = report.routes.iter().find(|entry| Some(&entry.uid) == route.metadata.uid.as_ref());
+        match entry {
+            Some(entry) if Some(entry.observed_generation) != route.metadata.generation => {
+                return format!("; {} has an older version", node.name);
+            }
+            Some(entry) if entry.state != NodeRouteState::Applied => {
+                let why = entry
+                    .message
+                    .as_deref()
+                    .or_else(|| entry.failures.first().map(|first| first.message.as_str()));
+                return format!("; {}: {}", node.name, why.unwrap_or("not all routes are applied"));
+            }
+            Some(_) => {}
+            None => return format!("; {} does not know the StaticRoute yet", node.name),
+        }
+    }
+    String::new()
+}
+
+fn gateways_in_words(status: &EgressGatewayStatus) -> String {
+    if status.gateways.is_empty() {
+        return "No Droplet exists yet".to_owned();
+    }
+    status.gateways.iter().map(in_words).collect::<Vec<_>>().join("; ")
+}
+
+fn in_words(gateway: &GatewayStatus) -> String {
+    match &gateway.message {
+        Some(message) => format!("{}: {message}", gateway.name),
+        None => format!("{}: {:?}", gateway.name, gateway.role),
+    }
+}
+
+fn verdict(type_: &'static str, status: bool, reason: &'static str, message: String) -> Verdict {
+    Verdict { type_, status: Some(status), reason, message }
+}

@@ -1,0 +1,217 @@
+//! The next step for one EgressGateway: a pure function of what was seen and the time.
+//!
+//! Invariants (`docs/architecture.md`, design invariants I1-I3, I8, I12):
+//! - The status comes first: whatever an effect relies on (an intent, a role, an id) has been written before the effect comes
+//!   out. A crash between any two effects leaves a state that leads to the same end.
+//! - At most `replicas + 1` Droplets, intents included. A slot is taken as long as anything is known to hold it.
+//! - Only what is proven is listed; the list is never made empty. Who is listed leaves it before its Droplet is deleted.
+//! - One gateway leaves at a time, and never the last one that works.
+//! - What changes or deletes a Droplet carries the proof that it is ours.
+
+mod conditions;
+mod creation;
+mod events;
+mod judge;
+mod population;
+mod route;
+mod teardown;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use egress_api::{EGRESS_GATEWAY_FINALIZER, EgressGatewayStatus, GatewayRole, GatewayStatus};
+use egress_digitalocean::{Droplet, DropletId};
+use jiff::Timestamp;
+
+use crate::decision::{Decision, Effect, Happening, Limits};
+use crate::identity::{Identity, droplet_id};
+use crate::observation::{CloudSeen, Observation};
+
+pub use route::nodes_applied;
+
+// While something is under way; the cloud's states change within seconds.
+const SOON: Duration = Duration::from_secs(1);
+// While waiting for something that takes tens of seconds.
+const LATER: Duration = Duration::from_secs(5);
+// When nothing is to be done; NodeEgress and StaticRoute changes wake us anyway.
+const QUIET: Duration = Duration::from_secs(12);
+
+/// Decides the next step.
+pub fn decide(seen: &Observation, limits: &Limits, now: Timestamp) -> Decision {
+    let look = Look::new(seen, limits, now);
+    let finalizer = has_finalizer(seen);
+    if seen.gateway.metadata.deletion_timestamp.is_some() {
+        if finalizer { teardown::decide(&look) } else { look.nothing() }
+    } else if finalizer {
+        keep(&look)
+    } else {
+        Decision { effect: Some(Effect::AddFinalizer), requeue_after: SOON, ..look.nothing() }
+    }
+}
+
+fn has_finalizer(seen: &Observation) -> bool {
+    let finalizers = seen.gateway.metadata.finalizers.as_deref().unwrap_or_default();
+    finalizers.iter().any(|finalizer| finalizer == EGRESS_GATEWAY_FINALIZER)
+}
+
+// Makes the gateways that were asked for, and keeps them.
+fn keep(look: &Look<'_>) -> Decision {
+    let mut status = look.before.clone();
+    if status.observed_generation != look.seen.gateway.metadata.generation {
+        // Whoever changed the spec may have mended what kept gateways from coming up.
+        status.failed_bring_ups = None;
+        status.last_bring_up_failure = None;
+    }
+    creation::adopt(look, &mut status);
+    judge::judge(look, &mut status);
+    population::choose(look, &mut status);
+    let route = route::plan(look, &mut status);
+    stamp(look, &mut status);
+    conditions::summarize(look, &mut status, &route);
+
+    let next = || {
+        None.or_else(|| route.change.clone().map(Effect::ApplyStaticRoute))
+            .or_else(|| judge::power_on(look, &status))
+            .or_else(|| creation::order(look, &status))
+            .or_else(|| population::deletion(look, &status))
+    };
+    let effect = first_the_status(look, &status, next);
+    let requeue_after = pace(&status, effect.as_ref());
+    let events = events::between(look, &status, effect.as_ref());
+    Decision { effect, status, requeue_after, events }
+}
+
+// Sentences may change with every look; they must not keep effects waiting.
+fn first_the_status(
+    look: &Look<'_>,
+    status: &EgressGatewayStatus,
+    next: impl FnOnce() -> Option<Effect>,
+) -> Option<Effect> {
+    if without_words(status) != without_words(&look.before) {
+        return Some(Effect::WriteStatus);
+    }
+    next().or_else(|| (*status != look.before).then_some(Effect::WriteStatus))
+}
+
+fn without_words(status: &EgressGatewayStatus) -> EgressGatewayStatus {
+    let mut bare = status.clone();
+    bare.conditions.iter_mut().for_each(|condition| condition.message.clear());
+    bare.gateways.iter_mut().for_each(|gateway| gateway.message = None);
+    bare
+}
+
+fn pace(status: &EgressGatewayStatus, effect: Option<&Effect>) -> Duration {
+    let settling = status.creating.iter().any(|intent| intent.sent.is_some() || intent.message.is_some());
+    let moving = status.gateways.iter().any(|gateway| !gateway.ready || gateway.suspect_since.is_some());
+    match effect {
+        Some(_) => SOON,
+        None if moving => SOON,
+        None if settling => LATER,
+        None if !status.creating.is_empty() => SOON,
+        None => QUIET,
+    }
+}
+
+// `since` tells when role or readiness changed last.
+fn stamp(look: &Look<'_>, status: &mut EgressGatewayStatus) {
+    for gateway in &mut status.gateways {
+        let before = look.before.gateways.iter().find(|old| old.droplet_id == gateway.droplet_id);
+        let unchanged = before.is_some_and(|old| (old.role, old.ready) == (gateway.role, gateway.ready));
+        if !unchanged {
+            gateway.since = Some(look.time());
+        }
+    }
+    status.gateways.sort_by_key(|gateway| (gateway.slot, gateway.droplet_id));
+    status.creating.sort_by_key(|intent| intent.slot);
+}
+
+/// What was seen, with what follows from it at once.
+struct Look<'a> {
+    seen: &'a Observation,
+    limits: &'a Limits,
+    now: Timestamp,
+    identity: Identity,
+    before: EgressGatewayStatus,
+    nodes: BTreeSet<DropletId>,
+    replicas: usize,
+}
+
+/// Where a recorded Droplet is.
+enum Presence<'a> {
+    /// The cloud shows it.
+    Found(&'a Droplet),
+    /// The cloud, asked by id, says that there is none.
+    Gone,
+    /// Neither was seen.
+    Unknown,
+}
+
+impl<'a> Look<'a> {
+    fn new(seen: &'a Observation, limits: &'a Limits, now: Timestamp) -> Self {
+        let meta = &seen.gateway.metadata;
+        let identity = Identity {
+            name: meta.name.clone().unwrap_or_default(),
+            owner: meta.uid.clone().unwrap_or_default(),
+            cluster: seen.cluster.clone(),
+        };
+        Self {
+            seen,
+            limits,
+            now,
+            identity,
+            before: seen.gateway.status.clone().unwrap_or_default(),
+            nodes: seen.node_droplets(),
+            replicas: usize::try_from(seen.gateway.spec.replicas).unwrap_or(1).max(1),
+        }
+    }
+
+    fn nothing(&self) -> Decision {
+        Decision { effect: None, status: self.before.clone(), requeue_after: QUIET, events: Vec::new() }
+    }
+
+    fn time(&self) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::Time {
+        // Kubernetes keeps whole seconds; what is compared with what was read back must not have more.
+        let second = Timestamp::from_second(self.now.as_second()).unwrap_or(self.now);
+        k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(second)
+    }
+
+    fn since(&self, then: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Time) -> Duration {
+        Duration::try_from(self.now.duration_since(then.0)).unwrap_or_default()
+    }
+
+    fn cloud(&self) -> Option<&'a CloudSeen> {
+        self.seen.cloud.as_ref().ok()
+    }
+
+    // The VPC in which alone something can be ours.
+    fn vpc(&self) -> Option<&'a str> {
+        let asked_for = self.seen.gateway.spec.droplet.vpc_uuid.as_deref();
+        self.seen.site.as_ref().ok().map(|site| site.vpc.as_str()).or(asked_for)
+    }
+
+    fn presence(&self, gateway: &GatewayStatus) -> Presence<'a> {
+        let (Some(cloud), Some(id)) = (self.cloud(), droplet_id(gateway)) else { return Presence::Unknown };
+        match cloud.droplets.get(&id) {
+            Some(droplet) => Presence::Found(droplet),
+            None if cloud.gone.contains(&id) => Presence::Gone,
+            None => Presence::Unknown,
+        }
+    }
+
+    // Most Droplets there may be, intents included.
+    fn most(&self) -> usize {
+        self.replicas + 1
+    }
+}
+
+fn is_leaving(gateway: &GatewayStatus) -> bool {
+    gateway.role == GatewayRole::Leaving
+}
+
+fn is_proven(gateway: &GatewayStatus) -> bool {
+    gateway.ready && !is_leaving(gateway)
+}
+
+fn happening(warning: bool, reason: &'static str, note: String) -> Happening {
+    Happening { warning, reason, note }
+}

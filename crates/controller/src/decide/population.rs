@@ -1,0 +1,138 @@
+//! How many, and which: who leaves, whether one more is needed, what is deleted. One gateway leaves at a time.
+
+use std::time::Duration;
+
+use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus};
+
+use super::{Look, Presence, creation, is_leaving, is_proven, judge, route};
+use crate::decision::{DELETE_AGAIN, Effect, LET_GO, MOST_FAILED_BRING_UPS};
+use crate::identity::droplet_id;
+
+// A surplus gateway that works is kept while a node may still use it, but not for ever.
+const LET_GO_OF_A_WORKING_ONE: Duration = Duration::from_secs(300);
+
+/// Marks who leaves and writes intents for who is missing.
+pub(super) fn choose(look: &Look<'_>, status: &mut EgressGatewayStatus) {
+    give_up_bring_ups(look, status);
+    if !status.gateways.iter().any(is_leaving) {
+        let leaves = who_leaves(look, status).map(|gateway| gateway.droplet_id);
+        for gateway in status.gateways.iter_mut().filter(|gateway| Some(gateway.droplet_id) == leaves) {
+            gateway.role = GatewayRole::Leaving;
+        }
+    }
+    let expected = status.gateways.iter().filter(|gateway| is_expected(look, gateway)).count();
+    if expected + status.creating.len() > look.replicas {
+        // Nothing was sent for these; nobody will miss them.
+        if let Some(unsent) = status.creating.iter().rposition(|intent| intent.sent.is_none()) {
+            status.creating.remove(unsent);
+        }
+    }
+    let alive = status.gateways.len() + creation::strangers(look, status).len() + status.creating.len();
+    if expected + status.creating.len() < look.replicas && alive < look.most() && may_create(look, status) {
+        creation::intend(look, status);
+    }
+}
+
+/// The delete to send now, if any: of a gateway that leaves, is in no list any more, and is provably ours.
+pub(super) fn deletion(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<Effect> {
+    status
+        .gateways
+        .iter()
+        .filter(|gateway| is_leaving(gateway) && has_been_let_go(look, gateway))
+        .find_map(|gateway| delete(look, status, gateway))
+}
+
+/// The delete of this gateway, unless it is under way or not provably ours.
+pub(super) fn delete(
+    look: &Look<'_>,
+    status: &EgressGatewayStatus,
+    gateway: &GatewayStatus,
+) -> Option<Effect> {
+    let (cloud, id) = (look.cloud()?, droplet_id(gateway)?);
+    let asked = cloud.delete_accepted.get(&id);
+    let under_way = asked.is_some_and(|asked| {
+        Duration::try_from(look.now.duration_since(*asked)).unwrap_or_default() < DELETE_AGAIN
+    });
+    match look.presence(gateway) {
+        Presence::Found(droplet) if !under_way => {
+            let proof = look.identity.prove(&status.gateways, droplet, look.vpc()?, &look.nodes);
+            proof.ok().map(Effect::DeleteDroplet)
+        }
+        _ => None,
+    }
+}
+
+/// Recorded Droplets that should go and cannot, because they are not provably ours, with the reason.
+pub(super) fn not_provably_ours(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<String> {
+    let vpc = look.vpc()?;
+    status.gateways.iter().filter(|gateway| is_leaving(gateway)).find_map(|gateway| {
+        let Presence::Found(droplet) = look.presence(gateway) else { return None };
+        let refusal = look.identity.prove(&status.gateways, droplet, vpc, &look.nodes).err()?;
+        Some(format!(
+            "Droplet {} ({}) should go, but {refusal}; it is left alone: restore the tag or delete the Droplet by hand",
+            gateway.name, gateway.droplet_id
+        ))
+    })
+}
+
+/// Whether bring-ups have failed so often that no more are tried.
+pub(super) fn has_given_up(status: &EgressGatewayStatus) -> bool {
+    status.failed_bring_ups.unwrap_or_default() >= MOST_FAILED_BRING_UPS
+}
+
+fn give_up_bring_ups(look: &Look<'_>, status: &mut EgressGatewayStatus) {
+    let mut failures = Vec::new();
+    for gateway in status.gateways.iter_mut().filter(|gateway| gateway.role == GatewayRole::Starting) {
+        if let Some(why) = judge::is_due(look, gateway) {
+            gateway.role = GatewayRole::Leaving;
+            failures.push(format!("Droplet {} was given up: {why}", gateway.name));
+        }
+    }
+    for failure in failures {
+        judge::failed_bring_up(status, failure);
+    }
+}
+
+fn who_leaves<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Option<&'a GatewayStatus> {
+    let proven = status.gateways.iter().filter(|gateway| is_proven(gateway)).count();
+    let full = status.gateways.len() + status.creating.len() >= look.most();
+    let dead = status
+        .gateways
+        .iter()
+        .find(|gateway| gateway.role == GatewayRole::Failed && judge::is_due(look, gateway).is_some());
+    // A dead one goes when its successor works, or when its slot is all that the next successor waits for.
+    if let Some(dead) = dead.filter(|_| proven >= look.replicas || (proven > 0 && full)) {
+        return Some(dead);
+    }
+    if proven > look.replicas {
+        let order = route::order(look, status);
+        return order.last().copied();
+    }
+    // As many as were asked for work: whatever else there is, is too many.
+    status.gateways.iter().find(|gateway| proven == look.replicas && !gateway.ready)
+}
+
+fn is_expected(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
+    match gateway.role {
+        GatewayRole::Active | GatewayRole::Standby | GatewayRole::Starting => true,
+        GatewayRole::Failed => judge::is_due(look, gateway).is_none(),
+        GatewayRole::Leaving => false,
+    }
+}
+
+fn may_create(look: &Look<'_>, status: &EgressGatewayStatus) -> bool {
+    look.cloud().is_some() && look.seen.site.is_ok() && !route::is_foreign(look) && !has_given_up(status)
+}
+
+// Every node that lives has the list without it, or it is dead anyway and nodes had their time.
+fn has_been_let_go(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
+    let Some(route) = look.seen.route.as_ref() else { return true };
+    let listed = route.spec.ordered_gateways();
+    if listed.iter().any(|entry| Some(&entry.address.0) == gateway.private_address.as_ref()) {
+        return false;
+    }
+    let (current, live) = route::nodes_applied(route, &look.seen.nodes);
+    let waited = gateway.since.as_ref().map_or(Duration::ZERO, |since| look.since(since));
+    let patience = if gateway.ready { LET_GO_OF_A_WORKING_ONE } else { LET_GO };
+    current == live || waited >= patience
+}

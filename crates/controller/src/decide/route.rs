@@ -1,0 +1,109 @@
+//! The StaticRoute that nodes follow: every proven gateway, in a sticky order. Never an empty list.
+
+use egress_api::{
+    EgressGatewayStatus, Gateway, GatewayAddress, GatewayRole, GatewayStatus, NodeRouteState, StaticRoute,
+    StaticRouteSpec,
+};
+
+use super::{Look, is_leaving, is_proven};
+use crate::observation::NodeSeen;
+
+/// What the StaticRoute should become.
+pub(super) struct RoutePlan {
+    /// The spec to apply, when it is not that already.
+    pub(super) change: Option<StaticRouteSpec>,
+}
+
+/// Orders the proven gateways, gives them their roles and addresses in the status, and plans the StaticRoute.
+pub(super) fn plan(look: &Look<'_>, status: &mut EgressGatewayStatus) -> RoutePlan {
+    let order: Vec<GatewayStatus> = order(look, status).into_iter().cloned().collect();
+    let head = order.first().map(|gateway| gateway.droplet_id);
+    for gateway in status.gateways.iter_mut().filter(|gateway| is_proven(gateway)) {
+        let active = Some(gateway.droplet_id) == head;
+        gateway.role = if active { GatewayRole::Active } else { GatewayRole::Standby };
+    }
+    status.active = order.first().map(|gateway| gateway.name.clone());
+    status.egress_ip = order.first().and_then(|gateway| gateway.public_address.clone());
+    status.public_ips = order.iter().filter_map(|gateway| gateway.public_address.clone()).collect();
+    RoutePlan { change: change(look, &order) }
+}
+
+/// Proven gateways: those that are listed already in their order, then the others by age.
+pub(super) fn order<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Vec<&'a GatewayStatus> {
+    let listed = current_list(look);
+    let place = |gateway: &GatewayStatus| {
+        listed
+            .iter()
+            .position(|entry| Some(&entry.address.0) == gateway.private_address.as_ref())
+            .unwrap_or(usize::MAX)
+    };
+    let was_active = |gateway: &GatewayStatus| look.before.active.as_ref() == Some(&gateway.name);
+    let mut order: Vec<_> = status
+        .gateways
+        .iter()
+        .filter(|gateway| is_proven(gateway) && gateway.private_address.is_some())
+        .collect();
+    order.sort_by_key(|gateway| (place(gateway), !was_active(gateway), gateway.slot, gateway.droplet_id));
+    order
+}
+
+/// A StaticRoute of our name that somebody else made.
+pub(super) fn is_foreign(look: &Look<'_>) -> bool {
+    look.seen.route.as_ref().is_some_and(|route| !is_ours(look, route))
+}
+
+/// Our StaticRoute, as it is.
+pub(super) fn ours<'a>(look: &Look<'a>) -> Option<&'a StaticRoute> {
+    look.seen.route.as_ref().filter(|route| is_ours(look, route))
+}
+
+fn is_ours(look: &Look<'_>, route: &StaticRoute) -> bool {
+    let owners = route.metadata.owner_references.as_deref().unwrap_or_default();
+    owners.iter().any(|owner| owner.uid == look.identity.owner && owner.controller == Some(true))
+}
+
+fn current_list(look: &Look<'_>) -> Vec<Gateway> {
+    ours(look).map(|route| route.spec.ordered_gateways()).unwrap_or_default()
+}
+
+fn change(look: &Look<'_>, order: &[GatewayStatus]) -> Option<StaticRouteSpec> {
+    if is_foreign(look)
+        || look.seen.route.as_ref().is_some_and(|route| route.metadata.deletion_timestamp.is_some())
+    {
+        return None;
+    }
+    let proven: Vec<Gateway> = order.iter().filter_map(entry).collect();
+    // When all are dead, the nodes keep what they have: any of them may come back.
+    let gateways = if proven.is_empty() { current_list(look) } else { proven };
+    if gateways.is_empty() {
+        return None;
+    }
+    let spec = StaticRouteSpec {
+        destinations: look.seen.gateway.spec.destinations.clone(),
+        gateway: None,
+        gateways: Some(gateways),
+    };
+    (ours(look).map(|route| &route.spec) != Some(&spec)).then_some(spec)
+}
+
+fn entry(gateway: &GatewayStatus) -> Option<Gateway> {
+    let address = gateway.private_address.clone().filter(|_| !is_leaving(gateway))?;
+    Some(Gateway {
+        address: GatewayAddress(address),
+        egress_address: gateway.public_address.clone().map(GatewayAddress),
+    })
+}
+
+/// How many live nodes have all of this generation of the StaticRoute in their kernel, and how many live nodes there are.
+pub fn nodes_applied(route: &StaticRoute, nodes: &[NodeSeen]) -> (usize, usize) {
+    let applied = |node: &&NodeSeen| {
+        let routes = node.report.as_ref().map(|report| report.routes.as_slice()).unwrap_or_default();
+        routes.iter().any(|entry| {
+            Some(&entry.uid) == route.metadata.uid.as_ref()
+                && Some(entry.observed_generation) == route.metadata.generation
+                && entry.state == NodeRouteState::Applied
+        })
+    };
+    let live = || nodes.iter().filter(|node| node.live);
+    (live().filter(applied).count(), live().count())
+}

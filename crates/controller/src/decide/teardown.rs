@@ -1,0 +1,124 @@
+//! Deletion of an EgressGateway: routes off every live node, then the Droplets one by one, then the finalizer.
+//!
+//! Never hangs without a word: whatever blocks it is in the Degraded condition, with the way out (invariant I12).
+
+use egress_api::{EgressGatewayStatus, GatewayRole};
+
+use super::{Look, Presence, SOON, conditions, creation, events, first_the_status, population, route, stamp};
+use crate::decision::{Decision, Effect};
+use crate::observation::Trouble;
+
+/// The next step towards nothing.
+pub(super) fn decide(look: &Look<'_>) -> Decision {
+    let mut status = look.before.clone();
+    creation::adopt(look, &mut status);
+    status
+        .creating
+        .retain(|intent| intent.sent.as_ref().is_some_and(|sent| !creation::has_settled(look, sent)));
+    status.gateways.retain(|gateway| !matches!(look.presence(gateway), Presence::Gone));
+    let holding = nodes_holding_routes(look);
+    let routed = route::ours(look).is_some() || !holding.is_empty();
+    if !routed {
+        for gateway in &mut status.gateways {
+            gateway.role = GatewayRole::Leaving;
+        }
+    }
+    stamp(look, &mut status);
+    let doing = doing(look, &status, &holding);
+    let blocked = blocked(look, &status, &holding);
+    conditions::summarize_deletion(look, &mut status, doing, blocked);
+
+    let next = || {
+        if let Some(route) = route::ours(look) {
+            let leaving_already = route.metadata.deletion_timestamp.is_some();
+            let uid = route.metadata.uid.clone()?;
+            return (!leaving_already).then_some(Effect::DeleteStaticRoute { uid });
+        }
+        if routed {
+            return None;
+        }
+        let delete = status.gateways.iter().find_map(|gateway| population::delete(look, &status, gateway));
+        delete.or_else(|| is_all_gone(look, &status).then_some(Effect::RemoveFinalizer))
+    };
+    let effect = first_the_status(look, &status, next);
+    let events = events::between(look, &status, effect.as_ref());
+    Decision { effect, status, requeue_after: SOON, events }
+}
+
+// Live nodes whose report still names a StaticRoute of ours; dead nodes block nothing.
+fn nodes_holding_routes(look: &Look<'_>) -> Vec<String> {
+    // One of the same name that somebody else made stays, and so do its routes.
+    let foreign = look
+        .seen
+        .route
+        .as_ref()
+        .filter(|_| route::is_foreign(look))
+        .and_then(|route| route.metadata.uid.clone());
+    let holds = |node: &&crate::observation::NodeSeen| {
+        let routes = node.report.as_ref().map(|report| report.routes.as_slice()).unwrap_or_default();
+        routes.iter().any(|entry| entry.name == look.identity.name && Some(&entry.uid) != foreign.as_ref())
+    };
+    look.seen.live_nodes().filter(holds).map(|node| node.name.clone()).collect()
+}
+
+fn is_all_gone(look: &Look<'_>, status: &EgressGatewayStatus) -> bool {
+    if !status.gateways.is_empty() || !status.creating.is_empty() {
+        return false;
+    }
+    let deleted = look.seen.gateway.metadata.deletion_timestamp.as_ref();
+    match &look.seen.cloud {
+        Ok(cloud) => deleted.is_some_and(|deleted| cloud.taken >= deleted.0),
+        // Without a word from the cloud: only if nothing was ever asked of it. Intents are written before requests are sent.
+        Err(_) => true,
+    }
+}
+
+fn doing(look: &Look<'_>, status: &EgressGatewayStatus, holding: &[String]) -> String {
+    if route::ours(look).is_some() {
+        return "The StaticRoute is being deleted".to_owned();
+    }
+    if !holding.is_empty() {
+        return format!("{} nodes still have the routes, among them {}", holding.len(), holding[0]);
+    }
+    if !status.gateways.is_empty() {
+        return format!("{} Droplets are still there", status.gateways.len());
+    }
+    if let Some(intent) = status.creating.first() {
+        return format!("Waiting whether Droplet {} appears, which was asked for", intent.name);
+    }
+    "Nothing is left".to_owned()
+}
+
+fn blocked(look: &Look<'_>, status: &EgressGatewayStatus, holding: &[String]) -> Option<Trouble> {
+    if let Some(node) = holding.first() {
+        return Some(Trouble {
+            reason: "NodesHoldRoutes",
+            message: format!(
+                "Node {node} has not reported that the routes are gone. Its agent must run; if the node is beyond help, delete \
+                 the Node or its NodeEgress object"
+            ),
+        });
+    }
+    if status.gateways.is_empty() && status.creating.is_empty() {
+        return None;
+    }
+    if let Err(trouble) = &look.seen.cloud {
+        return Some(Trouble {
+            reason: trouble.reason,
+            message: format!(
+                "{}. The Droplets in status.gateways stay and are billed until then; to give them up, delete them by hand in \
+                 the cloud and remove the finalizer",
+                trouble.message
+            ),
+        });
+    }
+    if look.vpc().is_none()
+        && let Err(trouble) = &look.seen.site
+    {
+        return Some(trouble.clone());
+    }
+    if let Some(message) = population::not_provably_ours(look, status) {
+        return Some(Trouble { reason: "NotProvablyOurs", message });
+    }
+    look.seen.failure.clone()
+}

@@ -1,0 +1,142 @@
+//! What one step of the controller is: at most one effect, and the status that goes with it.
+
+use std::time::Duration;
+
+use egress_api::{EgressGatewayStatus, StaticRouteSpec};
+
+use crate::identity::OwnedDroplet;
+
+/// Times that rule the decisions.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long after a create with unknown outcome only adoption may happen. Longer than the latest success that can come.
+    pub settle: Duration,
+    /// How long a Droplet may take from its creation until it is proven.
+    pub bring_up: Duration,
+    /// How long a gateway must be condemned before it is replaced.
+    pub replace_after: Duration,
+    /// How long a Droplet that was powered on again may take until it is proven.
+    pub power_on: Duration,
+    /// How long a Droplet whose creation was accepted may be not found before it counts as lost.
+    pub lost_after: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            settle: Duration::from_secs(60),
+            bring_up: Duration::from_secs(600),
+            replace_after: Duration::from_secs(60),
+            power_on: Duration::from_secs(120),
+            lost_after: Duration::from_secs(120),
+        }
+    }
+}
+
+/// How long a proven gateway must be condemned without interruption before it leaves the list.
+pub const CONDEMNED_AFTER: Duration = Duration::from_secs(3);
+
+/// How long to wait for nodes to let go of a gateway that is dead anyway.
+pub const LET_GO: Duration = Duration::from_secs(30);
+
+/// How long to wait before a create that the cloud refused is tried again.
+pub const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long to wait before a delete that was accepted is asked for again.
+pub const DELETE_AGAIN: Duration = Duration::from_secs(20);
+
+/// After so many failed bring-ups in a row no Droplet is made until something changes.
+pub const MOST_FAILED_BRING_UPS: i32 = 3;
+
+/// One step.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// What to do, if anything. The status has been written when anything else than a status write comes out.
+    pub effect: Option<Effect>,
+    /// The whole status as it should be.
+    pub status: EgressGatewayStatus,
+    /// When to look again if nothing happens before.
+    pub requeue_after: Duration,
+    /// What to tell people once the effect is done.
+    pub events: Vec<Happening>,
+}
+
+/// The one thing to do in a step. Each is safe to repeat.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Before anything that would have to be cleaned up.
+    AddFinalizer,
+    /// Writes [`Decision::status`]: intents, adopted ids, roles, conditions.
+    WriteStatus,
+    /// Marks the intent as sent, sends one create, records the id.
+    CreateDroplet(Order),
+    /// Server-side apply of our StaticRoute.
+    ApplyStaticRoute(StaticRouteSpec),
+    /// Deletes our StaticRoute, on condition that it is still this one.
+    DeleteStaticRoute {
+        /// Its uid.
+        uid: String,
+    },
+    /// Powers a Droplet on and records that it was tried.
+    ///
+    /// Power-cycling one that is `active` and dead belongs here too, once an address is worth keeping.
+    PowerOn(OwnedDroplet),
+    /// Deletes a Droplet by id.
+    DeleteDroplet(OwnedDroplet),
+    /// Lets the EgressGateway go.
+    RemoveFinalizer,
+}
+
+impl Effect {
+    /// Label for logs and metrics, from a closed list.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::AddFinalizer => "add_finalizer",
+            Self::WriteStatus => "write_status",
+            Self::CreateDroplet(_) => "create_droplet",
+            Self::ApplyStaticRoute(_) => "apply_static_route",
+            Self::DeleteStaticRoute { .. } => "delete_static_route",
+            Self::PowerOn(_) => "power_on",
+            Self::DeleteDroplet(_) => "delete_droplet",
+            Self::RemoveFinalizer => "remove_finalizer",
+        }
+    }
+}
+
+/// A Droplet to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Slot of the intent.
+    pub slot: i32,
+    /// Name of the Droplet and of the intent.
+    pub name: String,
+    /// Region slug.
+    pub region: String,
+    /// VPC.
+    pub vpc: String,
+    /// Size slug.
+    pub size: String,
+    /// Image slug or number.
+    pub image: String,
+    /// Ids or fingerprints.
+    pub ssh_keys: Vec<String>,
+    /// Ours and the user's.
+    pub tags: Vec<String>,
+    /// Install the metrics agent.
+    pub monitoring: bool,
+    /// Cloud-config.
+    pub user_data: String,
+    /// Its version.
+    pub user_data_version: String,
+}
+
+/// Something that people should hear of, once, on the object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happening {
+    /// Whether it is a warning.
+    pub warning: bool,
+    /// One CamelCase word.
+    pub reason: &'static str,
+    /// A sentence.
+    pub note: String,
+}

@@ -1,0 +1,229 @@
+//! The world as it is: the primitive calls of [`crate::act`] against Kubernetes and DigitalOcean.
+//!
+//! Each call asks the lease right before it is sent and ends at a deadline.
+
+use egress_api::{
+    CONTROLLER_FIELD_MANAGER, EGRESS_GATEWAY_FINALIZER, EgressGateway, EgressGatewayStatus, GROUP,
+    OWNED_BY_LABEL, StaticRoute, StaticRouteSpec,
+};
+use egress_digitalocean::{
+    CreateDroplet, DropletId, DropletName, Error, FenceLost, ImageRef, ImageSlug, InvalidValue, RegionSlug,
+    SizeSlug, SshKeyRef, TagName, UserData, VpcId,
+};
+use egress_runtime::kubernetes::{CallError, within_deadline};
+use egress_runtime::lease::{Claim, LeadershipLost};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::sync::Mutex;
+
+use crate::act::{CreateFailure, Ports};
+use crate::cloud::Cloud;
+use crate::decision::Order;
+use crate::identity::OwnedDroplet;
+
+/// Why an effect failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ActError {
+    /// Another controller leads now.
+    #[error("nothing was sent: {0}")]
+    Lease(#[from] LeadershipLost),
+    /// The API server refused or did not answer.
+    #[error(transparent)]
+    Kubernetes(#[from] CallError),
+    /// The cloud refused or did not answer.
+    #[error(transparent)]
+    Cloud(#[from] Error),
+}
+
+impl ActError {
+    /// Label for metrics, from a closed list.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Lease(_) => "lease",
+            Self::Kubernetes(error) => error.category(),
+            Self::Cloud(error) => error.category(),
+        }
+    }
+}
+
+/// One EgressGateway, as it was read, and the means to change what belongs to it.
+pub struct Live<'a> {
+    client: &'a Client,
+    cloud: &'a Cloud,
+    claim: &'a Claim,
+    name: String,
+    uid: String,
+    finalizers: Vec<String>,
+    // Moves with each of our writes; a write of anybody else makes ours fail, and the step begins again.
+    version: Mutex<Option<String>>,
+}
+
+impl<'a> Live<'a> {
+    /// The calls for this object.
+    pub fn new(client: &'a Client, cloud: &'a Cloud, claim: &'a Claim, gateway: &EgressGateway) -> Self {
+        let meta = &gateway.metadata;
+        Self {
+            client,
+            cloud,
+            claim,
+            name: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+            finalizers: meta.finalizers.clone().unwrap_or_default(),
+            version: Mutex::new(meta.resource_version.clone()),
+        }
+    }
+
+    fn gateways(&self) -> Api<EgressGateway> {
+        Api::all(self.client.clone())
+    }
+
+    fn routes(&self) -> Api<StaticRoute> {
+        Api::all(self.client.clone())
+    }
+
+    // A merge patch, since other finalizers are not ours to apply; the resource version keeps it from losing one.
+    async fn set_finalizers(&self, finalizers: &[String]) -> Result<(), ActError> {
+        let mut version = self.version.lock().await;
+        let patch = json!({"metadata": {"resourceVersion": &*version, "finalizers": finalizers}});
+        self.claim.check()?;
+        let api = self.gateways();
+        let manager = PatchParams {
+            field_manager: Some(CONTROLLER_FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let written = within_deadline(api.patch_metadata(&self.name, &manager, &Patch::Merge(patch))).await?;
+        *version = written.metadata.resource_version;
+        Ok(())
+    }
+
+    fn fence(&self) -> impl Fn() -> Result<(), FenceLost> + Send + Sync {
+        let claim = self.claim.clone();
+        move || claim.check().map_err(|lost| FenceLost::new(lost.to_string()))
+    }
+}
+
+impl Ports for Live<'_> {
+    type Error = ActError;
+
+    async fn add_finalizer(&self) -> Result<(), ActError> {
+        let mut finalizers = self.finalizers.clone();
+        finalizers.push(EGRESS_GATEWAY_FINALIZER.to_owned());
+        self.set_finalizers(&finalizers).await
+    }
+
+    async fn remove_finalizer(&self) -> Result<(), ActError> {
+        let mut finalizers = self.finalizers.clone();
+        finalizers.retain(|finalizer| finalizer != EGRESS_GATEWAY_FINALIZER);
+        match self.set_finalizers(&finalizers).await {
+            Err(ActError::Kubernetes(error)) if error.is_not_found() => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn write_status(&self, status: &EgressGatewayStatus) -> Result<(), ActError> {
+        let mut version = self.version.lock().await;
+        let patch = json!({
+            "apiVersion": format!("{GROUP}/v1alpha1"),
+            "kind": "EgressGateway",
+            "metadata": {"name": self.name, "uid": self.uid, "resourceVersion": &*version},
+            "status": status,
+        });
+        self.claim.check()?;
+        let api = self.gateways();
+        let manager = PatchParams::apply(CONTROLLER_FIELD_MANAGER).force();
+        let written = within_deadline(api.patch_status(&self.name, &manager, &Patch::Apply(patch))).await?;
+        *version = written.metadata.resource_version;
+        Ok(())
+    }
+
+    async fn apply_route(&self, spec: &StaticRouteSpec) -> Result<(), ActError> {
+        let patch = json!({
+            "apiVersion": format!("{GROUP}/v1"),
+            "kind": "StaticRoute",
+            "metadata": {
+                "name": self.name,
+                "labels": {OWNED_BY_LABEL: self.name},
+                "ownerReferences": [{
+                    "apiVersion": format!("{GROUP}/v1alpha1"),
+                    "kind": "EgressGateway",
+                    "name": self.name,
+                    "uid": self.uid,
+                    "controller": true,
+                    "blockOwnerDeletion": false,
+                }],
+            },
+            "spec": spec,
+        });
+        self.claim.check()?;
+        // Forced for our own fields only: that the object is ours was seen before.
+        let manager = PatchParams::apply(CONTROLLER_FIELD_MANAGER).force();
+        within_deadline(self.routes().patch(&self.name, &manager, &Patch::Apply(patch))).await?;
+        Ok(())
+    }
+
+    async fn delete_route(&self, uid: &str) -> Result<(), ActError> {
+        let preconditions = Preconditions { uid: Some(uid.to_owned()), ..Preconditions::default() };
+        let parameters = DeleteParams::background().preconditions(preconditions);
+        self.claim.check()?;
+        match within_deadline(self.routes().delete(&self.name, &parameters)).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn create(&self, order: &Order) -> Result<DropletId, CreateFailure<ActError>> {
+        let request = request(order).map_err(|invalid| CreateFailure::Refused(invalid.to_string()))?;
+        self.cloud.create(&request, &self.fence()).await.map_err(|error| match &error {
+            Error::Refused { refusal, .. } => CreateFailure::Refused(refusal.message.clone()),
+            Error::Invalid { source, .. } => CreateFailure::Refused(source.to_string()),
+            // Not sent for certain, as far as the client can tell; said as a refusal, so that nothing waits for it.
+            Error::Token { .. } | Error::Throttled { .. } | Error::Unreachable { .. } => {
+                CreateFailure::Refused(error.to_string())
+            }
+            _ => CreateFailure::Unknown(error.into()),
+        })
+    }
+
+    async fn power_on(&self, droplet: &OwnedDroplet) -> Result<(), ActError> {
+        Ok(self.cloud.power_on(droplet.id(), &self.fence()).await?)
+    }
+
+    async fn delete(&self, droplet: &OwnedDroplet) -> Result<(), ActError> {
+        Ok(self.cloud.delete(droplet.id(), &self.fence()).await?)
+    }
+}
+
+fn request(order: &Order) -> Result<CreateDroplet, InvalidValue> {
+    let Order {
+        slot: _,
+        name,
+        region,
+        vpc,
+        size,
+        image,
+        ssh_keys,
+        tags,
+        monitoring,
+        user_data,
+        user_data_version: _,
+    } = order;
+    let image = match image.parse() {
+        Ok(id) => ImageRef::Id(id),
+        Err(_) => ImageRef::Slug(ImageSlug::new(image.as_str())?),
+    };
+    let key = |key: &String| key.parse().map_or_else(|_| SshKeyRef::Fingerprint(key.clone()), SshKeyRef::Id);
+    Ok(CreateDroplet {
+        name: DropletName::new(name.as_str())?,
+        region: RegionSlug::new(region.as_str())?,
+        size: SizeSlug::new(size.as_str())?,
+        image,
+        vpc_uuid: VpcId::new(vpc.as_str())?,
+        ssh_keys: ssh_keys.iter().map(key).collect(),
+        tags: tags.iter().map(TagName::new).collect::<Result<_, _>>()?,
+        user_data: Some(UserData::new(user_data.as_str())?),
+        monitoring: *monitoring,
+        // A gateway has nobody to log in, and less on it is better.
+        with_droplet_agent: Some(false),
+    })
+}

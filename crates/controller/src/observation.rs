@@ -1,0 +1,109 @@
+//! What was seen before a step: everything that [`crate::decide`] may know.
+//!
+//! Values only. Each part says how far it may be trusted; what could not be read is said, never guessed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use egress_api::{EgressGateway, NodeEgressStatus, StaticRoute};
+use egress_digitalocean::{Droplet, DropletId};
+use jiff::Timestamp;
+
+use crate::user_data::UserData;
+
+/// One look at the world for one EgressGateway.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// The object, by a read that the API server's quorum confirms.
+    pub gateway: EgressGateway,
+    /// Uid of namespace `kube-system`.
+    pub cluster: String,
+    /// The StaticRoute of the same name.
+    pub route: Option<StaticRoute>,
+    /// Every node there is.
+    pub nodes: Vec<NodeSeen>,
+    /// The cloud, or why it could not be read.
+    pub cloud: Result<CloudSeen, Trouble>,
+    /// What each gateway's own endpoint answers, by Droplet.
+    pub health: BTreeMap<DropletId, HealthSeen>,
+    /// Where Droplets must go and what they are given, or why that is not known.
+    pub site: Result<Site, Trouble>,
+    /// Why the last effect failed, as far as this process remembers; gone with the next effect that succeeds.
+    pub failure: Option<Trouble>,
+}
+
+/// A node and its agent's report.
+#[derive(Clone, Debug, Default)]
+pub struct NodeSeen {
+    /// Its name.
+    pub name: String,
+    /// Its `Ready` condition: dead nodes block nothing.
+    pub live: bool,
+    /// Its Droplet.
+    pub droplet: Option<DropletId>,
+    /// Its NodeEgress.
+    pub report: Option<NodeEgressStatus>,
+}
+
+/// The Droplets that matter.
+#[derive(Clone, Debug)]
+pub struct CloudSeen {
+    /// When the reading of the list began: it tells nothing of what happened later.
+    pub taken: Timestamp,
+    /// Droplets with our cluster's tag, of all EgressGateways, and those found under the name of an intent.
+    pub droplets: BTreeMap<DropletId, Droplet>,
+    /// Recorded Droplets that a read by id did not find, while the list came and showed that the token sees this account.
+    pub gone: BTreeSet<DropletId>,
+    /// Names of intents that were looked up by name, after the status was read.
+    pub looked_up: BTreeSet<String>,
+    /// Droplets whose delete the cloud has accepted, and when, as far as this process remembers.
+    pub delete_accepted: BTreeMap<DropletId, Timestamp>,
+}
+
+/// Why something is not known or not possible, for a condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// One CamelCase word.
+    pub reason: &'static str,
+    /// A sentence with the way out.
+    pub message: String,
+}
+
+/// Where Droplets go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Region slug.
+    pub region: String,
+    /// VPC of the cluster's nodes.
+    pub vpc: String,
+    /// User data of a gateway there.
+    pub user_data: UserData,
+}
+
+/// What a gateway's health endpoint says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthSeen {
+    /// Forwarding and translation are in place.
+    Ready {
+        /// Version of the user data it runs.
+        version: Option<String>,
+        /// The address it leaves with, as it knows it.
+        public_address: Option<Ipv4Addr>,
+    },
+    /// It answers, and says why it is not ready.
+    NotReady(String),
+    /// It did not answer in time.
+    Silent(String),
+}
+
+impl Observation {
+    /// Droplets of the cluster's nodes: never to be touched.
+    pub fn node_droplets(&self) -> BTreeSet<DropletId> {
+        self.nodes.iter().filter_map(|node| node.droplet).collect()
+    }
+
+    /// Nodes whose `Ready` condition holds.
+    pub fn live_nodes(&self) -> impl Iterator<Item = &NodeSeen> {
+        self.nodes.iter().filter(|node| node.live)
+    }
+}

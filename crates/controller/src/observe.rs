@@ -1,0 +1,173 @@
+//! Reads what a step needs. Changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use egress_api::{EgressGateway, EgressGatewayStatus, GatewayRole, StaticRoute};
+use egress_digitalocean::{Droplet, DropletId, Error};
+use egress_runtime::kubernetes::{CallError, within_deadline};
+use futures::future::join_all;
+use ipnet::Ipv4Net;
+use kube::{Api, Client};
+
+use crate::cloud::Cloud;
+use crate::health::HealthClient;
+use crate::identity::{Identity, droplet_id};
+use crate::observation::{CloudSeen, HealthSeen, NodeSeen, Observation, Site, Trouble};
+use crate::site::{Locator, of_cloud, pod_ranges};
+use crate::watches::Mirrors;
+
+// The shared list may be this old when nothing is going on: two calls a minute for the whole cluster.
+const QUIET_AGE: Duration = Duration::from_secs(30);
+
+// And this old while something is.
+const BUSY_AGE: Duration = Duration::from_secs(2);
+
+/// Where observations come from.
+pub struct Observer {
+    client: Client,
+    cluster: String,
+    cloud: Arc<Cloud>,
+    mirrors: Mirrors,
+    health: HealthClient,
+    locator: Locator,
+    pod_range: Option<Ipv4Net>,
+}
+
+impl Observer {
+    /// An observer for the cluster with this uid. `pod_range`: see the flag `--cluster-pod-range`.
+    pub fn new(
+        client: Client,
+        cluster: String,
+        cloud: Arc<Cloud>,
+        mirrors: Mirrors,
+        health: HealthClient,
+        pod_range: Option<Ipv4Net>,
+    ) -> Self {
+        Self { client, cluster, cloud, mirrors, health, locator: Locator::default(), pod_range }
+    }
+
+    /// One look for the EgressGateway of this name; `None` when there is no such object.
+    ///
+    /// The object and its StaticRoute are read from the API server's quorum, never from a cache: paid and destructive calls
+    /// depend on them.
+    pub async fn observe(
+        &self,
+        name: &str,
+        failure: Option<Trouble>,
+    ) -> Result<Option<Observation>, CallError> {
+        let gateways: Api<EgressGateway> = Api::all(self.client.clone());
+        let routes: Api<StaticRoute> = Api::all(self.client.clone());
+        let Some(gateway) = within_deadline(gateways.get_opt(name)).await? else { return Ok(None) };
+        let route = within_deadline(routes.get_opt(name)).await?;
+        let nodes = self.mirrors.nodes();
+        let node_droplets: BTreeSet<DropletId> = nodes.iter().filter_map(|node| node.droplet).collect();
+        let site = self.site(&gateway, &node_droplets).await;
+        let cloud = self.cloud(&gateway, &nodes).await;
+        let health = match &cloud {
+            Ok(cloud) => self.health.ask(addresses(&gateway, Some(cloud))).await,
+            Err(_) => self.health.ask(addresses(&gateway, None)).await,
+        };
+        let health: BTreeMap<DropletId, HealthSeen> = health;
+        let cluster = self.cluster.clone();
+        Ok(Some(Observation { gateway, cluster, route, nodes, cloud, health, site, failure }))
+    }
+
+    async fn site(&self, gateway: &EgressGateway, nodes: &BTreeSet<DropletId>) -> Result<Site, Trouble> {
+        let of_nodes = self.mirrors.pod_ranges();
+        let pods = pod_ranges(self.pod_range, of_nodes.iter().map(String::as_str));
+        self.locator.locate(&self.cloud, &gateway.spec.droplet, nodes, &pods).await
+    }
+
+    async fn cloud(&self, gateway: &EgressGateway, nodes: &[NodeSeen]) -> Result<CloudSeen, Trouble> {
+        self.read_cloud(gateway, nodes).await.map_err(|error| match error {
+            ReadError::Cloud(error) => of_cloud(&error),
+            ReadError::Blind => Trouble {
+                reason: "TokenOfAnotherTeam",
+                message: "The API token does not see the cluster's own nodes: it belongs to another team, or nodes have \
+                          wrong provider ids. Nothing is taken for gone on its word"
+                    .to_owned(),
+            },
+        })
+    }
+
+    async fn read_cloud(&self, gateway: &EgressGateway, nodes: &[NodeSeen]) -> Result<CloudSeen, ReadError> {
+        let status = gateway.status.clone().unwrap_or_default();
+        let age = if is_quiet(gateway, &status) { QUIET_AGE } else { BUSY_AGE };
+        let snapshot = self.cloud.droplets(age).await?;
+        let identity = Identity {
+            name: gateway.metadata.name.clone().unwrap_or_default(),
+            owner: gateway.metadata.uid.clone().unwrap_or_default(),
+            cluster: self.cluster.clone(),
+        };
+        let recorded: BTreeSet<DropletId> = status.gateways.iter().filter_map(droplet_id).collect();
+        let mut droplets: BTreeMap<DropletId, Droplet> = snapshot
+            .droplets
+            .values()
+            .filter(|droplet| {
+                recorded.contains(&droplet.id)
+                    || droplet.has_tag(&identity.owner_tag()) == Some(true)
+                    || identity.slot_of(&droplet.name).is_some()
+            })
+            .map(|droplet| (droplet.id, droplet.clone()))
+            .collect();
+        let mut looked_up = BTreeSet::new();
+        for intent in &status.creating {
+            let named = self.cloud.named(&intent.name).await?;
+            droplets.extend(named.into_iter().map(|droplet| (droplet.id, droplet)));
+            looked_up.insert(intent.name.clone());
+        }
+        // A Droplet that the list lacks may only be late in the tag index: it is asked for by id.
+        let missing: Vec<DropletId> =
+            recorded.iter().filter(|id| !droplets.contains_key(id)).copied().collect();
+        let found = join_all(missing.iter().map(|id| self.cloud.droplet(*id))).await;
+        let mut gone = BTreeSet::new();
+        for (id, found) in missing.into_iter().zip(found) {
+            match found? {
+                Some(droplet) => drop(droplets.insert(id, droplet)),
+                None => drop(gone.insert(id)),
+            }
+        }
+        if !gone.is_empty()
+            && let Some(sentinel) = nodes.iter().filter(|node| node.live).find_map(|node| node.droplet)
+            && !self.cloud.sees(sentinel).await?
+        {
+            return Err(ReadError::Blind);
+        }
+        let delete_accepted = self.cloud.delete_accepted();
+        Ok(CloudSeen { taken: snapshot.taken, droplets, gone, looked_up, delete_accepted })
+    }
+}
+
+enum ReadError {
+    Cloud(Error),
+    Blind,
+}
+
+impl From<Error> for ReadError {
+    fn from(error: Error) -> Self {
+        Self::Cloud(error)
+    }
+}
+
+fn is_quiet(gateway: &EgressGateway, status: &EgressGatewayStatus) -> bool {
+    let complete = i32::try_from(status.gateways.len()).ok() == Some(gateway.spec.replicas);
+    let calm = status.gateways.iter().all(|entry| entry.ready && entry.suspect_since.is_none());
+    complete && calm && status.creating.is_empty() && gateway.metadata.deletion_timestamp.is_none()
+}
+
+// Whom to ask: recorded gateways that are to stay, at the address that the cloud gave them.
+fn addresses(gateway: &EgressGateway, cloud: Option<&CloudSeen>) -> Vec<(DropletId, Ipv4Addr)> {
+    let recorded = gateway.status.as_ref().map(|status| status.gateways.as_slice()).unwrap_or_default();
+    let staying = recorded.iter().filter(|entry| entry.role != GatewayRole::Leaving);
+    staying
+        .filter_map(|entry| {
+            let id = droplet_id(entry)?;
+            let seen = cloud.and_then(|cloud| cloud.droplets.get(&id)).and_then(Droplet::private_v4);
+            let recorded = entry.private_address.as_deref().and_then(|address| address.parse().ok());
+            Some((id, seen.or(recorded)?))
+        })
+        .collect()
+}

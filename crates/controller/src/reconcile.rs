@@ -1,0 +1,257 @@
+//! The driver: observe, decide, act, for each EgressGateway in turn.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use egress_api::EgressGateway;
+use egress_digitalocean::Retry;
+use egress_runtime::kubernetes::{CallError, watch_settings};
+use egress_runtime::lease::Claim;
+use futures::{Stream, StreamExt};
+use jiff::Timestamp;
+use kube::core::PartialObjectMeta;
+use kube::runtime::Controller;
+use kube::runtime::controller::{Action, Config};
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Api, Client, Resource};
+use tokio_util::sync::CancellationToken;
+
+use crate::act::perform;
+use crate::cloud::Cloud;
+use crate::decide::decide;
+use crate::decision::{Decision, Effect, Happening, Limits};
+use crate::live::{ActError, Live};
+use crate::metrics::ControllerMetrics;
+use crate::observation::{Observation, Trouble};
+use crate::observe::Observer;
+use crate::site::of_cloud;
+
+// Enough that one slow cloud call does not hold the others; few enough for the rate budget.
+const CONCURRENCY: u16 = 8;
+
+// The API server takes 1 kB.
+const LONGEST_NOTE: usize = 1000;
+
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What a step needs.
+pub struct Context {
+    /// Kubernetes.
+    pub client: Client,
+    /// Reads.
+    pub observer: Observer,
+    /// DigitalOcean.
+    pub cloud: Arc<Cloud>,
+    /// Leadership.
+    pub claim: Claim,
+    /// Times.
+    pub limits: Limits,
+    /// Counts.
+    pub metrics: ControllerMetrics,
+    /// Events.
+    pub recorder: Recorder,
+    /// What failed last, by EgressGateway; gone with the object.
+    pub failures: Mutex<HashMap<String, Failures>>,
+}
+
+/// Failures in a row of one EgressGateway.
+#[derive(Clone, Debug, Default)]
+pub struct Failures {
+    count: u32,
+    trouble: Option<Trouble>,
+}
+
+/// Why a step was not finished.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The API server did not say what there is.
+    #[error("could not observe")]
+    Observe(#[source] CallError),
+    /// The effect failed.
+    #[error("{effect} failed")]
+    Act {
+        /// Which.
+        effect: &'static str,
+        /// Why.
+        source: ActError,
+    },
+}
+
+/// Steps for every EgressGateway until `shutdown`; a step that is under way is finished. `all` asks for a step of each.
+pub async fn run(
+    context: Arc<Context>,
+    all: impl Stream<Item = ()> + Send + 'static,
+    shutdown: CancellationToken,
+) {
+    // Metadata only: the object itself is read anew in each step, and one that cannot be decoded breaks no watch.
+    let gateways: Api<PartialObjectMeta<EgressGateway>> = Api::all(context.client.clone());
+    Controller::new(gateways, watch_settings())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .reconcile_all_on(all)
+        .graceful_shutdown_on(async move { shutdown.cancelled().await })
+        .run(step, pause_after, context)
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                tracing::debug!(%error, "controller");
+            }
+        })
+        .await;
+}
+
+#[tracing::instrument(skip_all, fields(egress_gateway = gateway.metadata.name.as_deref()))]
+async fn step(
+    gateway: Arc<PartialObjectMeta<EgressGateway>>,
+    context: Arc<Context>,
+) -> Result<Action, StepError> {
+    let name = gateway.metadata.name.clone().unwrap_or_default();
+    let failure = context.failures().get(&name).and_then(|failures| failures.trouble.clone());
+    let observed = context.observer.observe(&name, failure).await.map_err(StepError::Observe)?;
+    let Some(seen) = observed else {
+        context.forget(&name);
+        return Ok(Action::await_change());
+    };
+    let now = Timestamp::now();
+    let decision = decide(&seen, &context.limits, now);
+    context.metrics.show(&name, seen.gateway.spec.replicas, &decision.status);
+    let Some(effect) = &decision.effect else {
+        context.failures().entry(name).or_default().count = 0;
+        context.metrics.reconciled("quiet");
+        return Ok(Action::requeue(decision.requeue_after));
+    };
+    let label = effect.label();
+    log_effect(effect);
+    let ports = Live::new(&context.client, &context.cloud, &context.claim, &seen.gateway);
+    let outcome = perform(&decision, &ports, now).await;
+    context.metrics.effect(label, outcome.as_ref().map_or_else(ActError::category, |()| "ok"));
+    match outcome {
+        Ok(()) => {
+            context.succeeded(&name, effect);
+            context.tell(&seen, &decision).await;
+            context.metrics.reconciled("effect");
+            Ok(Action::requeue(decision.requeue_after))
+        }
+        // Somebody else wrote first, or our view was old: begin again.
+        Err(ActError::Kubernetes(error)) if error.is_conflict() => {
+            context.metrics.reconciled("conflict");
+            Ok(Action::requeue(Duration::from_millis(200)))
+        }
+        Err(source) => Err(StepError::Act { effect: label, source }),
+    }
+}
+
+fn log_effect(effect: &Effect) {
+    match effect {
+        Effect::CreateDroplet(order) => {
+            tracing::info!(droplet = order.name, size = order.size, "create Droplet");
+        }
+        Effect::DeleteDroplet(droplet) => {
+            tracing::info!(droplet = droplet.name(), id = %droplet.id(), "delete Droplet");
+        }
+        Effect::PowerOn(droplet) => {
+            tracing::info!(droplet = droplet.name(), id = %droplet.id(), "power on Droplet");
+        }
+        Effect::ApplyStaticRoute(spec) => {
+            let gateways: Vec<_> =
+                spec.ordered_gateways().into_iter().map(|gateway| gateway.address.0).collect();
+            tracing::info!(?gateways, "apply StaticRoute");
+        }
+        Effect::DeleteStaticRoute { uid } => tracing::info!(uid, "delete StaticRoute"),
+        Effect::AddFinalizer | Effect::WriteStatus | Effect::RemoveFinalizer => {
+            tracing::debug!(effect = effect.label());
+        }
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the signature is kube's")]
+fn pause_after(
+    gateway: Arc<PartialObjectMeta<EgressGateway>>,
+    error: &StepError,
+    context: Arc<Context>,
+) -> Action {
+    let name = gateway.metadata.name.clone().unwrap_or_default();
+    let mut asked_for = Duration::ZERO;
+    let mut trouble = None;
+    match error {
+        StepError::Observe(_) => context.metrics.reconciled("observe_failed"),
+        StepError::Act { source, effect } => {
+            context.metrics.reconciled("act_failed");
+            trouble = Some(describe(effect, source));
+            if let ActError::Cloud(error) = source
+                && let Retry::After(pause) = error.retry()
+            {
+                asked_for = pause.min(LONGEST_PAUSE);
+            }
+        }
+    }
+    let mut failures = context.failures();
+    let entry = failures.entry(name.clone()).or_default();
+    entry.count = entry.count.saturating_add(1);
+    if trouble.is_some() {
+        entry.trouble = trouble;
+    }
+    let pause = grown(entry.count).max(asked_for);
+    let source = std::error::Error::source(error).map(tracing::field::display);
+    tracing::warn!(egress_gateway = name, %error, source, pause_seconds = pause.as_secs_f64(), "step failed");
+    Action::requeue(pause)
+}
+
+fn describe(effect: &str, error: &ActError) -> Trouble {
+    let words = effect.replace('_', " ");
+    match error {
+        ActError::Cloud(error) => {
+            let trouble = of_cloud(error);
+            Trouble { reason: trouble.reason, message: format!("{words}: {}", trouble.message) }
+        }
+        other => Trouble { reason: "EffectFailed", message: format!("{words}: {other}") },
+    }
+}
+
+// Doubling, with a quarter of jitter from the clock's last digits: enough to keep several objects from marching in step.
+fn grown(count: u32) -> Duration {
+    let doubled = FIRST_PAUSE.saturating_mul(1 << count.saturating_sub(1).min(6)).min(LONGEST_PAUSE);
+    let jitter = Timestamp::now().subsec_nanosecond().unsigned_abs() % 250;
+    doubled + doubled.mul_f64(f64::from(jitter) / 1000.0)
+}
+
+impl Context {
+    fn failures(&self) -> std::sync::MutexGuard<'_, HashMap<String, Failures>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self, name: &str) {
+        self.failures().remove(name);
+        self.metrics.forget(name);
+    }
+
+    // A status that could be written says nothing about the effect that failed before.
+    fn succeeded(&self, name: &str, effect: &Effect) {
+        let mut failures = self.failures();
+        let entry = failures.entry(name.to_owned()).or_default();
+        entry.count = 0;
+        if !matches!(effect, Effect::WriteStatus) {
+            entry.trouble = None;
+        }
+    }
+
+    // Events are a courtesy: one that cannot be published changes nothing.
+    async fn tell(&self, seen: &Observation, decision: &Decision) {
+        let reference = seen.gateway.object_ref(&());
+        for Happening { warning, reason, note } in &decision.events {
+            tracing::info!(reason, note, warning, "event");
+            let event = Event {
+                type_: if *warning { EventType::Warning } else { EventType::Normal },
+                reason: (*reason).to_owned(),
+                note: Some(note.chars().take(LONGEST_NOTE).collect()),
+                action: decision.effect.as_ref().map_or("Observe", Effect::label).to_owned(),
+                secondary: None,
+            };
+            let published =
+                tokio::time::timeout(Duration::from_secs(3), self.recorder.publish(&event, &reference)).await;
+            if !matches!(published, Ok(Ok(()))) {
+                tracing::debug!(reason, "event was not published");
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Command line and environment of the controller.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Parser;
+use egress_runtime::telemetry::Format;
+use ipnet::Ipv4Net;
+
+use crate::decision::Limits;
+
+/// Keeps the gateways of every EgressGateway alive and tells the nodes which ones work.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "egress-controller", version)]
+pub struct Settings {
+    /// Address of DigitalOcean's API; another one only for a simulator or proxy.
+    #[arg(long, value_name = "URL", default_value = egress_digitalocean::Client::DEFAULT_ADDRESS)]
+    pub digitalocean_api: String,
+
+    /// Namespace of the Lease and of the Secret `digitalocean-token`.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "egress-gateway")]
+    pub namespace: String,
+
+    /// Name of this pod: what the Lease and events show.
+    #[arg(long, env = "POD_NAME", default_value = "egress-controller")]
+    pub pod_name: String,
+
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(long, default_value = "0.0.0.0:9190")]
+    pub admin_listen: SocketAddr,
+
+    /// Range of all pods, for clusters whose pods reach the VPC with their own addresses. Left out: a /16 or wider prefix
+    /// around the pod ranges of the nodes.
+    #[arg(long)]
+    pub cluster_pod_range: Option<Ipv4Net>,
+
+    /// How long after a create whose outcome is unknown nothing is created in its place. Below 60 only for a simulator.
+    #[arg(long, default_value_t = 60)]
+    pub settle_seconds: u32,
+
+    /// How long a Droplet may take from its creation until it is proven.
+    #[arg(long, default_value_t = 600)]
+    pub bring_up_seconds: u32,
+
+    /// How long a gateway must be condemned before it is replaced.
+    #[arg(long, default_value_t = 60)]
+    pub replace_after_seconds: u32,
+
+    /// How long a Droplet that was powered on again may take until it is proven.
+    #[arg(long, default_value_t = 120)]
+    pub power_on_seconds: u32,
+
+    /// How long a Droplet whose creation was accepted may be not found before it counts as lost.
+    #[arg(long, default_value_t = 120)]
+    pub lost_after_seconds: u32,
+
+    /// What is logged, such as `info,egress_controller=debug`.
+    #[arg(long, env = "EGRESS_LOG", default_value = "info")]
+    pub log: String,
+
+    /// `json` or `text`.
+    #[arg(long, env = "EGRESS_LOG_FORMAT", default_value = "json")]
+    pub log_format: Format,
+}
+
+impl Settings {
+    /// The times that rule decisions.
+    pub fn limits(&self) -> Limits {
+        let seconds = |value: u32| Duration::from_secs(value.into());
+        Limits {
+            settle: seconds(self.settle_seconds),
+            bring_up: seconds(self.bring_up_seconds),
+            replace_after: seconds(self.replace_after_seconds),
+            power_on: seconds(self.power_on_seconds),
+            lost_after: seconds(self.lost_after_seconds),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Where gateways must be: the region and VPC of the cluster's own nodes, found through their provider ids.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use egress_api::DropletTemplate;
+use egress_digitalocean::{DropletId, Error, VpcId};
+use ipnet::Ipv4Net;
+
+use crate::cloud::Cloud;
+use crate::observation::{Site, Trouble};
+use crate::user_data::{UserDataInput, render};
+
+/// So many nodes are asked for; the rest of a cluster of hundreds would say the same.
+const NODES_ASKED: usize = 8;
+
+/// DOKS gives a cluster a /16 for its pods by default; nodes to come have their ranges in it.
+const POD_SUPERNET: u8 = 16;
+
+/// Finds and remembers where nodes are: neither a Droplet's VPC nor a VPC's range ever changes.
+#[derive(Default)]
+pub struct Locator {
+    nodes: Mutex<BTreeMap<DropletId, Place>>,
+    ranges: Mutex<BTreeMap<VpcId, Ipv4Net>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    region: String,
+    vpc: VpcId,
+}
+
+impl Locator {
+    /// The site for gateways of this template among these nodes.
+    pub async fn locate(
+        &self,
+        cloud: &Cloud,
+        template: &DropletTemplate,
+        nodes: &BTreeSet<DropletId>,
+        pod_ranges: &[Ipv4Net],
+    ) -> Result<Site, Trouble> {
+        let places = self.places(cloud, nodes).await.map_err(|error| of_cloud(&error))?;
+        let place = choose(template, &places)?;
+        let range = self.range(cloud, &place.vpc).await.map_err(|error| of_cloud(&error))?;
+        let Some(vpc_range) = range else {
+            let message =
+                format!("The cloud does not show VPC {}; the token needs the scope vpc:read", place.vpc);
+            return Err(Trouble { reason: "VpcUnknown", message });
+        };
+        let input = UserDataInput { vpc_range, pod_ranges: pod_ranges.to_vec() };
+        let user_data = render(&input).map_err(|error| Trouble {
+            reason: "UserDataInvalid",
+            message: format!("No user data: {error}"),
+        })?;
+        let region = template.region.clone().unwrap_or(place.region);
+        Ok(Site { region, vpc: place.vpc.as_str().to_owned(), user_data })
+    }
+
+    async fn places(&self, cloud: &Cloud, nodes: &BTreeSet<DropletId>) -> Result<BTreeSet<Place>, Error> {
+        let mut places = BTreeSet::new();
+        for id in nodes.iter().take(NODES_ASKED) {
+            let known = self.nodes.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+            if let Some(place) = known {
+                places.insert(place);
+                continue;
+            }
+            let Some(droplet) = cloud.droplet(*id).await? else { continue };
+            let (Some(region), Some(vpc)) = (droplet.region, droplet.vpc_uuid) else { continue };
+            let place = Place { region: region.as_str().to_owned(), vpc };
+            self.nodes.lock().unwrap_or_else(PoisonError::into_inner).insert(*id, place.clone());
+            places.insert(place);
+        }
+        Ok(places)
+    }
+
+    async fn range(&self, cloud: &Cloud, vpc: &VpcId) -> Result<Option<Ipv4Net>, Error> {
+        let known = self.ranges.lock().unwrap_or_else(PoisonError::into_inner).get(vpc).copied();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let range = cloud.vpc(vpc).await?.and_then(|vpc| vpc.ip_range);
+        if let Some(range) = range {
+            self.ranges.lock().unwrap_or_else(PoisonError::into_inner).insert(vpc.clone(), range);
+        }
+        Ok(range)
+    }
+}
+
+/// A cloud error as people should read it.
+pub fn of_cloud(error: &Error) -> Trouble {
+    let reason = match error {
+        Error::Token { .. } => "TokenMissing",
+        Error::Refused { refusal, .. } => match refusal.status {
+            401 => "TokenRefused",
+            403 => "CloudForbids",
+            429 => "CloudThrottles",
+            _ => "CloudRefused",
+        },
+        Error::Throttled { .. } => "CloudThrottles",
+        Error::Invalid { .. } => "InvalidValue",
+        _ => "CloudUnreachable",
+    };
+    let message = match error {
+        Error::Token { source, .. } => format!(
+            "{source}: put a token into Secret {} under key {} in the controller's namespace; nodes keep what they have",
+            crate::credentials::SECRET,
+            crate::credentials::KEY
+        ),
+        Error::Refused { refusal, .. } => format!("DigitalOcean says: {}", refusal.message),
+        other => other.to_string(),
+    };
+    Trouble { reason, message }
+}
+
+fn choose(template: &DropletTemplate, places: &BTreeSet<Place>) -> Result<Place, Trouble> {
+    let Some(place) = places.first() else {
+        let message = "No node of this cluster has a provider id of a Droplet that the API token can see; gateways must be \
+                       in the nodes' VPC"
+            .to_owned();
+        return Err(Trouble { reason: "NodesNotFound", message });
+    };
+    let vpcs: BTreeSet<&str> = places.iter().map(|place| place.vpc.as_str()).collect();
+    if vpcs.len() > 1 {
+        let list = vpcs.into_iter().collect::<Vec<_>>().join(", ");
+        let message =
+            format!("The nodes are in several VPCs ({list}); a gateway can be reached in its own only");
+        return Err(Trouble { reason: "SeveralVpcs", message });
+    }
+    if let Some(asked_for) = template.vpc_uuid.as_deref()
+        && asked_for != place.vpc.as_str()
+    {
+        let message = format!(
+            "spec.droplet.vpcUUID is {asked_for}, but the nodes are in VPC {}; leave it out or name that one",
+            place.vpc
+        );
+        return Err(Trouble { reason: "WrongVpc", message });
+    }
+    Ok(place.clone())
+}
+
+/// The ranges that pods may be in: what was configured, else one prefix around the ranges of all nodes.
+pub fn pod_ranges<'a>(configured: Option<Ipv4Net>, of_nodes: impl Iterator<Item = &'a str>) -> Vec<Ipv4Net> {
+    if let Some(range) = configured {
+        return vec![range];
+    }
+    let mut ranges: Vec<Ipv4Net> = of_nodes
+        .filter_map(|text| text.parse::<Ipv4Net>().ok())
+        .filter_map(|range| Ipv4Net::new(range.network(), range.prefix_len().min(POD_SUPERNET)).ok())
+        .map(|range| range.trunc())
+        .collect();
+    ranges.sort_unstable();
+    ranges.dedup();
+    Ipv4Net::aggregate(&ranges)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(region: &str, vpc: &str) -> Place {
+        Place { region: region.into(), vpc: VpcId::new(vpc).unwrap() }
+    }
+
+    #[test]
+    fn several_vpcs_a_wrong_one_and_none_make_no_droplet() {
+        let template = DropletTemplate::default();
+        let one = BTreeSet::from([place("nyc1", "v1")]);
+        assert_eq!(choose(&template, &one).unwrap(), place("nyc1", "v1"));
+        let two = BTreeSet::from([place("nyc1", "v1"), place("nyc1", "v2")]);
+        assert_eq!(choose(&template, &two).unwrap_err().reason, "SeveralVpcs");
+        let wrong = DropletTemplate { vpc_uuid: Some("v2".into()), ..DropletTemplate::default() };
+        assert_eq!(choose(&wrong, &one).unwrap_err().reason, "WrongVpc");
+        assert_eq!(choose(&template, &BTreeSet::new()).unwrap_err().reason, "NodesNotFound");
+    }
+
+    #[test]
+    fn pods_of_nodes_to_come_are_in_the_range() {
+        let nodes = ["10.244.0.0/24", "10.244.7.0/24", "fd00::/64"];
+        assert_eq!(pod_ranges(None, nodes.into_iter()), ["10.244.0.0/16".parse().unwrap()]);
+        let flag: Ipv4Net = "10.100.0.0/20".parse().unwrap();
+        assert_eq!(pod_ranges(Some(flag), nodes.into_iter()), [flag]);
+        assert!(pod_ranges(None, std::iter::empty()).is_empty());
+    }
+}

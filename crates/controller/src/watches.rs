@@ -1,0 +1,119 @@
+//! Nodes, their reports and StaticRoutes, mirrored by watches: read often, changed seldom, and a stale copy only delays.
+
+use egress_api::{NodeEgress, StaticRoute};
+use egress_runtime::admin::Readiness;
+use egress_runtime::kubernetes::watch_settings;
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Node;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use tokio::sync::watch;
+
+use crate::identity::node_droplet;
+use crate::observation::NodeSeen;
+
+/// The mirrors. Clones share them.
+#[derive(Clone)]
+pub struct Mirrors {
+    nodes: Store<Node>,
+    reports: Store<NodeEgress>,
+    routes: Store<StaticRoute>,
+}
+
+/// Starts the mirrors. The future keeps them up to date and counts every change in `changes`; it ends only with a bug.
+pub fn start(
+    client: &Client,
+    changes: watch::Sender<u64>,
+    known: Readiness,
+) -> (Mirrors, impl Future<Output = ()> + Send + use<>) {
+    let (nodes, node_writer) = reflector::store();
+    let (reports, report_writer) = reflector::store();
+    let (routes, route_writer) = reflector::store();
+    let node_stream = mirrored(Api::<Node>::all(client.clone()), node_writer, changes.clone());
+    let report_stream = mirrored(Api::<NodeEgress>::all(client.clone()), report_writer, changes.clone());
+    let route_stream = mirrored(Api::<StaticRoute>::all(client.clone()), route_writer, changes);
+    let mirrors = Mirrors { nodes, reports, routes };
+    let waiting = mirrors.clone();
+    let run = async move {
+        let ready = async {
+            let all = async {
+                waiting.nodes.wait_until_ready().await?;
+                waiting.reports.wait_until_ready().await?;
+                waiting.routes.wait_until_ready().await
+            };
+            if all.await.is_ok() {
+                known.set_ready();
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = ready => {}
+            () = drain(node_stream) => {}
+            () = drain(report_stream) => {}
+            () = drain(route_stream) => {}
+        }
+    };
+    (mirrors, run)
+}
+
+fn mirrored<K>(
+    api: Api<K>,
+    writer: reflector::store::Writer<K>,
+    changes: watch::Sender<u64>,
+) -> impl Stream<Item = ()> + Send
+where
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    watcher(api, watch_settings()).default_backoff().reflect(writer).map(move |event| match event {
+        Ok(_) => changes.send_modify(|count| *count = count.wrapping_add(1)),
+        Err(error) => {
+            tracing::warn!(kind = %K::kind(&()), %error, "watch failed; the last view stays in use");
+        }
+    })
+}
+
+async fn drain(stream: impl Stream<Item = ()> + Send) {
+    let mut stream = std::pin::pin!(stream);
+    while stream.next().await.is_some() {}
+}
+
+impl Mirrors {
+    /// Every node with its report, by name. Reports of nodes that do not exist count for nothing.
+    pub fn nodes(&self) -> Vec<NodeSeen> {
+        let mut seen: Vec<NodeSeen> = self.nodes.state().iter().map(|node| self.node(node)).collect();
+        seen.sort_by(|a, b| a.name.cmp(&b.name));
+        seen
+    }
+
+    fn node(&self, node: &Node) -> NodeSeen {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let report = self.reports.get(&reflector::ObjectRef::new(&name));
+        let conditions =
+            node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        NodeSeen {
+            live: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+            droplet: node.spec.as_ref().and_then(|spec| spec.provider_id.as_deref()).and_then(node_droplet),
+            report: report.and_then(|report| report.status.clone()),
+            name,
+        }
+    }
+
+    /// Pod ranges of the nodes, as they are written.
+    pub fn pod_ranges(&self) -> Vec<String> {
+        let nodes = self.nodes.state();
+        let specs = nodes.iter().filter_map(|node| node.spec.as_ref());
+        specs.flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr).cloned()).collect()
+    }
+
+    /// Every StaticRoute, the users' own too.
+    pub fn routes(&self) -> Vec<std::sync::Arc<StaticRoute>> {
+        self.routes.state()
+    }
+}

@@ -1,0 +1,513 @@
+#![allow(missing_docs, reason = "a model for tests")]
+//! A cloud and a Kubernetes small enough to be run thousands of times: what the controller changes, and what follows from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use egress_api::{
+    EGRESS_GATEWAY_FINALIZER, EgressGateway, EgressGatewayStatus, GatewayObservation, NodeEgressStatus,
+    NodeRoute, NodeRouteState, StaticRoute, StaticRouteSpec,
+};
+use egress_controller::act::{CreateFailure, Ports, perform};
+use egress_controller::decide::decide;
+use egress_controller::decision::{Decision, Limits, Order};
+use egress_controller::identity::{OwnedDroplet, droplet_id};
+use egress_controller::observation::{CloudSeen, HealthSeen, NodeSeen, Observation, Site};
+use egress_controller::user_data::UserData;
+use egress_digitalocean::{Droplet, DropletId};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use serde_json::json;
+
+pub const OWNER: &str = "1a2b3c4d-5e6f";
+pub const CLUSTER: &str = "c0ffee";
+pub const VPC: &str = "5a4981aa-9653-4bd1-bef5-d6bff52042e4";
+const START: i64 = 1_800_000_000;
+
+/// How the controller dies at a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    BeforeSent,
+    ReplyLost,
+    AfterReply,
+    /// Only of a create: the cloud works on it and shows it a while later.
+    LateSuccess,
+}
+
+pub struct Machine {
+    name: String,
+    tags: Vec<String>,
+    vpc: String,
+    made: i64,
+    deleted: Option<i64>,
+    pub dead: bool,
+    pub off: bool,
+}
+
+pub struct State {
+    pub now: i64,
+    pub gateway: Option<EgressGateway>,
+    pub route: Option<StaticRoute>,
+    pub machines: BTreeMap<u64, Machine>,
+    /// What the nodes have: uid and generation.
+    applied: Option<(String, i64)>,
+    pub nodes_follow: bool,
+    delete_accepted: BTreeMap<DropletId, Timestamp>,
+    versions: u64,
+    /// Every change, in words.
+    pub journal: Vec<String>,
+    pub calls: usize,
+    crashes: Vec<(usize, Crash)>,
+    crashed: bool,
+    pub violations: Vec<String>,
+}
+
+pub struct World {
+    state: Mutex<State>,
+    pub limits: Limits,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Failed {
+    Crashed,
+    Conflict,
+}
+
+pub fn machine_is_ours(name: &str, tags: &[String], vpc: &str) -> bool {
+    let tagged = |tag: &str| tags.iter().any(|held| held == tag);
+    name.starts_with("demo-")
+        && tagged(&format!("egress-owner:{OWNER}"))
+        && tagged(&format!("egress-cluster:{CLUSTER}"))
+        && vpc == VPC
+}
+
+impl World {
+    pub fn new(crashes: Vec<(usize, Crash)>) -> Self {
+        let gateway: EgressGateway = serde_json::from_value(json!({
+            "apiVersion": "networking.digitalocean.com/v1alpha1", "kind": "EgressGateway",
+            "metadata": {"name": "demo", "uid": OWNER, "generation": 1, "resourceVersion": "1"},
+            "spec": {"destinations": ["0.0.0.0/0"], "publicIP": "Ephemeral", "replicas": 2}
+        }))
+        .unwrap();
+        let decoy = |name: &str, tags: &[&str], vpc: &str| Machine {
+            name: name.to_owned(),
+            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            vpc: vpc.to_owned(),
+            made: START - 1000,
+            deleted: None,
+            dead: false,
+            off: false,
+        };
+        let cluster = format!("egress-cluster:{CLUSTER}");
+        let owner = format!("egress-owner:{OWNER}");
+        let machines = BTreeMap::from([
+            // A node that somebody tagged as ours, a Droplet of another owner, one of another cluster.
+            (1, decoy("pool-1", &[&cluster, &owner], VPC)),
+            (2, decoy("other-0-99999999", &[&cluster, "egress-owner:other"], VPC)),
+            (3, decoy("demo-0-ffffffff", &["egress-cluster:other", &owner], VPC)),
+        ]);
+        let state = State {
+            now: START,
+            gateway: Some(gateway),
+            route: None,
+            machines,
+            applied: None,
+            nodes_follow: true,
+            delete_accepted: BTreeMap::new(),
+            versions: 1,
+            journal: Vec::new(),
+            calls: 0,
+            crashes,
+            crashed: false,
+            violations: Vec::new(),
+        };
+        let seconds = Duration::from_secs;
+        let limits = Limits {
+            settle: seconds(40),
+            bring_up: seconds(90),
+            replace_after: seconds(5),
+            power_on: seconds(30),
+            lost_after: seconds(30),
+        };
+        Self { state: Mutex::new(state), limits }
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Observes and decides.
+    pub fn next(&self) -> Option<Decision> {
+        let state = self.state();
+        let seen = state.observe()?;
+        Some(decide(&seen, &self.limits, timestamp(state.now)))
+    }
+
+    /// Carries a decision out, which may be an old one.
+    pub fn carry_out(&self, decision: &Decision, gateway_version: Option<String>) -> Result<(), Failed> {
+        let (now, version) = {
+            let mut state = self.state();
+            state.crashed = false;
+            (state.now, gateway_version.or_else(|| state.version()))
+        };
+        let hands = Hands { world: self, version: Mutex::new(version) };
+        let outcome = futures::executor::block_on(perform(decision, &hands, timestamp(now)));
+        let mut state = self.state();
+        if outcome == Err(Failed::Crashed) {
+            // A new process remembers nothing.
+            state.delete_accepted.clear();
+        }
+        outcome
+    }
+
+    /// Steps until nothing is left to do and nothing is under way; says whether that came.
+    pub fn settle(&self, most_steps: usize) -> bool {
+        for _ in 0..most_steps {
+            let Some(decision) = self.next() else { return true };
+            if decision.effect.is_none() && decision.requeue_after > Duration::from_secs(6) {
+                return true;
+            }
+            let _ = self.carry_out(&decision, None);
+            self.state().tick(1);
+        }
+        false
+    }
+}
+
+fn timestamp(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap()
+}
+
+impl State {
+    pub fn tick(&mut self, seconds: i64) {
+        self.now += seconds;
+        if self.nodes_follow {
+            self.applied = self
+                .route
+                .as_ref()
+                .map(|route| (route.metadata.uid.clone().unwrap(), route.metadata.generation.unwrap()));
+        }
+    }
+
+    pub fn version(&self) -> Option<String> {
+        self.gateway.as_ref().and_then(|gateway| gateway.metadata.resource_version.clone())
+    }
+
+    pub fn status(&self) -> EgressGatewayStatus {
+        self.gateway.as_ref().and_then(|gateway| gateway.status.clone()).unwrap_or_default()
+    }
+
+    pub fn ours(&self) -> Vec<(&u64, &Machine)> {
+        let ours = |machine: &Machine| machine_is_ours(&machine.name, &machine.tags, &machine.vpc);
+        self.machines.iter().filter(|(_, machine)| ours(machine) && self.is_there(machine)).collect()
+    }
+
+    pub fn names(&self) -> BTreeSet<String> {
+        self.ours().into_iter().map(|(_, machine)| machine.name.clone()).collect()
+    }
+
+    pub fn kill_active(&mut self) {
+        let active = self
+            .status()
+            .gateways
+            .into_iter()
+            .find(|gateway| Some(&gateway.name) == self.status().active.as_ref());
+        let id = u64::try_from(active.unwrap().droplet_id).unwrap();
+        self.machines.get_mut(&id).unwrap().dead = true;
+    }
+
+    pub fn delete(&mut self) {
+        let now = timestamp(self.now);
+        if let Some(gateway) = &mut self.gateway {
+            gateway.metadata.deletion_timestamp = Some(Time(now));
+            gateway.metadata.generation = gateway.metadata.generation.map(|generation| generation + 1);
+        }
+        self.bump();
+    }
+
+    fn bump(&mut self) {
+        self.versions += 1;
+        let version = self.versions.to_string();
+        if let Some(gateway) = &mut self.gateway {
+            gateway.metadata.resource_version = Some(version);
+        }
+    }
+
+    // Billed: from the moment it is made until 3 s after its delete.
+    fn is_there(&self, machine: &Machine) -> bool {
+        machine.made <= self.now && machine.deleted.is_none_or(|deleted| self.now < deleted + 3)
+    }
+
+    fn droplet(&self, id: u64, machine: &Machine) -> Droplet {
+        let age = self.now - machine.made;
+        let networks = if age >= 2 {
+            json!({"v4": [{"ip_address": public(id), "type": "public"}, {"ip_address": private(id), "type": "private"}]})
+        } else {
+            json!({})
+        };
+        let status = if machine.off {
+            "off"
+        } else if age >= 1 {
+            "active"
+        } else {
+            "new"
+        };
+        // Tags land late.
+        let tags: Vec<&String> = machine.tags.iter().filter(|_| age >= 4).collect();
+        serde_json::from_value(json!({
+            "id": id, "name": machine.name, "status": status, "networks": networks, "tags": tags, "vpc_uuid": machine.vpc
+        }))
+        .unwrap()
+    }
+
+    fn is_up(&self, machine: &Machine) -> bool {
+        self.is_there(machine)
+            && self.now - machine.made >= 8
+            && !machine.dead
+            && !machine.off
+            && machine.deleted.is_none()
+    }
+
+    fn observe(&self) -> Option<Observation> {
+        let gateway = self.gateway.clone()?;
+        let status = self.status();
+        let there = || self.machines.iter().filter(|(_, machine)| self.is_there(machine));
+        let recorded: BTreeSet<u64> = status.gateways.iter().filter_map(droplet_id).map(|id| id.0).collect();
+        let looked_up: BTreeSet<String> = status.creating.iter().map(|intent| intent.name.clone()).collect();
+        let cluster_tag = format!("egress-cluster:{CLUSTER}");
+        let droplets: BTreeMap<DropletId, Droplet> = there()
+            .map(|(id, machine)| (*id, self.droplet(*id, machine)))
+            .filter(|(id, droplet)| {
+                let listed = droplet.has_tag(&cluster_tag) == Some(true);
+                listed || recorded.contains(id) || looked_up.contains(&droplet.name)
+            })
+            .map(|(id, droplet)| (DropletId(id), droplet))
+            .collect();
+        let gone = recorded.iter().map(|id| DropletId(*id)).filter(|id| !droplets.contains_key(id)).collect();
+        let health = there()
+            .map(|(id, machine)| {
+                let health = if self.is_up(machine) {
+                    HealthSeen::Ready { version: None, public_address: None }
+                } else {
+                    HealthSeen::Silent("no connection".into())
+                };
+                (DropletId(*id), health)
+            })
+            .collect();
+        let views: Vec<GatewayObservation> = there()
+            .filter(|(id, _)| recorded.contains(id))
+            .map(|(id, machine)| GatewayObservation {
+                address: private(*id),
+                reachable: self.is_up(machine),
+                forwards: self.is_up(machine).then_some(true),
+                since: None,
+                message: None,
+            })
+            .collect();
+        let routes = self.applied.iter().map(|(uid, generation)| NodeRoute {
+            name: "demo".into(),
+            uid: uid.clone(),
+            observed_generation: *generation,
+            state: NodeRouteState::Applied,
+            applied: 1,
+            total: 1,
+            gateway: None,
+            message: None,
+            failures: Vec::new(),
+        });
+        let report =
+            NodeEgressStatus { routes: routes.collect(), gateways: views, ..NodeEgressStatus::default() };
+        let node = |name: &str, id: u64| NodeSeen {
+            name: name.into(),
+            live: true,
+            droplet: Some(DropletId(id)),
+            report: Some(report.clone()),
+        };
+        let user_data = UserData { text: "#cloud-config".into(), version: "v1".into() };
+        Some(Observation {
+            gateway,
+            cluster: CLUSTER.into(),
+            route: self.route.clone(),
+            nodes: vec![node("pool-1", 1), node("pool-2", 900)],
+            cloud: Ok(CloudSeen {
+                taken: timestamp(self.now),
+                droplets,
+                gone,
+                looked_up,
+                delete_accepted: self.delete_accepted.clone(),
+            }),
+            health,
+            site: Ok(Site { region: "nyc1".into(), vpc: VPC.into(), user_data }),
+            failure: None,
+        })
+    }
+
+    // Counts a call and says how it ends; the change is made unless the process dies before.
+    fn begin(&mut self) -> Result<Option<Crash>, Failed> {
+        if self.crashed {
+            return Err(Failed::Crashed);
+        }
+        let call = self.calls;
+        self.calls += 1;
+        let crash = self.crashes.iter().find(|(at, _)| *at == call).map(|(_, crash)| *crash);
+        self.crashed = crash.is_some();
+        if crash == Some(Crash::BeforeSent) { Err(Failed::Crashed) } else { Ok(crash) }
+    }
+
+    fn check(&mut self) {
+        let count = self.ours().len();
+        if count > 3 {
+            self.violations.push(format!("I3: {count} Droplets at {}", self.now));
+        }
+    }
+}
+
+fn private(id: u64) -> String {
+    format!("10.116.0.{id}")
+}
+
+fn public(id: u64) -> String {
+    format!("203.0.113.{id}")
+}
+
+fn end(crash: Option<Crash>) -> Result<(), Failed> {
+    if matches!(crash, Some(Crash::ReplyLost | Crash::LateSuccess)) { Err(Failed::Crashed) } else { Ok(()) }
+}
+
+struct Hands<'a> {
+    world: &'a World,
+    version: Mutex<Option<String>>,
+}
+
+impl Hands<'_> {
+    fn change_gateway(&self, change: impl FnOnce(&mut EgressGateway)) -> Result<(), Failed> {
+        let mut state = self.world.state();
+        let crash = state.begin()?;
+        let mut version = self.version.lock().unwrap();
+        if state.version() != *version || state.gateway.is_none() {
+            return Err(Failed::Conflict);
+        }
+        change(state.gateway.as_mut().unwrap());
+        state.bump();
+        *version = state.version();
+        end(crash)
+    }
+}
+
+impl Ports for Hands<'_> {
+    type Error = Failed;
+
+    async fn add_finalizer(&self) -> Result<(), Failed> {
+        self.change_gateway(|gateway| {
+            gateway.metadata.finalizers = Some(vec![EGRESS_GATEWAY_FINALIZER.to_owned()]);
+        })
+    }
+
+    async fn remove_finalizer(&self) -> Result<(), Failed> {
+        let mut state = self.world.state();
+        let crash = state.begin()?;
+        if state.version() != *self.version.lock().unwrap() {
+            return Err(Failed::Conflict);
+        }
+        state.gateway = None;
+        state.journal.push("object gone".into());
+        if !state.ours().is_empty() {
+            state.violations.push("I2: the object is gone and Droplets are left".into());
+        }
+        end(crash)
+    }
+
+    async fn write_status(&self, status: &EgressGatewayStatus) -> Result<(), Failed> {
+        self.change_gateway(|gateway| gateway.status = Some(status.clone()))
+    }
+
+    async fn apply_route(&self, spec: &StaticRouteSpec) -> Result<(), Failed> {
+        let mut state = self.world.state();
+        let crash = state.begin()?;
+        if spec.ordered_gateways().is_empty() {
+            state.violations.push("an empty list of gateways".into());
+        }
+        let generation =
+            state.route.as_ref().and_then(|route| route.metadata.generation).unwrap_or_default() + 1;
+        let mut route = StaticRoute::new("demo", spec.clone());
+        route.metadata.uid = Some("route".into());
+        route.metadata.generation = Some(generation);
+        let owner = OwnerReference { uid: OWNER.into(), controller: Some(true), ..OwnerReference::default() };
+        route.metadata.owner_references = Some(vec![owner]);
+        let changed = state.route.as_ref().is_none_or(|old| old.spec != *spec);
+        if changed {
+            state.route = Some(route);
+            state.journal.push(format!("route {}", spec.ordered_gateways().len()));
+        }
+        end(crash)
+    }
+
+    async fn delete_route(&self, _uid: &str) -> Result<(), Failed> {
+        let mut state = self.world.state();
+        let crash = state.begin()?;
+        state.route = None;
+        state.journal.push("route gone".into());
+        end(crash)
+    }
+
+    async fn create(&self, order: &Order) -> Result<DropletId, CreateFailure<Failed>> {
+        let mut state = self.world.state();
+        let crash = state.begin().map_err(CreateFailure::Unknown)?;
+        let late = if crash == Some(Crash::LateSuccess) { 25 } else { 0 };
+        let id = 100 + u64::try_from(state.machines.len()).unwrap();
+        let machine = Machine {
+            name: order.name.clone(),
+            tags: order.tags.clone(),
+            vpc: order.vpc.clone(),
+            made: state.now + late,
+            deleted: None,
+            dead: false,
+            off: false,
+        };
+        state.machines.insert(id, machine);
+        state.journal.push(format!("create {}", order.name));
+        state.check();
+        end(crash).map_err(CreateFailure::Unknown)?;
+        Ok(DropletId(id))
+    }
+
+    async fn power_on(&self, droplet: &OwnedDroplet) -> Result<(), Failed> {
+        let mut state = self.world.state();
+        let crash = state.begin()?;
+        if let Some(machine) = state.machines.get_mut(&droplet.id().0) {
+            machine.off = false;
+        }
+        state.journal.push(format!("power on {}", droplet.name()));
+        end(crash)
+    }
+
+    async fn delete(&self, droplet: &OwnedDroplet) -> Result<(), Failed> {
+        let mut state = self.world.state();
+        let crash = state.begin()?;
+        let (id, now) = (droplet.id().0, state.now);
+        let machine = &state.machines[&id];
+        if !machine_is_ours(&machine.name, &machine.tags, &machine.vpc) || id < 100 {
+            let words = format!("I1: foreign delete of {}", machine.name);
+            state.violations.push(words);
+        }
+        let listed = state.route.as_ref().map(|route| route.spec.ordered_gateways()).unwrap_or_default();
+        if listed.iter().any(|entry| entry.address.0 == private(id)) {
+            state.violations.push("a Droplet was deleted that nodes are told to use".into());
+        }
+        let others_up =
+            state.ours().iter().filter(|(other, machine)| **other != id && state.is_up(machine)).count();
+        let deleting =
+            state.gateway.as_ref().is_some_and(|gateway| gateway.metadata.deletion_timestamp.is_some());
+        if !deleting && others_up == 0 && state.is_up(&state.machines[&id]) {
+            state.violations.push("I8: the last working gateway was deleted".into());
+        }
+        if state.machines[&id].deleted.is_none() {
+            let words = format!("delete {}", droplet.name());
+            state.journal.push(words);
+            state.machines.get_mut(&id).unwrap().deleted = Some(now);
+        }
+        state.delete_accepted.insert(DropletId(id), timestamp(now));
+        end(crash)
+    }
+}
