@@ -68,7 +68,13 @@ impl Cloud {
             let fabric = self.name(fabric);
             let port = format!("{link}-{}", address.replace(['.', '/'], ""));
             let port = &port[..port.len().min(15)];
-            ip(&format!("{inside}link add {link} type veth peer name {port} netns {fabric}"));
+            // A machine keeps its hardware address over a reboot.
+            let octets =
+                address.split('/').next().unwrap().split('.').map(|octet| octet.parse::<u8>().unwrap());
+            let mac = octets.map(|octet| format!(":{octet:02x}")).collect::<String>();
+            ip(&format!(
+                "{inside}link add {link} address 02:00{mac} type veth peer name {port} netns {fabric}"
+            ));
             ip(&format!("-n {fabric} link set {port} master fabric0 up"));
             ip(&format!("{inside}addr add {address} dev {link}"));
             ip(&format!("{inside}link set {link} up"));
