@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroups;
 use crate::error::{Doing, LabError, Result};
 use crate::netns;
-use crate::state::{Lab, StateDir, read_json, write_json};
+use crate::state::{Lab, LabName, StateDir, read_json, write_json};
 
 /// A process that was started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,10 +228,10 @@ pub struct LaunchArgs {
 }
 
 /// Becomes the wanted program. Returns only when that fails. The caller must have no other thread.
-pub fn launch(lab: &Lab, arguments: &LaunchArgs) -> Result<()> {
+pub fn launch(lab: &LabName, dir: &StateDir, arguments: &LaunchArgs) -> Result<()> {
     // Fails only for the leader of a session, which has what it gives.
     let _leader_already = setsid();
-    cgroups::join(lab.name())?;
+    cgroups::join(lab)?;
     if let Some(namespace) = &arguments.netns {
         netns::enter(namespace)?;
     }
@@ -241,13 +241,13 @@ pub fn launch(lab: &Lab, arguments: &LaunchArgs) -> Result<()> {
         setns(&namespace, CloneFlags::CLONE_NEWNS).doing(what)?;
     }
     if arguments.own_mounts {
-        own_mounts(&lab.dir, &arguments.stand_in)?;
+        own_mounts(dir, &arguments.stand_in)?;
     }
     let name = &arguments.process;
     let record = ProcessRecord::of(name, std::process::id())
         .ok_or_else(|| LabError::Usage("/proc does not show this process".into()))?;
     // In a node's mounts the lab's folder is where it was: nothing stands in for it.
-    write_json(&record_path(&lab.dir, name), &record)?;
+    write_json(&record_path(dir, name), &record)?;
     let Some((program, rest)) = arguments.command.split_first() else {
         return Err(LabError::Usage("no program to launch".into()));
     };

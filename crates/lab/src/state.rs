@@ -114,6 +114,8 @@ pub struct Settings {
     pub api_port: u16,
     /// Port on the machine's 127.0.0.1 at which the cloud's API answers.
     pub cloud_port: u16,
+    /// etcd's ports for clients and peers, on the loopback where it runs.
+    pub etcd_ports: (u16, u16),
 }
 
 /// Folder of a lab.
@@ -156,11 +158,6 @@ impl StateDir {
     /// What the node of that name has instead of the machine's own folders.
     pub fn node(&self, node: &str) -> PathBuf {
         self.join("nodes").join(node)
-    }
-
-    /// Disk and state of the Droplet with that id.
-    pub fn machine(&self, droplet: u64) -> PathBuf {
-        self.join("machines").join(droplet.to_string())
     }
 
     /// Administrator's configuration for kubectl.
@@ -211,6 +208,11 @@ impl Lab {
     /// Name of the network namespace of `part`.
     pub fn namespace(&self, part: &str) -> String {
         self.settings.name.namespace(part)
+    }
+
+    /// Its Droplets as machines.
+    pub fn machines(&self) -> crate::machine::Place {
+        crate::machine::Place { lab: self.settings.name.to_string(), state: self.dir.path().to_owned() }
     }
 
     /// A program of the control plane.

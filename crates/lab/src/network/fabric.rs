@@ -22,15 +22,20 @@ pub fn build(name: &LabName, variant: Variant) -> Result<()> {
     let router = [
         ("ipv4/ip_forward", "1"),
         ("ipv4/conf/all/rp_filter", "0"),
-        ("ipv4/conf/default/rp_filter", "0"),
+        ("ipv4/conf/pub/rp_filter", "0"),
+        ("ipv4/conf/vpc/rp_filter", "0"),
+        ("ipv4/conf/internet/rp_filter", "0"),
+        ("ipv4/conf/provider/rp_filter", "0"),
         ("ipv4/conf/all/send_redirects", "0"),
         ("ipv4/conf/vpc/send_redirects", "0"),
         ("ipv4/conf/pub/send_redirects", "0"),
     ];
     netns::sysctl(&cloud, &router)?;
     for outside in [&internet, &provider] {
-        netns::sysctl(outside, &[("ipv4/conf/all/rp_filter", "0"), ("ipv4/conf/default/rp_filter", "0")])?;
+        netns::sysctl(outside, &[("ipv4/conf/all/rp_filter", "0"), ("ipv4/conf/uplink/rp_filter", "0")])?;
     }
+    // It has every address: the one of the transfer network asks for neighbours.
+    netns::sysctl(&internet, &[("ipv4/conf/uplink/arp_announce", "2")])?;
     netns::nft(&cloud, &forwarding())?;
     netns::nft(&cloud, ports::TABLE)
 }
@@ -41,8 +46,8 @@ fn links(internet: &str, provider: &str, variant: Variant) -> Vec<String> {
         "link set lo up".to_owned(),
         "link add pub type bridge stp_state 0 forward_delay 0 mcast_snooping 0".to_owned(),
         "link add vpc type bridge stp_state 0 forward_delay 0 mcast_snooping 0".to_owned(),
-        format!("link add internet type veth peer name up netns {internet}"),
-        format!("link add provider type veth peer name up netns {provider}"),
+        format!("link add internet type veth peer name uplink netns {internet}"),
+        format!("link add provider type veth peer name uplink netns {provider}"),
         format!("addr add {PUBLIC_GATEWAY}/{PUBLIC_PREFIX} dev pub"),
         format!("addr add {ANCHOR_GATEWAY}/16 dev pub"),
         format!("addr add {VPC_GATEWAY}/{VPC_PREFIX} dev vpc"),
@@ -63,21 +68,25 @@ fn links(internet: &str, provider: &str, variant: Variant) -> Vec<String> {
 fn internet_side() -> Vec<String> {
     vec![
         "link set lo up".into(),
-        "link set up up".into(),
-        format!("addr add {}/30 dev up", TO_INTERNET.1),
+        "link set uplink up".into(),
+        format!("addr add {}/30 dev uplink", TO_INTERNET.1),
         format!("addr add {STRANGER}/32 dev lo"),
         format!("route add {PUBLIC_SEGMENT} via {} src {STRANGER}", TO_INTERNET.0),
-        // Behind the main table: in table local it would win over every route.
-        "rule add pref 40000 lookup 100".into(),
-        "route add local default dev lo table 100".into(),
+        // In the table local, where the kernel looks when it asks whether it may answer from an address; the way back to
+        // the machines comes before it.
+        format!("rule add pref 10 to {PUBLIC_SEGMENT} lookup main"),
+        format!("rule add pref 11 to {}/32 lookup main", TO_INTERNET.0),
+        "rule add pref 20 lookup local".into(),
+        "rule del pref 0".into(),
+        "route add local default dev lo table local".into(),
     ]
 }
 
 fn provider_side() -> Vec<String> {
     let mut lines = vec![
         "link set lo up".to_owned(),
-        "link set up up".to_owned(),
-        format!("addr add {}/30 dev up", TO_PROVIDER.1),
+        "link set uplink up".to_owned(),
+        format!("addr add {}/30 dev uplink", TO_PROVIDER.1),
     ];
     let own = [API_SERVER, CLOUD_API, METADATA].into_iter().chain(RESOLVERS);
     lines.extend(own.map(|address| format!("addr add {address}/32 dev lo")));

@@ -100,6 +100,7 @@ pub fn script(port: &str, rules: &Rules) -> String {
     if rules.internet_sources {
         rule(format!("add rule bridge ports {port} ip saddr != {{ {PRIVATE_RANGES} }} accept"));
     }
+    rule(format!("add rule bridge ports {port} ether type ip6 drop"));
     rule(format!("add rule bridge ports {port} counter drop"));
     rule(format!("add element bridge ports machines {{ \"{port}\" : jump {port} }}"));
     text

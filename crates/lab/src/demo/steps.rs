@@ -1,0 +1,351 @@
+//! The nine steps. Each shows and checks one thing; see the table in the parent module for what and why.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+use super::DemoArgs;
+use super::report::{FailoverReport, LeftBehind, Report};
+use super::stage::{Stage, eventually, explain, say};
+use super::timeline::timeline;
+use crate::traffic::Connection;
+
+const GATEWAY_EXAMPLE: &str = "examples/egressgateway.yaml";
+const GATEWAY: &str = "demo";
+const NAMESPACE: &str = "egress-gateway";
+/// The destination that `examples/egressgateway.yaml` lists.
+const LISTED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
+/// One that nothing lists.
+const UNLISTED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 99);
+/// Public address of the hand-made gateway at 10.116.0.5, which the seeds' manifests name.
+const SEEDS_GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+/// The same for 10.116.0.12.
+const SEEDS_STANDBY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 6);
+const POD: &str = "curl-test";
+
+pub(super) fn cluster(stage: &Stage, args: &DemoArgs, _: &mut Report) -> anyhow::Result<()> {
+    let assets = args.assets.display().to_string();
+    stage.lab_aloud(&["start", "--size", "all", "--assets", &assets])?;
+    eventually("nodes are Ready", Duration::from_secs(120), || {
+        let nodes = stage.kubectl_json(&["get", "nodes"])?;
+        let ready = items(&nodes).iter().filter(|node| condition(node, "Ready") == Some("True")).count();
+        ensure!(ready == 2, "{ready} of 2 nodes are Ready");
+        Ok(())
+    })?;
+    stage.show(&["get", "nodes", "-o", "wide"])
+}
+
+pub(super) fn install(stage: &Stage, args: &DemoArgs, _: &mut Report) -> anyhow::Result<()> {
+    for image in ["egress-controller.tar", "egress-agent.tar"] {
+        stage.lab_aloud(&["load-image", &args.images.join(image).display().to_string()])?;
+    }
+    stage.kubectl(&["apply", "--server-side", "-k", "deploy/crds"])?;
+    stage.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"])?;
+    stage.show(&["apply", "-k", "deploy/overlays/lab"])?;
+    let token = stage.lab(&["token"])?;
+    let secret = serde_json::json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "digitalocean-token", "namespace": NAMESPACE},
+        "stringData": {"token": token.trim()},
+    });
+    let file = tempfile(&secret.to_string())?;
+    let applied = stage.kubectl(&["apply", "-f", &file.display().to_string()]);
+    std::fs::remove_file(&file)?;
+    applied?;
+    say("waiting for the pods to be Ready by their own probes ...");
+    stage.kubectl(&[
+        "-n",
+        NAMESPACE,
+        "rollout",
+        "status",
+        "deployment/egress-controller",
+        "--timeout=120s",
+    ])?;
+    stage.kubectl(&["-n", NAMESPACE, "rollout", "status", "daemonset/egress-agent", "--timeout=120s"])?;
+    stage.show(&["-n", NAMESPACE, "get", "pods", "-o", "wide"])
+}
+
+pub(super) fn problem(stage: &Stage, _: &DemoArgs, _: &mut Report) -> anyhow::Result<()> {
+    stage.show(&["apply", "-f", "tests/seeds/curl-test.yaml"])?;
+    stage.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "pod", POD])?;
+    let seen = curl(stage, &LISTED.to_string())?;
+    let node = node_address(stage)?;
+    ensure!(seen == node, "the outside saw {seen}, the node's public address is {node}");
+    say(&format!("the outside saw {seen}: the node's own address"));
+    Ok(())
+}
+
+pub(super) fn egress_gateway(stage: &Stage, _: &DemoArgs, report: &mut Report) -> anyhow::Result<()> {
+    stage.show(&["apply", "-f", GATEWAY_EXAMPLE])?;
+    eventually("the EgressGateway is Ready", Duration::from_secs(180), || {
+        let gateway = stage.kubectl_json(&["get", "egressgateway", GATEWAY])?;
+        ensure!(condition(&gateway, "Ready") == Some("True"), "{}", progress(&gateway));
+        let ready = gateway["status"]["gatewaysReady"].as_str().unwrap_or_default();
+        ensure!(ready == "2/2", "gateways ready: {ready}");
+        Ok(())
+    })?;
+    stage.show(&["wait", "--for=condition=Ready", "--timeout=10s", "egressgateway/demo"])?;
+    stage.show(&["get", "egw,sr"])?;
+    let droplets = our_droplets(stage)?;
+    for droplet in &droplets {
+        say(&format!("in the cloud: Droplet {} {}, {}", droplet["id"], droplet["name"], droplet["status"]));
+    }
+    ensure!(droplets.len() == 2, "{} Droplets instead of 2", droplets.len());
+    report.egress_ip = Some(egress_address(stage)?.to_string());
+    Ok(())
+}
+
+pub(super) fn fixed_address(stage: &Stage, _: &DemoArgs, _: &mut Report) -> anyhow::Result<()> {
+    let expected = egress_address(stage)?;
+    let seen = curl(stage, &LISTED.to_string())?;
+    ensure!(seen == expected, "the outside saw {seen} instead of the gateway's {expected}");
+    say(&format!("the outside saw {seen}: the gateway's address"));
+    let (node, unlisted) = (node_address(stage)?, curl(stage, &UNLISTED.to_string())?);
+    ensure!(unlisted == node, "a destination that is not listed saw {unlisted} instead of the node's {node}");
+    say(&format!("a destination that is not listed saw {unlisted}: the node's, as before"));
+    Ok(())
+}
+
+pub(super) fn failover(stage: &Stage, args: &DemoArgs, report: &mut Report) -> anyhow::Result<()> {
+    let status = stage.kubectl_json(&["get", "egressgateway", GATEWAY])?["status"].clone();
+    let active = status["active"].as_str().context("no active gateway")?.to_owned();
+    let addresses = public_addresses(&status)?;
+    let dead = egress_address(stage)?;
+    let folder = args.report.parent().map(PathBuf::from).unwrap_or_default();
+    let folder = std::path::absolute(folder)?;
+    let (out, until) = (folder.join("connections.jsonl"), folder.join("traffic.stop"));
+    if until.exists() {
+        std::fs::remove_file(&until)?;
+    }
+    explain("a client in the pod's network makes a new connection every 20 ms ...");
+    stage.lab(&["oracle", "reset"])?;
+    let lab = stage.lab.display().to_string();
+    let target = SocketAddrV4::new(LISTED, 80).to_string();
+    let mut client = stage
+        .lab_command(&["exec", "pod:default/curl-test", "--", &lab, "traffic", "--target", &target])
+        .arg("--out")
+        .arg(&out)
+        .arg("--until")
+        .arg(&until)
+        .spawn()?;
+    std::thread::sleep(Duration::from_secs(2));
+    let killed_ms = crate::traffic::now_ms();
+    let killed = stage.lab(&["kill", &active]);
+    say(&format!("{active} ({dead}) lost power"));
+    std::thread::sleep(Duration::from_secs(4));
+    std::fs::write(&until, "")?;
+    client.wait()?;
+    killed?;
+
+    let connections = read_connections(&out)?;
+    let timeline = timeline(&connections, killed_ms, dead, &addresses);
+    let leaked_packets = leaked_packets(stage, &addresses)?;
+    let time = |at: Option<f64>| at.map_or("never".to_owned(), |ms| format!("{ms:+.0} ms"));
+    say(&format!("  last answer through it          {}", time(timeline.last_through_dead_ms)));
+    say(&format!("  first answer through the other  {}", time(timeline.first_through_other_ms)));
+    say(&format!(
+        "  of {} connections: {} failed, {} waited (longest {:.0} ms; a lost SYN is sent again after 1 s)",
+        timeline.connections,
+        timeline.failed_connections,
+        timeline.waited_connections,
+        timeline.longest_wait_ms
+    ));
+    say(&format!("  packets that left with another address than a gateway's: {leaked_packets}"));
+    let leaked_connections = timeline.leaked_connections;
+    let switched = timeline.gap_ms.is_some();
+    report.failover = Some(FailoverReport {
+        failed_connections: timeline.failed_connections,
+        gap_ms: timeline.gap_ms,
+        leaked_packets,
+        timeline,
+    });
+    ensure!(switched, "no connection succeeded through another gateway");
+    ensure!(
+        leaked_packets == 0 && leaked_connections == 0,
+        "traffic left with an address that is no gateway's"
+    );
+    Ok(())
+}
+
+pub(super) fn repair(stage: &Stage, _: &DemoArgs, _: &mut Report) -> anyhow::Result<()> {
+    let before: Vec<_> = our_droplets(stage)?.iter().map(|droplet| droplet["id"].clone()).collect();
+    eventually("the pair is whole again", Duration::from_secs(240), || {
+        let gateway = stage.kubectl_json(&["get", "egressgateway", GATEWAY])?;
+        let ready = gateway["status"]["gatewaysReady"].as_str().unwrap_or_default();
+        let droplets = our_droplets(stage)?;
+        let is_new = droplets.iter().any(|droplet| !before.contains(&droplet["id"]));
+        ensure!(
+            ready == "2/2" && droplets.len() == 2 && is_new && condition(&gateway, "Ready") == Some("True"),
+            "gateways ready: {ready}, Droplets: {}, {}",
+            droplets.len(),
+            progress(&gateway)
+        );
+        Ok(())
+    })?;
+    stage.show(&["get", "egw,sr"])
+}
+
+pub(super) fn older_operator(stage: &Stage, _: &DemoArgs, _: &mut Report) -> anyhow::Result<()> {
+    let all = ["tests/seeds/static-route-ifconfig.me.yaml", "tests/seeds/static-route-ipinfo.io.yaml"];
+    for file in all {
+        stage.show(&["apply", "-f", file])?;
+    }
+    for name in ["ifconfig.me", "ipinfo.io"] {
+        expect_seen(stage, name, SEEDS_GATEWAY)?;
+    }
+    stage.show(&["get", "staticroutes", "-o", "wide"])?;
+    for file in all {
+        stage.kubectl(&["delete", "-f", file])?;
+    }
+    explain("its failover by hand: delete the primary, apply the secondary; here without a wait");
+    stage.kubectl(&["apply", "-f", "tests/seeds/primary.yaml"])?;
+    expect_seen(stage, "ifconfig.me", SEEDS_GATEWAY)?;
+    stage.kubectl(&["delete", "-f", "tests/seeds/primary.yaml"])?;
+    stage.kubectl(&["apply", "-f", "tests/seeds/secondary.yaml"])?;
+    expect_seen(stage, "ifconfig.me", SEEDS_STANDBY)?;
+    stage.kubectl(&["delete", "-f", "tests/seeds/secondary.yaml"])?;
+    let node = node_address(stage)?;
+    expect_seen(stage, "ifconfig.me", node)
+}
+
+pub(super) fn delete(stage: &Stage, _: &DemoArgs, report: &mut Report) -> anyhow::Result<()> {
+    stage.show(&["delete", "egressgateway", GATEWAY, "--timeout=120s"])?;
+    let left = eventually("nothing is left", Duration::from_secs(30), || {
+        let left = left_behind(stage)?;
+        report.left_behind = Some(left);
+        ensure!(left == LeftBehind { droplets: 0, reserved_ips: 0, routes: 0 }, "left behind: {left:?}");
+        Ok(left)
+    })?;
+    say(&format!(
+        "Droplets: {}, reserved addresses: {}, routes through a gateway on any node: {}",
+        left.droplets, left.reserved_ips, left.routes
+    ));
+    let (node, seen) = (node_address(stage)?, curl(stage, &LISTED.to_string())?);
+    ensure!(seen == node, "the outside saw {seen} instead of the node's {node}");
+    Ok(())
+}
+
+fn expect_seen(stage: &Stage, name: &str, expected: Ipv4Addr) -> anyhow::Result<()> {
+    eventually(&format!("{name} sees {expected}"), Duration::from_secs(20), || {
+        let seen = curl(stage, name)?;
+        ensure!(seen == expected, "it sees {seen}");
+        Ok(())
+    })?;
+    say(&format!("{name} sees {expected}"));
+    Ok(())
+}
+
+/// What the who-am-I server at `host` answers to the pod.
+fn curl(stage: &Stage, host: &str) -> anyhow::Result<Ipv4Addr> {
+    let url = format!("http://{host}/ip");
+    let answer = stage.kubectl(&["exec", POD, "--", "curl", "-sS", "--max-time", "5", &url])?;
+    answer.trim().parse().with_context(|| format!("curl {url}: no address in {answer:?}"))
+}
+
+/// Public address of the node that the pod is on.
+fn node_address(stage: &Stage) -> anyhow::Result<Ipv4Addr> {
+    let pod = stage.kubectl_json(&["get", "pod", POD])?;
+    let node = pod["spec"]["nodeName"].as_str().context("the pod is on no node")?;
+    let node = stage.kubectl_json(&["get", "node", node])?;
+    let addresses = node["status"]["addresses"].as_array().context("the node has no addresses")?;
+    addresses
+        .iter()
+        .find(|address| address["type"] == "ExternalIP")
+        .and_then(|address| address["address"].as_str())
+        .context("the node has no ExternalIP")?
+        .parse()
+        .context("ExternalIP is no address")
+}
+
+fn egress_address(stage: &Stage) -> anyhow::Result<Ipv4Addr> {
+    let gateway = stage.kubectl_json(&["get", "egressgateway", GATEWAY])?;
+    let address = gateway["status"]["egressIP"].as_str().context("status.egressIP is empty")?;
+    address.parse().context("status.egressIP is no address")
+}
+
+fn public_addresses(status: &Value) -> anyhow::Result<Vec<Ipv4Addr>> {
+    let list = status["publicIPs"].as_array().context("status.publicIPs is empty")?;
+    list.iter().map(|one| Ok(one.as_str().unwrap_or_default().parse()?)).collect()
+}
+
+/// Droplets with our fleet tag, as the cloud says.
+fn our_droplets(stage: &Stage) -> anyhow::Result<Vec<Value>> {
+    let answer = stage.lab(&["cloud", "GET", "/v2/droplets?tag_name=egress-gateway&per_page=200"])?;
+    let answer: Value = serde_json::from_str(&answer)?;
+    Ok(answer["droplets"].as_array().cloned().unwrap_or_default())
+}
+
+fn left_behind(stage: &Stage) -> anyhow::Result<LeftBehind> {
+    let addresses: Value = serde_json::from_str(&stage.lab(&["cloud", "GET", "/v2/reserved_ips"])?)?;
+    let mut routes = 0;
+    for node in ["node-1", "node-2"] {
+        for question in [
+            ["route", "show", "table", "all", "proto", "157"].as_slice(),
+            &["nexthop", "show", "proto", "157"],
+        ] {
+            let listed = stage.lab(&[&["exec", node, "--", "ip"], question].concat())?;
+            routes += listed.lines().filter(|line| line.contains("nhid") || line.contains("via")).count();
+        }
+    }
+    Ok(LeftBehind {
+        droplets: our_droplets(stage)?.len(),
+        reserved_ips: addresses["reserved_ips"].as_array().map_or(0, Vec::len),
+        routes,
+    })
+}
+
+/// Packets to the listed destination that reached the outside with an address that is none of `gateways`.
+fn leaked_packets(stage: &Stage, gateways: &[Ipv4Addr]) -> anyhow::Result<u64> {
+    let oracle: Value = serde_json::from_str(&stage.lab(&["oracle", "-o", "json"])?)?;
+    let listed = LISTED.to_string();
+    let mut leaked = 0;
+    for entry in oracle["packets"].as_array().context("the oracle counted nothing")? {
+        let source = entry["source"].as_str().unwrap_or_default();
+        if entry["destination"] == listed.as_str() && !gateways.iter().any(|one| one.to_string() == source) {
+            leaked += entry["packets"].as_u64().unwrap_or_default();
+        }
+    }
+    Ok(leaked)
+}
+
+fn read_connections(path: &std::path::Path) -> anyhow::Result<Vec<Connection>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let connections: Vec<_> =
+        text.lines().map(serde_json::from_str).collect::<Result<_, _>>().context("unreadable connection")?;
+    if connections.is_empty() {
+        bail!("the client made no connection");
+    }
+    Ok(connections)
+}
+
+fn items(list: &Value) -> &[Value] {
+    list["items"].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn condition<'a>(object: &'a Value, type_: &str) -> Option<&'a str> {
+    let conditions = object["status"]["conditions"].as_array()?;
+    conditions.iter().find(|condition| condition["type"] == type_)?["status"].as_str()
+}
+
+/// What the object itself says of how far it is.
+fn progress(object: &Value) -> String {
+    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let words: Vec<_> = conditions
+        .iter()
+        .filter(|condition| condition["type"] != "Degraded")
+        .filter_map(|condition| condition["message"].as_str())
+        .collect();
+    if words.is_empty() { "no condition yet".to_owned() } else { words.join("; ") }
+}
+
+fn tempfile(content: &str) -> anyhow::Result<PathBuf> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = std::env::temp_dir().join(format!("egress-lab-{}.json", std::process::id()));
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    file.write_all(content.as_bytes())?;
+    Ok(path)
+}

@@ -1,0 +1,112 @@
+//! A client that makes new connections all the time and writes down what became of each.
+//!
+//! It runs inside the network namespace of a pod or node (`egress-lab exec ... -- egress-lab traffic ...`), so what it sees is
+//! what a program there would see. Each connection asks the who-am-I server for the address it came from.
+
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+/// What to do.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TrafficArgs {
+    /// Who-am-I server, address and port.
+    #[arg(long)]
+    pub target: SocketAddrV4,
+
+    /// Milliseconds between two new connections.
+    #[arg(long, default_value_t = 20)]
+    pub interval_ms: u64,
+
+    /// Milliseconds after which a connection counts as failed. Above the second after which a lost SYN is sent again.
+    #[arg(long, default_value_t = 3000)]
+    pub timeout_ms: u64,
+
+    /// Ends after that many seconds at the latest.
+    #[arg(long, default_value_t = 120)]
+    pub seconds: u64,
+
+    /// Ends when this file exists.
+    #[arg(long)]
+    pub until: PathBuf,
+
+    /// One JSON object per connection goes here, in the order in which they ended.
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// What became of one connection. Times are milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Connection {
+    /// When it was begun.
+    pub begun_ms: f64,
+    /// When the answer was there, or it was given up.
+    pub ended_ms: f64,
+    /// The address that the server saw.
+    pub seen_as: Option<Ipv4Addr>,
+    /// Why there is no answer.
+    pub error: Option<String>,
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1000.0
+}
+
+/// Makes connections until told to stop, then waits for the last ones.
+pub async fn run(args: TrafficArgs) -> anyhow::Result<()> {
+    let mut out =
+        std::fs::File::create(&args.out).with_context(|| format!("cannot write {}", args.out.display()))?;
+    let (done, mut ended) = mpsc::unbounded_channel::<Connection>();
+    let target = args.target;
+    let timeout = Duration::from_millis(args.timeout_ms);
+    let until = args.until.clone();
+    let maker = tokio::spawn(async move {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(args.seconds);
+        let mut ticks = tokio::time::interval(Duration::from_millis(args.interval_ms));
+        while tokio::time::Instant::now() < deadline && !until.exists() {
+            ticks.tick().await;
+            let done = done.clone();
+            tokio::spawn(async move {
+                // The receiver outlives every sender.
+                let _closed = done.send(connect_once(target, timeout).await);
+            });
+        }
+    });
+    // Ends when the maker and every connection have dropped their senders.
+    while let Some(connection) = ended.recv().await {
+        serde_json::to_writer(&mut out, &connection)?;
+        out.write_all(b"\n")?;
+    }
+    maker.await?;
+    Ok(())
+}
+
+async fn connect_once(target: SocketAddrV4, timeout: Duration) -> Connection {
+    let begun_ms = now_ms();
+    let answer = tokio::time::timeout(timeout, ask(target)).await;
+    let ended_ms = now_ms();
+    let (seen_as, error) = match answer {
+        Ok(Ok(address)) => (Some(address), None),
+        Ok(Err(error)) => (None, Some(format!("{error:#}"))),
+        Err(_) => (None, Some("timed out".to_owned())),
+    };
+    Connection { begun_ms, ended_ms, seen_as, error }
+}
+
+/// Asks a who-am-I server once over a new connection.
+pub async fn ask(target: SocketAddrV4) -> anyhow::Result<Ipv4Addr> {
+    let mut stream = TcpStream::connect(target).await?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: whoami.example.com\r\nConnection: close\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let body = answer.rsplit("\r\n\r\n").next().unwrap_or_default().trim();
+    body.parse().with_context(|| format!("the answer is no address: {answer:?}"))
+}
