@@ -69,12 +69,9 @@ impl Cloud {
             let port = format!("{link}-{}", address.replace(['.', '/'], ""));
             let port = &port[..port.len().min(15)];
             // A machine keeps its hardware address over a reboot.
-            let octets =
-                address.split('/').next().unwrap().split('.').map(|octet| octet.parse::<u8>().unwrap());
-            let mac = octets.map(|octet| format!(":{octet:02x}")).collect::<String>();
-            ip(&format!(
-                "{inside}link add {link} address 02:00{mac} type veth peer name {port} netns {fabric}"
-            ));
+            let [a, b, c, d] = address.split('/').next().unwrap().parse::<Ipv4Addr>().unwrap().octets();
+            let mac = format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
+            ip(&format!("{inside}link add {link} address {mac} type veth peer name {port} netns {fabric}"));
             ip(&format!("-n {fabric} link set {port} master fabric0 up"));
             ip(&format!("{inside}addr add {address} dev {link}"));
             ip(&format!("{inside}link set {link} up"));
