@@ -190,12 +190,6 @@ impl Topology {
         folders.into_iter().filter(|folder| folder.exists()).collect()
     }
 
-    /// Identity of the machine's network namespace.
-    pub fn network_namespace(&self) -> Option<String> {
-        let leader = self.processes()?["leader"]["pid"].as_i64()?;
-        Some(std::fs::read_link(format!("/proc/{leader}/ns/net")).ok()?.display().to_string())
-    }
-
     /// Boots and waits until the machine says that it is ready; how long that took from power-on.
     pub fn boot_until_ready(&self) -> Duration {
         let started = Instant::now();
