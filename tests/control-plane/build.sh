@@ -14,7 +14,7 @@ what=${1:-all}
 kubernetes=$(sed -n 's/^require k8s.io\/kubernetes \(v.*\)/\1/p; s/^\tk8s.io\/kubernetes \(v[0-9.]*\)$/\1/p' "$here/kubernetes/go.mod" | head -1)
 
 api=(etcd kube-apiserver kubectl)
-all=("${api[@]}" kube-controller-manager kube-scheduler kubelet kube-proxy containerd containerd-shim-runc-v2 ctr)
+all=("${api[@]}" kube-controller-manager kube-scheduler kubelet kube-proxy coredns containerd containerd-shim-runc-v2 ctr)
 case $what in
   api) wanted=("${api[@]}") ;;
   all) wanted=("${all[@]}") ;;
@@ -28,7 +28,7 @@ if [ -n "${KUBEBUILDER_ASSETS:-}" ] && complete "$KUBEBUILDER_ASSETS"; then
   exit 0
 fi
 
-key=$(cat "$here"/*/go.mod "$here"/*/go.sum "$here"/etcd/main.go "$here/build.sh" | sha256sum | cut -c1-16)
+key=$(cat "$here"/*/go.mod "$here"/*/go.sum "$here"/*/main.go "$here/build.sh" | sha256sum | cut -c1-16)
 cache=${EGRESS_LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/egress-gateway}/control-plane-$key
 if complete "$cache"; then echo "$cache"; exit 0; fi
 
@@ -62,6 +62,7 @@ build etcd "" .=etcd
 build kubernetes "$version" k8s.io/kubernetes/cmd/kube-apiserver=kube-apiserver k8s.io/kubernetes/cmd/kubectl=kubectl
 if [ "$what" = all ]; then
   build kubernetes "$version" k8s.io/kubernetes/cmd/{kube-controller-manager=kube-controller-manager,kube-scheduler=kube-scheduler,kubelet=kubelet,kube-proxy=kube-proxy}
+  build coredns "" .=coredns
   build containerd "-X github.com/containerd/containerd/v2/version.Version=v2.2.9" github.com/containerd/containerd/v2/cmd/{containerd=containerd,containerd-shim-runc-v2=containerd-shim-runc-v2,ctr=ctr}
 fi
 echo "$cache"

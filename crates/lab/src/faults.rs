@@ -8,7 +8,7 @@ use crate::network::addresses::{HAND_MADE_GATEWAYS, NODES};
 use crate::network::ports::{self, Direction, Side};
 use crate::progress::Progress;
 use crate::state::{Lab, Size};
-use crate::{cloud, machine, netns, processes};
+use crate::{cloud, machine, netns};
 
 /// What happens to a Droplet through the cloud's API: the cloud knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,12 +141,11 @@ fn flush_translation(chains: &Value) -> String {
         .map(|object| &object["chain"])
         .filter(|chain| chain["type"] == "nat" && chain["hook"] == "postrouting");
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    wanted
-        .map(|chain| {
-            let [family, table, name] = ["family", "table", "name"].map(|key| word(&chain[key]));
-            format!("flush chain {family} {table} {name}\n")
-        })
-        .collect()
+    let lines = wanted.map(|chain| {
+        let [family, table, name] = ["family", "table", "name"].map(|key| word(&chain[key]));
+        format!("flush chain {family} {table} {name}\n")
+    });
+    lines.collect::<Vec<_>>().concat()
 }
 
 /// Kills a part; its data is kept.
@@ -177,12 +176,6 @@ pub fn start_part(lab: &Lab, part: Part) -> Result<()> {
             cloud::wait_until_ready(lab, &progress)
         }
     }
-}
-
-/// Whether every process that the lab started still runs; the names of those that do not.
-pub fn dead_processes(lab: &Lab) -> Vec<String> {
-    let records = processes::recorded(&lab.dir);
-    records.into_iter().filter(|process| !process.is_alive()).map(|process| process.name).collect()
 }
 
 #[cfg(test)]

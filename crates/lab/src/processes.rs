@@ -138,24 +138,28 @@ impl Launch {
     }
 
     /// Arguments of the program.
+    #[must_use]
     pub fn args<S: AsRef<str>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
         self.command.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
         self
     }
 
     /// One variable of its environment.
+    #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
     /// Runs it in that network namespace.
+    #[must_use]
     pub fn in_namespace(mut self, name: &str) -> Self {
         self.options.push(format!("--netns={}", netns::path(name).display()));
         self
     }
 
     /// Runs it in the mount namespace of that process.
+    #[must_use]
     pub fn with_mounts_of(mut self, process: &ProcessRecord) -> Self {
         self.options.push(format!("--mounts-of={}", process.pid));
         self
@@ -163,6 +167,7 @@ impl Launch {
 
     /// Runs it in a mount namespace of its own, in which /sys shows the network namespace and each source folder or file
     /// stands in for its target.
+    #[must_use]
     pub fn with_own_mounts(mut self, stand_ins: &[(PathBuf, PathBuf)]) -> Self {
         self.options.push("--own-mounts".into());
         let stand_ins = stand_ins.iter();

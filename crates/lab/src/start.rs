@@ -12,7 +12,7 @@ use crate::network::addresses::{API_SERVER, API_SERVER_PORT, CLOUD_API, NODES};
 use crate::network::{INTERNET, PROVIDER};
 use crate::processes::Launch;
 use crate::progress::Progress;
-use crate::state::{Lab, LabName, Settings, Size, StateDir, Variant, create_private_dir};
+use crate::state::{Lab, LabName, Settings, Size, StateDir, Variant, create_private_dir, hex};
 use crate::{cloud, cluster, netns, network, stop};
 
 /// What a lab is started with.
@@ -90,7 +90,7 @@ fn settings(name: &LabName, arguments: &StartArgs) -> Result<Settings> {
     let mut random = [0; 32];
     let random_source = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random));
     random_source.doing(|| "read /dev/urandom".into())?;
-    let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let token = hex(&random);
     let [api_port, cloud_port, client, peer] = free_ports()?;
     let etcd_ports = if arguments.size == Size::Api { (client, peer) } else { (2379, 2380) };
     Ok(Settings {
@@ -201,6 +201,7 @@ fn start_all(lab: &Lab, progress: &Progress) -> Result<()> {
         progress.say("the API server is ready");
         cluster::start_controllers(lab)?;
         cluster::register(lab, &NODES)?;
+        cluster::install_dns(lab)?;
         for node in nodes {
             finished(node)?;
         }
@@ -217,6 +218,8 @@ fn start_all(lab: &Lab, progress: &Progress) -> Result<()> {
     wait_for_cloud(lab, progress)?;
     cluster::wait_until_nodes_ready(lab, &NODES, progress)?;
     progress.say("both nodes are Ready");
+    cluster::wait_until_dns_ready(lab, progress)?;
+    progress.say("cluster DNS is Ready");
     Ok(())
 }
 

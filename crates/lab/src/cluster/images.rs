@@ -15,9 +15,11 @@ use crate::error::{Doing, LabError, Result};
 use crate::netns::output_of;
 use crate::network::addresses::{NODES, Node};
 use crate::processes;
-use crate::state::{Lab, write_file};
+use crate::state::{Lab, hex, write_file};
 
 const PAUSE: &str = "registry.k8s.io/pause:3.10.1";
+/// As the manifest in `dns.yaml` says.
+const COREDNS: &str = "egress-lab.local/coredns:pinned";
 /// The names under which the examples ask for curl.
 const CURL: [&str; 3] = [
     "docker.io/curlimages/curl:7.80.0",
@@ -68,7 +70,12 @@ pub fn write_standard_images(lab: &Lab) -> Result<Vec<PathBuf>> {
     });
     let curl_path = folder.join("curl.tar");
     write_file(&curl_path, &archive(&CURL, &config, entries)?)?;
-    Ok(vec![pause_path, curl_path])
+
+    let coredns =
+        vec![("coredns".to_owned(), Entry::File { content: read(&lab.asset("coredns")?)?, mode: 0o755 })];
+    let coredns_path = folder.join("coredns.tar");
+    write_file(&coredns_path, &archive(&[COREDNS], &json!({"Entrypoint": ["/coredns"]}), coredns)?)?;
+    Ok(vec![pause_path, coredns_path, curl_path])
 }
 
 /// As in the image of that name: arguments alone are curl's.
@@ -96,7 +103,7 @@ fn parse_ldd(listing: &str) -> Vec<PathBuf> {
 /// A `docker save` archive of one image with one layer.
 fn archive(names: &[&str], config: &serde_json::Value, entries: Vec<(String, Entry)>) -> Result<Vec<u8>> {
     let layer = layer(entries)?;
-    let digest: String = Sha256::digest(&layer).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex(&Sha256::digest(&layer));
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -243,8 +250,7 @@ mod tests {
             std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
             files.insert(entry.path().unwrap().display().to_string(), content);
         }
-        let digest: String =
-            Sha256::digest(&files["layer.tar"]).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex(&Sha256::digest(&files["layer.tar"]));
         let config: serde_json::Value = serde_json::from_slice(&files["config.json"]).unwrap();
         assert_eq!(config["rootfs"]["diff_ids"][0], format!("sha256:{digest}"));
     }

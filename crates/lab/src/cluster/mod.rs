@@ -2,6 +2,7 @@
 
 mod certificates;
 mod control_plane;
+mod dns;
 mod images;
 mod node;
 
@@ -9,6 +10,7 @@ pub use certificates::{issue, kubeconfig};
 pub use control_plane::{
     ApiServerPlace, start_api_server, start_controllers, stop_processes, wait_until_ready, write_admin_config,
 };
+pub use dns::{install_dns, wait_until_dns_ready};
 pub use images::{load, pod_process, write_standard_images};
 pub use node::{anchor, register, start_containerd, start_kubelet, wait_until_nodes_ready};
 

@@ -47,7 +47,7 @@ pub fn anchor(lab: &Lab, node: &Node) -> Result<ProcessRecord> {
     for inner in ["run/lock", "run/netns", "log/pods", "log/containers", "etc-cni/net.d"] {
         create_private_dir(&folder.join(inner))?;
     }
-    let resolvers: String = RESOLVERS.iter().map(|address| format!("nameserver {address}\n")).collect();
+    let resolvers = RESOLVERS.map(|address| format!("nameserver {address}\n")).concat();
     write_file(&folder.join("resolv.conf"), resolvers.as_bytes())?;
     stand_ins.push((folder.join("resolv.conf"), "/etc/resolv.conf".into()));
     create_private_dir(&folder.join("tunables"))?;
@@ -135,7 +135,7 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.bt
 
 /// Creates the Node objects, as DOKS' cloud controller would complete them: provider id, addresses, labels, pod range.
 pub fn register(lab: &Lab, nodes: &[Node]) -> Result<()> {
-    let items: Vec<_> = nodes.iter().map(|node| node_object(node)).collect();
+    let items: Vec<_> = nodes.iter().map(node_object).collect();
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
     kubectl(lab, &["apply", "-f", "-"], &list)?;
     for node in nodes {

@@ -24,7 +24,7 @@ pub fn names_path(dir: &StateDir) -> PathBuf {
 
 /// Writes the names that everything starts with.
 pub fn write_names(dir: &StateDir) -> Result<()> {
-    let lines: String = NAMES.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
+    let lines = NAMES.map(|(name, address)| format!("{address} {name}\n")).concat();
     write_file(&names_path(dir), lines.as_bytes())
 }
 

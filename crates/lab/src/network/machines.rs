@@ -100,6 +100,12 @@ pub(super) fn attach_node(name: &LabName, node: &Node, variant: Variant) -> Resu
     )?;
     netns::ip_batch(&namespace, &addressing(node.public, node.vpc))?;
     netns::ip_batch(&namespace, &pod_routes(node, variant))?;
+    if variant == Variant::Overlay {
+        for other in NODES.iter().filter(|other| other.name != node.name) {
+            let (hardware, through) = (mac(other.pods), other.vpc.to_string());
+            netns::run(&namespace, "bridge", &["fdb", "add", &hardware, "dev", "tunnel", "dst", &through])?;
+        }
+    }
     netns::nft(&namespace, &pod_translation(variant))
 }
 
