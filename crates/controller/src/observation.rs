@@ -26,6 +26,8 @@ pub struct Observation {
     pub cloud: Result<CloudSeen, Trouble>,
     /// What each gateway's own endpoint answers, by Droplet.
     pub health: BTreeMap<DropletId, HealthSeen>,
+    /// Since when an endpoint has not said that it is ready, without interruption, as far as this process remembers.
+    pub failing_since: BTreeMap<DropletId, Timestamp>,
     /// Where Droplets must go and what they are given, or why that is not known.
     pub site: Result<Site, Trouble>,
     /// Why the last effect failed, as far as this process remembers; gone with the next effect that succeeds.

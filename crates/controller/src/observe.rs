@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use egress_api::{EgressGateway, EgressGatewayStatus, GatewayRole, StaticRoute};
@@ -10,9 +10,10 @@ use egress_digitalocean::{Droplet, DropletId, Error};
 use egress_runtime::kubernetes::{CallError, within_deadline};
 use futures::future::join_all;
 use ipnet::Ipv4Net;
+use jiff::Timestamp;
 use kube::{Api, Client};
 
-use crate::cloud::Cloud;
+use crate::cloud::{Cloud, elapsed};
 use crate::health::HealthClient;
 use crate::identity::{Identity, droplet_id};
 use crate::observation::{CloudSeen, HealthSeen, NodeSeen, Observation, Site, Trouble};
@@ -25,6 +26,9 @@ const QUIET_AGE: Duration = Duration::from_secs(30);
 // And this old while something is.
 const BUSY_AGE: Duration = Duration::from_secs(2);
 
+// After a day the memory of a silent endpoint begins anew.
+const FAILURE_MEMORY: Duration = Duration::from_secs(86_400);
+
 /// Where observations come from.
 pub struct Observer {
     client: Client,
@@ -34,6 +38,7 @@ pub struct Observer {
     health: HealthClient,
     locator: Locator,
     pod_range: Option<Ipv4Net>,
+    failing_since: Mutex<BTreeMap<DropletId, Timestamp>>,
 }
 
 impl Observer {
@@ -46,7 +51,16 @@ impl Observer {
         health: HealthClient,
         pod_range: Option<Ipv4Net>,
     ) -> Self {
-        Self { client, cluster, cloud, mirrors, health, locator: Locator::default(), pod_range }
+        Self {
+            client,
+            cluster,
+            cloud,
+            mirrors,
+            health,
+            locator: Locator::default(),
+            pod_range,
+            failing_since: Mutex::default(),
+        }
     }
 
     /// One look for the EgressGateway of this name; `None` when there is no such object.
@@ -70,9 +84,24 @@ impl Observer {
             Ok(cloud) => self.health.ask(addresses(&gateway, Some(cloud))).await,
             Err(_) => self.health.ask(addresses(&gateway, None)).await,
         };
-        let health: BTreeMap<DropletId, HealthSeen> = health;
+        let failing_since = self.remember(&health);
         let cluster = self.cluster.clone();
-        Ok(Some(Observation { gateway, cluster, route, nodes, cloud, health, site, failure }))
+        Ok(Some(Observation { gateway, cluster, route, nodes, cloud, health, failing_since, site, failure }))
+    }
+
+    // Droplets that are asked no more are forgotten after a while, so that this does not grow.
+    fn remember(&self, health: &BTreeMap<DropletId, HealthSeen>) -> BTreeMap<DropletId, Timestamp> {
+        let now = Timestamp::now();
+        let mut failing = self.failing_since.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.retain(|_, since| elapsed(*since, now) < FAILURE_MEMORY);
+        for (id, seen) in health {
+            if matches!(seen, HealthSeen::Ready { .. }) {
+                failing.remove(id);
+            } else {
+                failing.entry(*id).or_insert(now);
+            }
+        }
+        failing.iter().filter(|(id, _)| health.contains_key(id)).map(|(id, since)| (*id, *since)).collect()
     }
 
     async fn site(&self, gateway: &EgressGateway, nodes: &BTreeSet<DropletId>) -> Result<Site, Trouble> {
@@ -153,9 +182,8 @@ impl From<Error> for ReadError {
 }
 
 fn is_quiet(gateway: &EgressGateway, status: &EgressGatewayStatus) -> bool {
-    let complete = i32::try_from(status.gateways.len()).ok() == Some(gateway.spec.replicas);
     let calm = status.gateways.iter().all(|entry| entry.ready && entry.suspect_since.is_none());
-    complete && calm && status.creating.is_empty() && gateway.metadata.deletion_timestamp.is_none()
+    calm && status.creating.is_empty() && gateway.metadata.deletion_timestamp.is_none()
 }
 
 // Whom to ask: recorded gateways that are to stay, at the address that the cloud gave them.

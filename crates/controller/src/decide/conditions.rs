@@ -1,11 +1,18 @@
 //! What people and programs read: conditions and columns.
 
+use std::time::Duration;
+
 use egress_api::condition::{DEGRADED, PROGRESSING, READY, Verdict, set};
 use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, NodeRouteState};
 
 use super::route::{self, RoutePlan};
 use super::{Look, creation, is_proven, population};
+use crate::cloud::elapsed;
+use crate::identity::droplet_id;
 use crate::observation::Trouble;
+
+// An endpoint that misses a look or two is nothing to tell people of.
+const DOUBT: Duration = Duration::from_secs(30);
 
 /// Fills in conditions, columns and the observed generation.
 pub(super) fn summarize(look: &Look<'_>, status: &mut EgressGatewayStatus, plan: &RoutePlan) {
@@ -137,8 +144,11 @@ fn degraded(look: &Look<'_>, status: &EgressGatewayStatus, proven: usize) -> Ver
     if proven > 0 && proven < look.replicas {
         return yes("FewerGateways", format!("{proven} of {} gateways are proven", look.replicas));
     }
-    if let Some(doubtful) = status.gateways.iter().find(|gateway| gateway.ready && gateway.message.is_some())
-    {
+    let lasting = |gateway: &&GatewayStatus| {
+        let since = droplet_id(gateway).and_then(|id| look.seen.failing_since.get(&id));
+        gateway.ready && since.is_some_and(|since| elapsed(*since, look.now) >= DOUBT)
+    };
+    if let Some(doubtful) = status.gateways.iter().find(lasting) {
         return yes("GatewayDoubtful", in_words(doubtful));
     }
     verdict(DEGRADED, false, "AsAskedFor", "Nothing is known to be wrong".to_owned())

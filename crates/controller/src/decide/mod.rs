@@ -33,6 +33,8 @@ pub use route::nodes_applied;
 const SOON: Duration = Duration::from_secs(1);
 // While waiting for something that takes tens of seconds.
 const LATER: Duration = Duration::from_secs(5);
+// A Droplet that takes longer than this is not waited for by the second.
+const USUAL_BRING_UP: Duration = Duration::from_secs(180);
 // When nothing is to be done; NodeEgress and StaticRoute changes wake us anyway.
 const QUIET: Duration = Duration::from_secs(12);
 
@@ -76,7 +78,7 @@ fn keep(look: &Look<'_>) -> Decision {
             .or_else(|| population::deletion(look, &status))
     };
     let effect = first_the_status(look, &status, next);
-    let requeue_after = pace(&status, effect.as_ref());
+    let requeue_after = pace(look, &status, effect.as_ref());
     let events = events::between(look, &status, effect.as_ref());
     Decision { effect, status, requeue_after, events }
 }
@@ -100,13 +102,17 @@ fn without_words(status: &EgressGatewayStatus) -> EgressGatewayStatus {
     bare
 }
 
-fn pace(status: &EgressGatewayStatus, effect: Option<&Effect>) -> Duration {
+fn pace(look: &Look<'_>, status: &EgressGatewayStatus, effect: Option<&Effect>) -> Duration {
     let settling = status.creating.iter().any(|intent| intent.sent.is_some() || intent.message.is_some());
-    let moving = status.gateways.iter().any(|gateway| !gateway.ready || gateway.suspect_since.is_some());
+    let unsteady =
+        || status.gateways.iter().filter(|gateway| !gateway.ready || gateway.suspect_since.is_some());
+    let recently = |gateway: &GatewayStatus| {
+        gateway.since.as_ref().is_some_and(|since| look.since(since) < USUAL_BRING_UP)
+    };
     match effect {
         Some(_) => SOON,
-        None if moving => SOON,
-        None if settling => LATER,
+        None if unsteady().any(|gateway| recently(gateway) || gateway.suspect_since.is_some()) => SOON,
+        None if settling || unsteady().next().is_some() => LATER,
         None if !status.creating.is_empty() => SOON,
         None => QUIET,
     }

@@ -95,13 +95,16 @@ fn give_up_bring_ups(look: &Look<'_>, status: &mut EgressGatewayStatus) {
 
 fn who_leaves<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Option<&'a GatewayStatus> {
     let proven = status.gateways.iter().filter(|gateway| is_proven(gateway)).count();
+    let coming =
+        status.gateways.iter().filter(|gateway| is_expected(look, gateway)).count() + status.creating.len();
     let full = status.gateways.len() + status.creating.len() >= look.most();
     let dead = status
         .gateways
         .iter()
         .find(|gateway| gateway.role == GatewayRole::Failed && judge::is_due(look, gateway).is_some());
     // A dead one goes when its successor works, or when its slot is all that the next successor waits for.
-    if let Some(dead) = dead.filter(|_| proven >= look.replicas || (proven > 0 && full)) {
+    let in_the_way = proven > 0 && full && coming < look.replicas;
+    if let Some(dead) = dead.filter(|_| proven >= look.replicas || in_the_way) {
         return Some(dead);
     }
     if proven > look.replicas {

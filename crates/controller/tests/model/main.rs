@@ -107,7 +107,8 @@ fn a_dead_gateway_is_replaced_in_the_free_slot_and_the_survivor_stays_first() {
     // The new one is there before the dead one goes.
     let create = state.journal.iter().position(|line| line == "create demo-2-1a2b3c4d").unwrap();
     let delete = state.journal.iter().position(|line| line == "delete demo-0-1a2b3c4d").unwrap();
-    assert!(create < delete, "{:?}", state.journal);
+    let listed = state.journal.iter().rposition(|line| line == "route 2").unwrap();
+    assert!(create < listed && listed < delete, "{:?}", state.journal);
 }
 
 #[test]

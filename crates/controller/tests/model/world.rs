@@ -338,6 +338,7 @@ impl State {
                 delete_accepted: self.delete_accepted.clone(),
             }),
             health,
+            failing_since: BTreeMap::new(),
             site: Ok(Site { region: "nyc1".into(), vpc: VPC.into(), user_data }),
             failure: None,
         })
