@@ -178,7 +178,8 @@ fn votes(look: &Look<'_>, gateway: &GatewayStatus) -> Votes {
 
 fn works(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
     let endpoint = matches!(health(look, gateway), Some(HealthSeen::Ready { .. }));
-    endpoint && votes(look, gateway).through > 0 && !is_off_in_the_cloud(look, gateway)
+    let absent = matches!(look.presence(gateway), Presence::Gone) || is_off_in_the_cloud(look, gateway);
+    endpoint && votes(look, gateway).through > 0 && !absent
 }
 
 fn approve(look: &Look<'_>, gateway: &mut GatewayStatus) {

@@ -2,6 +2,7 @@
 //!
 //! The end must be that of an undisturbed run, and at no moment may an invariant be broken.
 
+mod situations;
 mod world;
 
 use std::collections::BTreeMap;

@@ -175,7 +175,7 @@ impl World {
     }
 }
 
-fn timestamp(seconds: i64) -> Timestamp {
+pub fn timestamp(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap()
 }
 
@@ -269,7 +269,7 @@ impl State {
             && machine.deleted.is_none()
     }
 
-    fn observe(&self) -> Option<Observation> {
+    pub fn observe(&self) -> Option<Observation> {
         let gateway = self.gateway.clone()?;
         let status = self.status();
         let there = || self.machines.iter().filter(|(_, machine)| self.is_there(machine));
@@ -364,7 +364,7 @@ impl State {
     }
 }
 
-fn private(id: u64) -> String {
+pub fn private(id: u64) -> String {
     format!("10.116.0.{id}")
 }
 

@@ -1,0 +1,372 @@
+//! Single looks: one thing is not as it should be, and this is what must come out.
+
+use std::time::Duration;
+
+use egress_api::condition::{DEGRADED, PROGRESSING, READY};
+use egress_api::{GatewayRole, NodeEgressStatus};
+use egress_controller::act::{CreateFailure, Ports, perform};
+use egress_controller::decide::decide;
+use egress_controller::decision::{Decision, Effect, Order};
+use egress_controller::identity::OwnedDroplet;
+use egress_controller::observation::{HealthSeen, Observation, Trouble};
+use egress_digitalocean::DropletId;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::prepared;
+use crate::world::{World, private, timestamp};
+
+const FIRST: DropletId = DropletId(103);
+const SECOND: DropletId = DropletId(104);
+
+fn calm() -> (World, Observation, i64) {
+    let world = prepared();
+    let (seen, now) = {
+        let state = world.state();
+        (state.observe().unwrap(), state.now)
+    };
+    (world, seen, now)
+}
+
+fn at(world: &World, seen: &Observation, now: i64) -> Decision {
+    decide(seen, &world.limits, timestamp(now))
+}
+
+/// Decides, takes the status as written and decides again, until something else than a status comes out.
+fn effect_at(world: &World, seen: &mut Observation, now: i64) -> (Option<Effect>, Decision) {
+    for _ in 0..5 {
+        let decision = at(world, seen, now);
+        seen.gateway.status = Some(decision.status.clone());
+        if decision.effect != Some(Effect::WriteStatus) {
+            return (decision.effect.clone(), decision);
+        }
+    }
+    panic!("the status never comes to rest");
+}
+
+fn reason(decision: &Decision, type_: &str) -> (String, String) {
+    let condition = decision.status.conditions.iter().find(|condition| condition.type_ == type_).unwrap();
+    (condition.status.clone(), condition.reason.clone())
+}
+
+fn yes(reason: &str) -> (String, String) {
+    ("True".into(), reason.into())
+}
+
+fn no(reason: &str) -> (String, String) {
+    ("False".into(), reason.into())
+}
+
+fn trouble() -> Trouble {
+    Trouble { reason: "TokenMissing", message: "no token".into() }
+}
+
+fn reports(seen: &mut Observation) -> impl Iterator<Item = &mut NodeEgressStatus> {
+    seen.nodes.iter_mut().filter_map(|node| node.report.as_mut())
+}
+
+fn without_second(seen: &mut Observation) {
+    seen.gateway.status.as_mut().unwrap().gateways.pop();
+    seen.cloud.as_mut().unwrap().droplets.remove(&SECOND);
+    seen.route.as_mut().unwrap().spec.gateways.as_mut().unwrap().pop();
+}
+
+#[test]
+fn when_all_is_well_nothing_is_done() {
+    let (world, seen, now) = calm();
+    for later in [0, 60, 3600, 86_400] {
+        let decision = at(&world, &seen, now + later);
+        assert_eq!(decision.effect, None);
+        assert!(decision.requeue_after >= Duration::from_secs(10));
+        assert!(decision.events.is_empty());
+    }
+}
+
+#[test]
+fn a_static_route_of_somebody_else_is_left_alone_and_no_droplet_is_made_for_it() {
+    let (world, mut seen, now) = calm();
+    seen.route.as_mut().unwrap().metadata.owner_references = None;
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!(effect, None);
+    assert_eq!(reason(&decision, READY), no("StaticRouteTaken"));
+    seen.gateway.status = None;
+    if let Ok(cloud) = &mut seen.cloud {
+        cloud.droplets.clear();
+    }
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!((effect, decision.status.creating.len()), (None, 0));
+}
+
+#[test]
+fn without_the_cloud_routes_stay_and_the_condition_says_why() {
+    let (world, mut seen, now) = calm();
+    seen.cloud = Err(trouble());
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!(effect, None);
+    assert_eq!(reason(&decision, READY), yes("EgressWorks"));
+    assert_eq!(reason(&decision, DEGRADED), yes("TokenMissing"));
+    assert_eq!(decision.status.gateways_ready.as_deref(), Some("2/2"));
+}
+
+#[test]
+fn in_the_wrong_vpc_no_droplet_is_made() {
+    let world = World::new(Vec::new());
+    let mut seen = world.state().observe().unwrap();
+    seen.gateway.metadata.finalizers = Some(vec![egress_api::EGRESS_GATEWAY_FINALIZER.into()]);
+    seen.site = Err(Trouble { reason: "WrongVpc", message: "elsewhere".into() });
+    let (effect, decision) = effect_at(&world, &mut seen, 1_800_000_000);
+    assert_eq!((effect, decision.status.creating.len()), (None, 0));
+    assert_eq!(reason(&decision, READY), no("WrongVpc"));
+    assert_eq!(reason(&decision, PROGRESSING), no("WrongVpc"));
+}
+
+#[test]
+fn its_own_endpoint_alone_condemns_nobody() {
+    let (world, mut seen, now) = calm();
+    seen.health.insert(FIRST, HealthSeen::Silent("no connection".into()));
+    seen.failing_since.insert(FIRST, timestamp(now));
+    let (effect, decision) = effect_at(&world, &mut seen, now + 5);
+    assert_eq!(effect, None);
+    assert_eq!(reason(&decision, DEGRADED), no("AsAskedFor"));
+    let (effect, decision) = effect_at(&world, &mut seen, now + 600);
+    assert_eq!(effect, None);
+    assert_eq!(reason(&decision, DEGRADED), yes("GatewayDoubtful"));
+    assert_eq!(decision.status.active.as_deref(), Some("demo-0-1a2b3c4d"));
+}
+
+#[test]
+fn nodes_alone_condemn_nobody_either() {
+    let (world, mut seen, now) = calm();
+    for report in reports(&mut seen) {
+        for view in &mut report.gateways {
+            view.reachable = false;
+            view.forwards = None;
+        }
+    }
+    let (effect, decision) = effect_at(&world, &mut seen, now + 600);
+    assert_eq!(effect, None);
+    assert_eq!(decision.status.gateways_ready.as_deref(), Some("2/2"));
+}
+
+#[test]
+fn half_of_the_reporting_nodes_are_a_quorum_and_a_third_is_not() {
+    for (nodes, condemned) in [(2, true), (3, false)] {
+        let (world, mut seen, now) = calm();
+        seen.nodes.resize(nodes, seen.nodes[0].clone());
+        seen.health.insert(FIRST, HealthSeen::Silent("no connection".into()));
+        for (index, report) in reports(&mut seen).enumerate() {
+            let view = report.gateways.iter_mut().find(|view| view.address == private(FIRST.0)).unwrap();
+            view.forwards = None;
+            view.reachable = index != 0;
+        }
+        let (_, decision) = effect_at(&world, &mut seen, now);
+        assert_eq!(decision.status.gateways[0].suspect_since.is_some(), condemned, "{nodes} nodes");
+        let (_, decision) = effect_at(&world, &mut seen, now + 4);
+        let role = if condemned { GatewayRole::Failed } else { GatewayRole::Active };
+        assert_eq!(decision.status.gateways[0].role, role, "{nodes} nodes");
+    }
+}
+
+#[test]
+fn an_outside_that_answers_through_nobody_condemns_nobody() {
+    let (world, mut seen, now) = calm();
+    for id in [FIRST, SECOND] {
+        seen.health.insert(id, HealthSeen::NotReady("uplink: no answer".into()));
+    }
+    for report in reports(&mut seen) {
+        report.gateways.iter_mut().for_each(|view| view.forwards = Some(false));
+    }
+    let (effect, decision) = effect_at(&world, &mut seen, now + 600);
+    assert_eq!(effect, None);
+    assert_eq!(decision.status.gateways_ready.as_deref(), Some("2/2"));
+    // The same words about one of them only, while the other works, are a verdict.
+    seen.health.insert(SECOND, HealthSeen::Ready { version: None, public_address: None });
+    for report in reports(&mut seen) {
+        report
+            .gateways
+            .iter_mut()
+            .filter(|view| view.address == private(SECOND.0))
+            .for_each(|view| view.forwards = Some(true));
+    }
+    effect_at(&world, &mut seen, now + 600);
+    let (effect, decision) = effect_at(&world, &mut seen, now + 604);
+    assert_eq!(decision.status.gateways[0].role, GatewayRole::Failed);
+    let Some(Effect::ApplyStaticRoute(spec)) = effect else { panic!("{effect:?}") };
+    assert_eq!(spec.ordered_gateways().len(), 1);
+}
+
+#[test]
+fn what_is_not_provably_ours_is_not_deleted_and_the_condition_says_so() {
+    let (world, mut seen, now) = calm();
+    seen.gateway.metadata.deletion_timestamp = Some(Time(timestamp(now)));
+    seen.route = None;
+    reports(&mut seen).for_each(|report| report.routes.clear());
+    if let Ok(cloud) = &mut seen.cloud {
+        cloud.taken = timestamp(now);
+        for droplet in cloud.droplets.values_mut() {
+            droplet.tags.as_mut().unwrap().retain(|tag| !tag.starts_with("egress-owner:"));
+        }
+    }
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!(effect, None);
+    assert_eq!(reason(&decision, DEGRADED), yes("NotProvablyOurs"));
+}
+
+#[test]
+fn without_a_token_deletion_waits_if_something_was_made_and_not_otherwise() {
+    let (world, mut seen, now) = calm();
+    seen.gateway.metadata.deletion_timestamp = Some(Time(timestamp(now)));
+    seen.route = None;
+    reports(&mut seen).for_each(|report| report.routes.clear());
+    seen.cloud = Err(trouble());
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!(effect, None);
+    assert_eq!(reason(&decision, DEGRADED), yes("TokenMissing"));
+    seen.gateway.status.as_mut().unwrap().gateways.clear();
+    let (effect, _) = effect_at(&world, &mut seen, now);
+    assert_eq!(effect, Some(Effect::RemoveFinalizer));
+}
+
+#[test]
+fn a_delete_that_was_accepted_is_given_time() {
+    let (world, mut seen, now) = calm();
+    seen.gateway.metadata.deletion_timestamp = Some(Time(timestamp(now)));
+    seen.route = None;
+    reports(&mut seen).for_each(|report| report.routes.clear());
+    let ids = |effect: Option<Effect>| match effect {
+        Some(Effect::DeleteDroplet(droplet)) => Some(droplet.id()),
+        _ => None,
+    };
+    assert_eq!(ids(effect_at(&world, &mut seen, now).0), Some(FIRST));
+    seen.cloud.as_mut().unwrap().delete_accepted.insert(FIRST, timestamp(now));
+    assert_eq!(ids(effect_at(&world, &mut seen, now + 1).0), Some(SECOND));
+    assert_eq!(ids(effect_at(&world, &mut seen, now + 30).0), Some(FIRST));
+}
+
+#[test]
+fn fewer_replicas_let_the_standby_go_and_more_destinations_change_the_route() {
+    let (world, mut seen, now) = calm();
+    seen.gateway.spec.replicas = 1;
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    let roles: Vec<_> = decision.status.gateways.iter().map(|gateway| gateway.role).collect();
+    assert_eq!(roles, [GatewayRole::Active, GatewayRole::Leaving]);
+    assert!(matches!(effect, Some(Effect::ApplyStaticRoute(spec)) if spec.ordered_gateways().len() == 1));
+
+    let (world, mut seen, now) = calm();
+    seen.gateway.spec.destinations.push("192.0.2.1".into());
+    let (effect, _) = effect_at(&world, &mut seen, now);
+    assert!(matches!(effect, Some(Effect::ApplyStaticRoute(spec)) if spec.destinations.len() == 2));
+}
+
+#[test]
+fn who_is_first_stays_first() {
+    let (world, mut seen, now) = calm();
+    let route = seen.route.as_mut().unwrap();
+    route.spec.gateways.as_mut().unwrap().reverse();
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!(effect, None);
+    assert_eq!(decision.status.active.as_deref(), Some("demo-1-1a2b3c4d"));
+    assert_eq!(decision.status.egress_ip.as_deref(), Some("203.0.113.104"));
+}
+
+#[test]
+fn a_droplet_that_was_accepted_and_then_is_not_there_is_lost_after_a_while() {
+    let (world, mut seen, now) = calm();
+    let status = seen.gateway.status.as_mut().unwrap();
+    status.gateways[1].role = GatewayRole::Starting;
+    status.gateways[1].ready = false;
+    status.gateways[1].since = Some(Time(timestamp(now)));
+    let cloud = seen.cloud.as_mut().unwrap();
+    cloud.droplets.remove(&SECOND);
+    cloud.gone.insert(SECOND);
+    let (_, decision) = effect_at(&world, &mut seen, now + 20);
+    assert_eq!(decision.status.gateways.len(), 2);
+    let decision = at(&world, &seen, now + 31);
+    assert_eq!(decision.status.gateways.len(), 1);
+    assert_eq!(decision.status.failed_bring_ups, Some(1));
+    // One that was proven before is simply gone.
+    let (world, mut seen, now) = calm();
+    let cloud = seen.cloud.as_mut().unwrap();
+    cloud.droplets.remove(&SECOND);
+    cloud.gone.insert(SECOND);
+    let decision = at(&world, &seen, now);
+    assert_eq!(decision.status.gateways.len(), 1);
+    assert_eq!(decision.status.failed_bring_ups, None);
+    assert_eq!(decision.status.creating.len(), 1);
+}
+
+#[test]
+fn before_the_settle_time_is_over_nothing_is_created_in_its_place() {
+    let (world, mut seen, now) = calm();
+    without_second(&mut seen);
+    let (effect, _) = effect_at(&world, &mut seen, now);
+    assert_eq!(effect, None, "it was not looked for by name yet");
+    let look_at = |seen: &mut Observation, taken: i64| {
+        let cloud = seen.cloud.as_mut().unwrap();
+        cloud.taken = timestamp(taken);
+        cloud.looked_up.insert("demo-1-1a2b3c4d".into());
+    };
+    look_at(&mut seen, now - 1);
+    assert_eq!(effect_at(&world, &mut seen, now).0, None, "the list is older than the intent");
+    look_at(&mut seen, now);
+    assert!(matches!(effect_at(&world, &mut seen, now).0, Some(Effect::CreateDroplet(_))));
+    seen.gateway.status.as_mut().unwrap().creating[0].sent = Some(Time(timestamp(now)));
+    look_at(&mut seen, now + 39);
+    assert_eq!(effect_at(&world, &mut seen, now + 39).0, None);
+    // What was read before the settle time was over proves nothing.
+    assert_eq!(effect_at(&world, &mut seen, now + 50).0, None);
+    look_at(&mut seen, now + 41);
+    assert!(matches!(effect_at(&world, &mut seen, now + 41).0, Some(Effect::CreateDroplet(_))));
+}
+
+struct Refusing(std::sync::Mutex<Vec<egress_api::EgressGatewayStatus>>);
+
+impl Ports for Refusing {
+    type Error = String;
+    async fn add_finalizer(&self) -> Result<(), String> {
+        Err("unexpected".into())
+    }
+    async fn remove_finalizer(&self) -> Result<(), String> {
+        Err("unexpected".into())
+    }
+    async fn write_status(&self, status: &egress_api::EgressGatewayStatus) -> Result<(), String> {
+        self.0.lock().unwrap().push(status.clone());
+        Ok(())
+    }
+    async fn apply_route(&self, _: &egress_api::StaticRouteSpec) -> Result<(), String> {
+        Err("unexpected".into())
+    }
+    async fn delete_route(&self, _: &str) -> Result<(), String> {
+        Err("unexpected".into())
+    }
+    async fn create(&self, _: &Order) -> Result<DropletId, CreateFailure<String>> {
+        Err(CreateFailure::Refused("creating this droplet will exceed your droplet limit".into()))
+    }
+    async fn power_on(&self, _: &OwnedDroplet) -> Result<(), String> {
+        Err("unexpected".into())
+    }
+    async fn delete(&self, _: &OwnedDroplet) -> Result<(), String> {
+        Err("unexpected".into())
+    }
+}
+
+#[test]
+fn a_refused_create_says_so_in_the_clouds_words_and_waits() {
+    let (world, mut seen, now) = calm();
+    without_second(&mut seen);
+    let cloud = seen.cloud.as_mut().unwrap();
+    cloud.looked_up.insert("demo-1-1a2b3c4d".into());
+    cloud.taken = timestamp(now);
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert!(matches!(effect, Some(Effect::CreateDroplet(_))));
+    let cloud = Refusing(std::sync::Mutex::default());
+    futures::executor::block_on(perform(&decision, &cloud, timestamp(now))).unwrap();
+    let written = cloud.0.into_inner().unwrap();
+    assert!(written[0].creating[0].sent.is_some(), "marked before it was sent");
+    seen.gateway.status = written.last().cloned();
+    let (effect, decision) = effect_at(&world, &mut seen, now + 30);
+    assert_eq!(effect, None);
+    assert_eq!(reason(&decision, DEGRADED), yes("CreateRefused"));
+    let degraded = decision.status.conditions.iter().find(|condition| condition.type_ == DEGRADED).unwrap();
+    assert!(degraded.message.contains("exceed your droplet limit"), "{}", degraded.message);
+    assert!(matches!(effect_at(&world, &mut seen, now + 61).0, Some(Effect::CreateDroplet(_))));
+}
