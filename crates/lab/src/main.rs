@@ -194,13 +194,13 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     match command {
         Command::Start { part: None, arguments } => {
-            let _lock = start::lock(&dir)?;
+            let _lock = start::lock(&name)?;
             let lab = start::start(&name, dir.clone(), &arguments)?;
             start::print_access(&lab);
         }
         Command::Start { part: Some(part), .. } => faults::start_part(&lab()?, part)?,
         Command::Stop { part: None } => {
-            let _lock = start::lock(&dir)?;
+            let _lock = start::lock(&name)?;
             stop::stop(&name, &dir)?;
         }
         Command::Stop { part: Some(part) } => faults::stop_part(&lab()?, part)?,

@@ -12,7 +12,7 @@ use crate::network::addresses::{API_SERVER, API_SERVER_PORT, CLOUD_API, NODES};
 use crate::network::{INTERNET, PROVIDER};
 use crate::processes::Launch;
 use crate::progress::Progress;
-use crate::state::{Lab, LabName, Settings, Size, StateDir, Variant, create_private_dir, hex};
+use crate::state::{Lab, LabName, Settings, Size, StateDir, Variant, hex};
 use crate::{cloud, cluster, netns, network, stop};
 
 /// What a lab is started with.
@@ -32,13 +32,10 @@ pub struct StartArgs {
     simulator: Option<PathBuf>,
 }
 
-/// One start or stop of a lab at a time.
-pub fn lock(dir: &StateDir) -> Result<Flock<std::fs::File>> {
-    let path = dir.path().with_extension("lock");
-    let what = || format!("lock {}", path.display());
-    if let Some(parent) = path.parent() {
-        create_private_dir(parent)?;
-    }
+/// One start or stop of a lab at a time. By name: what they make and remove is named after it, whatever its folder.
+pub fn lock(name: &LabName) -> Result<Flock<std::fs::File>> {
+    let path = PathBuf::from(format!("/run/egress-lab-{name}.lock"));
+    let what = || format!("lock {} (egress-lab needs root)", path.display());
     let file =
         std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path).doing(what)?;
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).doing(what)
@@ -47,8 +44,8 @@ pub fn lock(dir: &StateDir) -> Result<Flock<std::fs::File>> {
 /// Starts a lab after removing what an earlier one of that name left.
 pub fn start(name: &LabName, dir: StateDir, arguments: &StartArgs) -> Result<Lab> {
     let progress = Progress::begin();
-    if !nix::unistd::geteuid().is_root() && arguments.size != Size::Api {
-        return Err(LabError::Usage("namespaces need root: use sudo".into()));
+    if !nix::unistd::geteuid().is_root() {
+        return Err(LabError::Usage("namespaces and cgroups need root: use sudo".into()));
     }
     for taken in ["/run", "/var/log", "/proc", "/sys", "/etc/cni"] {
         if dir.path().starts_with(taken) {
@@ -210,6 +207,8 @@ fn start_all(lab: &Lab, progress: &Progress) -> Result<()> {
         }
         progress.say("controllers, kubelets and kube-proxies started");
         for archive in finished(images)? {
+            let name = archive.file_name().unwrap_or_default().display();
+            progress.say(&format!("importing {name} into both nodes"));
             cluster::load(lab, &archive)?;
         }
         progress.say("images of examples imported");

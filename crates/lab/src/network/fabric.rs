@@ -46,8 +46,10 @@ fn links(internet: &str, provider: &str, variant: Variant) -> Vec<String> {
         "link set lo up".to_owned(),
         // With an address of their own: a bridge otherwise takes that of a port, and changes it when that machine dies, so that
         // for the others the provider's gateway is gone until they ask for its address again.
-        "link add pub address 02:00:00:00:00:01 type bridge stp_state 0 forward_delay 0 mcast_snooping 0".to_owned(),
-        "link add vpc address 02:00:00:00:00:02 type bridge stp_state 0 forward_delay 0 mcast_snooping 0".to_owned(),
+        "link add pub address 02:00:00:00:00:01 type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
+            .to_owned(),
+        "link add vpc address 02:00:00:00:00:02 type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
+            .to_owned(),
         format!("link add internet type veth peer name uplink netns {internet}"),
         format!("link add provider type veth peer name uplink netns {provider}"),
         format!("addr add {PUBLIC_GATEWAY}/{PUBLIC_PREFIX} dev pub"),
