@@ -9,8 +9,12 @@ use crate::state::{Lab, StateDir};
 /// Droplets as real machines. The simulator calls these with the Droplet's description on standard input.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
 pub enum MachineCommand {
-    /// Make the root file system that all Droplets share, if it is not in the cache; prints its folder
-    Prepare,
+    /// Make the root file system that Droplets of an image share, if it is not in the cache; prints its folder
+    Prepare {
+        /// Image of the cloud
+        #[arg(long, default_value = "debian-12-x64")]
+        image: String,
+    },
     /// Switch a Droplet on; its disk is kept from one boot to the next
     Boot {
         /// Id of the Droplet
@@ -51,8 +55,8 @@ impl MachineCommand {
     /// Does it. Returns the exit code of this program.
     pub fn execute(&self, place: &Place) -> Result<u8, MachineError> {
         match self {
-            Self::Prepare => {
-                let folder = rootfs::prepare(&mut |line| eprintln!("{line}"))?;
+            Self::Prepare { image } => {
+                let folder = rootfs::prepare(image, &mut |line| eprintln!("{line}"))?;
                 println!("{}", folder.display());
             }
             Self::Boot { id } => boot(place, *id)?,

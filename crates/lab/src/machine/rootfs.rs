@@ -1,4 +1,4 @@
-//! The base root file system that all Droplets share: a Debian 12 as in the cloud's images, made once.
+//! The base root file systems that Droplets share: Debian as in the cloud's images, each made once.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -12,7 +12,11 @@ use sha2::{Digest, Sha256};
 
 use super::MachineError;
 
-const SUITE: &str = "bookworm";
+/// The release of Debian that stands for an image of the cloud. Others than Debian's cannot be made from Debian's archive:
+/// a Droplet of such an image boots Debian 12, which has the older of all the tools that a gateway uses.
+fn suite_of(image: &str) -> &'static str {
+    if image.starts_with("debian-13") { "trixie" } else { "bookworm" }
+}
 
 /// What the cloud's image has and a gateway or the lab uses. python3 comes with cloud-init. No SSH server: the lab
 /// enters machines by their namespaces.
@@ -38,11 +42,12 @@ pub fn cache_folder() -> PathBuf {
     home.join(".cache/egress-gateway")
 }
 
-/// The root file system, built if it is not in the cache. Takes some 30 s and 350 MB the first time; `progress` is
+/// The root file system for an image of the cloud (`debian-12-x64`), built if it is not in the cache. Takes some 30 s and 350 MB the first time; `progress` is
 /// given a line at least every two seconds meanwhile. Several processes may ask at once: one builds, the others wait.
-pub fn prepare(progress: &mut dyn FnMut(&str)) -> Result<PathBuf, MachineError> {
+pub fn prepare(image: &str, progress: &mut dyn FnMut(&str)) -> Result<PathBuf, MachineError> {
+    let suite = suite_of(image);
     let cache = cache_folder();
-    let root = cache.join(format!("droplet-rootfs-{}", fingerprint()));
+    let root = cache.join(format!("droplet-rootfs-{}", fingerprint(suite)));
     if root.is_dir() {
         return Ok(root);
     }
@@ -55,13 +60,13 @@ pub fn prepare(progress: &mut dyn FnMut(&str)) -> Result<PathBuf, MachineError> 
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished).map_err(MachineError::file("can't remove", &unfinished))?;
     }
-    build(&unfinished, progress)?;
+    build(suite, &unfinished, progress)?;
     fs::rename(&unfinished, &root).map_err(MachineError::file("can't put into place", &root))?;
     Ok(root)
 }
 
-fn fingerprint() -> String {
-    let digest = Sha256::digest(format!("{SUITE}\n{PACKAGES}\n{CUSTOMIZE}"));
+fn fingerprint(suite: &str) -> String {
+    let digest = Sha256::digest(format!("{suite}\n{PACKAGES}\n{CUSTOMIZE}"));
     format!("{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3])
 }
 
@@ -76,16 +81,16 @@ fn lock(path: &Path, progress: &mut dyn FnMut(&str)) -> Result<Flock<File>, Mach
         .map_err(|(_, errno)| MachineError::file("can't lock", path)(errno.into()))
 }
 
-fn build(target: &Path, progress: &mut dyn FnMut(&str)) -> Result<(), MachineError> {
+fn build(suite: &str, target: &Path, progress: &mut dyn FnMut(&str)) -> Result<(), MachineError> {
     let started = Instant::now();
-    progress("making the Droplets' root file system (Debian 12, once)");
+    progress(&format!("making the Droplets' root file system (Debian {suite}, once)"));
     let mut child = Command::new("mmdebstrap")
         .args([
             "--variant=minbase",
             &format!("--include={PACKAGES}"),
             &format!("--customize-hook={CUSTOMIZE}"),
         ])
-        .arg(SUITE)
+        .arg(suite)
         .arg(target)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

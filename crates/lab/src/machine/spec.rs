@@ -11,6 +11,9 @@ pub struct DropletSpec {
     pub id: u64,
     /// Name, which becomes the host name.
     pub name: String,
+    /// Image of the cloud it is made from, for example `debian-12-x64`.
+    #[serde(default)]
+    pub image: String,
     /// cloud-init user data; empty when there is none.
     #[serde(default)]
     pub user_data: String,

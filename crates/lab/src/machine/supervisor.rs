@@ -34,7 +34,7 @@ pub(super) fn run(place: &Place, id: u64, wiring: &dyn Wiring) -> Result<(), Mac
         })
         .map_err(|errno| MachineError::Program(format!("a mount namespace for Droplet {id}: {errno}")))?;
     let disk = Disk::of(place, id);
-    disk.mount(&rootfs::prepare(&mut |_| {})?)?;
+    disk.mount(&rootfs::prepare(&spec.image, &mut |_| {})?)?;
     let outcome = run_until_off(place, &spec, &disk, &folder, wiring);
     Recorded::forget(&folder);
     wiring.detach(&spec)?;

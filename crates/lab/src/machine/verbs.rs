@@ -28,7 +28,7 @@ pub fn boot(place: &Place, spec: &DropletSpec, supervise: Command) -> Result<(),
     if place.running(spec.id).is_some() {
         return Ok(());
     }
-    rootfs::prepare(&mut |line| eprintln!("{line}"))?;
+    rootfs::prepare(&spec.image, &mut |line| eprintln!("{line}"))?;
     Disk::of(place, spec.id).prepare(spec)?;
     write_json(&folder.join("spec.json"), spec)?;
     Recorded::forget(&folder);

@@ -84,6 +84,20 @@ fn translates_for_vpc_and_pods_and_a_reboot_changes_nothing() {
     assert_translates(&cloud);
 }
 
+/// systemd 257, cloud-init 25.1, Python 3.13, iptables 1.8.11 in place of 252, 22.4, 3.11, 1.8.9.
+#[test]
+fn works_unchanged_on_debian_13() {
+    let cloud = Topology::new();
+    for _ in 0..2 {
+        cloud.boot_image("debian-13-x64");
+        cloud.wait_for_health("ready", |status, _| status == 200);
+        assert!(cloud.exec("cat /etc/debian_version").starts_with("13"));
+        assert_translates(&cloud);
+        assert_eq!(cloud.inside("outside", || scan(GATEWAY_PUBLIC, (1..=1024).chain(9170..=9190))), []);
+        cloud.machine("power-off");
+    }
+}
+
 #[test]
 fn power_off_takes_the_network_stack_with_it() {
     let cloud = Topology::new();

@@ -142,8 +142,12 @@ impl Topology {
     }
 
     pub fn boot(&self) {
+        self.boot_image("debian-12-x64");
+    }
+
+    pub fn boot_image(&self, image: &str) {
         let description = json!({
-            "id": DROPLET, "name": "egress-demo-0-1a2b3c4d", "image": "debian-12-x64", "size": "s-1vcpu-1gb",
+            "id": DROPLET, "name": "egress-demo-0-1a2b3c4d", "image": image, "size": "s-1vcpu-1gb",
             "user_data": user_data(), "region": "nyc1", "vpc_uuid": "5a4981aa-9653-4bd1-bef5-d6bff52042e4",
             "public": {"address": GATEWAY_PUBLIC, "prefix": 24, "gateway": "203.0.113.1", "mac": PUBLIC_MAC},
             "private": {"address": GATEWAY, "prefix": 20, "gateway": "10.116.0.1", "mac": PRIVATE_MAC},
