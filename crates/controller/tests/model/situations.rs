@@ -370,3 +370,33 @@ fn a_refused_create_says_so_in_the_clouds_words_and_waits() {
     assert!(degraded.message.contains("exceed your droplet limit"), "{}", degraded.message);
     assert!(matches!(effect_at(&world, &mut seen, now + 61).0, Some(Effect::CreateDroplet(_))));
 }
+
+#[test]
+fn a_droplet_goes_only_when_every_live_node_has_let_go_of_it_or_it_is_dead_long_enough() {
+    let leaving = |ready: bool| {
+        let (world, mut seen, now) = calm();
+        seen.gateway.spec.replicas = 1;
+        let gateway = &mut seen.gateway.status.as_mut().unwrap().gateways[1];
+        gateway.role = GatewayRole::Leaving;
+        gateway.ready = ready;
+        gateway.since = Some(Time(timestamp(now)));
+        let route = seen.route.as_mut().unwrap();
+        route.spec.gateways.as_mut().unwrap().pop();
+        route.metadata.generation = route.metadata.generation.map(|generation| generation + 1);
+        (world, seen, now)
+    };
+    let deletes = |world: &World, seen: &mut Observation, now: i64| {
+        matches!(effect_at(world, seen, now).0, Some(Effect::DeleteDroplet(_)))
+    };
+    for (ready, patience) in [(false, 30), (true, 300)] {
+        let (world, mut seen, now) = leaving(ready);
+        assert!(!deletes(&world, &mut seen, now + patience - 1), "a node still has the old list");
+        assert!(deletes(&world, &mut seen, now + patience));
+        let (world, mut seen, now) = leaving(ready);
+        seen.nodes[0].live = false;
+        assert!(!deletes(&world, &mut seen, now + 1));
+        let generation = seen.route.as_ref().and_then(|route| route.metadata.generation).unwrap();
+        seen.nodes[1].report.as_mut().unwrap().routes[0].observed_generation = generation;
+        assert!(deletes(&world, &mut seen, now + 1), "the dead node blocks nothing");
+    }
+}
