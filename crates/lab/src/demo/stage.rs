@@ -11,6 +11,12 @@ use serde_json::Value;
 /// A line of progress at least that often while something takes longer.
 const PROGRESS: Duration = Duration::from_secs(2);
 
+/// Between two looks. The cloud's API allows 250 calls a minute, and the controller needs its share.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// The obstacle is told in so many characters; `kubectl describe` has all of it.
+const TERSE: usize = 110;
+
 /// The programs the demo speaks to and where it is.
 #[derive(Debug, Clone)]
 pub struct Stage {
@@ -117,9 +123,10 @@ pub fn eventually<T>(
         }
         if told.elapsed() >= PROGRESS {
             told = Instant::now();
-            say(&format!("... {what} ({:.0} s): {obstacle:#}", started.elapsed().as_secs_f64()));
+            let words: String = format!("{obstacle:#}").chars().take(TERSE).collect();
+            say(&format!("... {:3.0} s, not yet: {words}", started.elapsed().as_secs_f64()));
             std::io::stdout().flush()?;
         }
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(LOOK_AGAIN);
     }
 }

@@ -175,14 +175,15 @@ pub(super) fn repair(stage: &Stage, _: &DemoArgs, _: &mut Report) -> anyhow::Res
     eventually("the pair is whole again", Duration::from_secs(240), || {
         let gateway = stage.kubectl_json(&["get", "egressgateway", GATEWAY])?;
         let ready = gateway["status"]["gatewaysReady"].as_str().unwrap_or_default();
-        let droplets = our_droplets(stage)?;
-        let is_new = droplets.iter().any(|droplet| !before.contains(&droplet["id"]));
+        let ids: Vec<_> = gateways(&gateway).iter().map(|one| one["dropletID"].clone()).collect();
+        let is_new = ids.iter().any(|id| !before.contains(id));
         ensure!(
-            ready == "2/2" && droplets.len() == 2 && is_new && condition(&gateway, "Ready") == Some("True"),
-            "gateways ready: {ready}, Droplets: {}, {}",
-            droplets.len(),
-            progress(&gateway)
+            ready == "2/2" && ids.len() == 2 && is_new && condition(&gateway, "Ready") == Some("True"),
+            "{ready} proven, {}",
+            roles(&gateway)
         );
+        let droplets = our_droplets(stage)?.len();
+        ensure!(droplets == 2, "{droplets} Droplets in the cloud");
         Ok(())
     })?;
     stage.show(&["get", "egw,sr"])
@@ -328,6 +329,18 @@ fn items(list: &Value) -> &[Value] {
 fn condition<'a>(object: &'a Value, type_: &str) -> Option<&'a str> {
     let conditions = object["status"]["conditions"].as_array()?;
     conditions.iter().find(|condition| condition["type"] == type_)?["status"].as_str()
+}
+
+fn gateways(object: &Value) -> &[Value] {
+    object["status"]["gateways"].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Every gateway with its role.
+fn roles(object: &Value) -> String {
+    let word = |one: &Value, field: &str| one[field].as_str().unwrap_or_default().to_owned();
+    let roles: Vec<_> =
+        gateways(object).iter().map(|one| format!("{} {}", word(one, "name"), word(one, "role"))).collect();
+    roles.join(", ")
 }
 
 /// What the object itself says of how far it is.
