@@ -163,7 +163,8 @@ fn kind_of(status: u16, body: &ErrorBody) -> RefusalKind {
     }
 }
 
-/// By substring of the lower-cased message; sources in the reference's section 1, all of them observed, none promised.
+/// By substring of the lower-cased message; all of them were seen in the API's answers (bug reports of its
+/// clients quote them), none is promised.
 fn kind_of_422(body: &ErrorBody) -> RefusalKind {
     const TEXTS: [(&str, RefusalKind); 16] = [
         ("pending event", RefusalKind::Busy),
