@@ -3,7 +3,7 @@
 //! Responsibility: the set of protected prefixes of one node. What is in it comes from whoever looks at the node; here
 //! stand only the ranges that are protected on every machine.
 //!
-//! Semantics (invariant I5 of the design): a destination that lies inside a protected prefix is not routed and says so;
+//! Semantics (invariant I5, `docs/guarantees.md`): a destination that lies inside a protected prefix is not routed and says so;
 //! inside a destination that covers a protected prefix, such as 0.0.0.0/0, the protected prefix is a `throw` route, so
 //! that the lookup goes on to the main table.
 
@@ -74,8 +74,8 @@ pub struct Protected {
 }
 
 impl Default for Protected {
-    /// What is protected on every machine: 169.254.0.0/16, 127.0.0.0/8, 224.0.0.0/4 and 255.255.255.255. (`ip route get`
-    /// sends all but loopback through our table unless they are thrown: reference/kernel.md, 1.)
+    /// What is protected on every machine: 169.254.0.0/16, 127.0.0.0/8, 224.0.0.0/4 and 255.255.255.255. (Measured
+    /// on Linux 6.18: `ip route get` sends all but loopback through our table unless they are thrown.)
     fn default() -> Self {
         let always = [
             (Ipv4Addr::new(169, 254, 0, 0), 16, ProtectedReason::LinkLocal),

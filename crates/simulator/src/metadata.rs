@@ -1,4 +1,4 @@
-//! The metadata service (reference DigitalOcean API, section 8).
+//! The metadata service.
 //!
 //! Responsibility: what `http://169.254.169.254/metadata/` answers to the Droplet that asks. Pure: the caller is given
 //! by its source address, any of its public, private or anchor ones.

@@ -152,7 +152,7 @@ pub(super) fn sizes() -> Vec<Size> {
     ];
     let everywhere: Vec<String> =
         REGIONS.iter().map(|(slug, _)| (*slug).into()).filter(|slug: &String| slug != "nyc2").collect();
-    // The smallest size came to five regions only (reference DigitalOcean API, section 8).
+    // The smallest size came to five regions only (release notes of DigitalOcean).
     let few: Vec<String> = ["nyc1", "fra1", "sfo3", "sgp1", "ams3"].iter().map(ToString::to_string).collect();
     SIZES
         .iter()

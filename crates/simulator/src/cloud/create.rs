@@ -1,6 +1,6 @@
 //! `POST /v2/droplets`: validation as strict as the real API is known to be, and as lenient.
 //!
-//! Texts are those seen in the wild (reference: DigitalOcean API, section 1) where one is known. Lenient: `ssh_keys`
+//! Texts are those seen in the real API's answers where one is known. Lenient: `ssh_keys`
 //! null, `volumes` as objects, deprecated and unknown fields.
 
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use super::action::Outcome;
 use super::address::{Interface, mac};
 use super::{Answer, Cloud, Droplet, MachineVerb, Phase, Refusal, Request, Status, Tagged, later};
 
-/// What else can become of an accepted create (reference DigitalOcean API, sections 0.5, 0.6 and 9).
+/// What else can become of an accepted create (as users of the real API reported it).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Variant {

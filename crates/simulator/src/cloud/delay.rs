@@ -1,7 +1,7 @@
 //! How long the cloud takes for things.
 //!
-//! Responsibility: the two profiles. Sources of the real ones: reference DigitalOcean API, sections 0.7, 2 and 9
-//! (first poll of the official provider after 10 s, pending events of 10 to 60 s, deletes gone within 60 s).
+//! Responsibility: the two profiles. The real one follows what clients of the API count on: the official Terraform
+//! provider polls first after 10 s, pending events last 10 to 60 s, deletes are gone within 60 s.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! Images.
 //!
-//! Responsibility: the built-in distribution images and their lookup by id or slug. Slugs: reference DigitalOcean API,
-//! section 8 (`debian-12-x64` has left the newest list there; it is kept here for clusters that pinned it).
+//! Responsibility: the built-in distribution images and their lookup by id or slug. Slugs: those of
+//! `GET /v2/images?type=distribution` (`debian-12-x64` has left the newest list there; it is kept here for clusters that pinned it).
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

@@ -59,8 +59,7 @@ impl Answer {
     }
 }
 
-/// Why the API does not do what it was asked. The texts are those seen in the wild where one was seen
-/// (reference: DigitalOcean API, section 1).
+/// Why the API does not do what it was asked. The texts are those seen in the real API's answers where one was seen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// No such resource, or not visible yet.

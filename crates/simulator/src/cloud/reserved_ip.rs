@@ -1,4 +1,4 @@
-//! Reserved IPv4 addresses (reference DigitalOcean API, section 3).
+//! Reserved IPv4 addresses.
 //!
 //! Invariant: a Droplet holds at most one; while an action on an address runs, the address is locked.
 
@@ -106,7 +106,7 @@ impl Cloud {
         if address.locked_by.is_some() {
             return Err(Refusal::unprocessable("The reserved IP has a pending event."));
         }
-        // Unverified on the real API (reference, open question 4): refusing finds the clients that rely on it.
+        // Unverified on the real API: refusing finds the clients that rely on it.
         if address.droplet.is_some() {
             return Err(Refusal::unprocessable("The reserved IP is assigned to a Droplet."));
         }
