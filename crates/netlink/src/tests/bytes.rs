@@ -63,7 +63,7 @@ fn decode_body(bytes: &[u8]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(2000), ..ProptestConfig::default() })]
 
     #[test]
     fn a_nexthop_object_survives_the_wire(id in 1_u32.., protocol: u8, via in target()) {

@@ -191,7 +191,7 @@ impl Candidate {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(2000), ..ProptestConfig::default() })]
 
     /// Replies come late, get lost or never come; clocks run up to 15 % too fast or too slow; the lease is deleted by hand.
     #[test]
