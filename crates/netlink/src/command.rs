@@ -8,6 +8,7 @@
 //! taken for that of another request.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -169,6 +170,11 @@ impl Commands {
     /// The kernel's own route lookup.
     pub async fn route_get(&self, query: Query) -> Result<Lookup, Error> {
         self.run(move |socket| socket.route_get(&query)).await?
+    }
+
+    /// Makes the kernel ask anew for a neighbour's Ethernet address; see [`CommandSocket::forget_neighbour`].
+    pub async fn forget_neighbour(&self, interface: u32, address: Ipv4Addr) -> Result<bool, Error> {
+        self.run(move |socket| socket.forget_neighbour(interface, address)).await?
     }
 
     async fn run<T: Send + 'static>(

@@ -4,6 +4,7 @@
 //!   code uses.
 //! - [`snapshot`]: what the kernel holds of ours and what is in our way.
 //! - [`reading`]: links, addresses, the main table, the kernel's own route lookup.
+//! - [`neighbour`]: makes the kernel ask anew for a neighbour's Ethernet address.
 //! - [`monitor`]: wake-ups when something changes.
 //! - [`ownership`]: what makes a kernel object ours.
 //!
@@ -16,6 +17,7 @@ mod connection;
 pub mod error;
 mod exchange;
 pub mod monitor;
+pub mod neighbour;
 pub mod nexthop;
 pub mod ownership;
 pub mod reading;

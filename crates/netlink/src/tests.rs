@@ -5,4 +5,5 @@ mod bytes;
 mod exchange;
 mod kernel;
 mod namespace;
+mod neighbour;
 mod traps;

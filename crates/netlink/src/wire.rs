@@ -21,6 +21,8 @@ pub mod kind {
     pub const NEW_ROUTE: u16 = 24;
     pub const DEL_ROUTE: u16 = 25;
     pub const GET_ROUTE: u16 = 26;
+    pub const DEL_NEIGHBOUR: u16 = 29;
+    pub const GET_NEIGHBOUR: u16 = 30;
     pub const NEW_RULE: u16 = 32;
     pub const DEL_RULE: u16 = 33;
     pub const GET_RULE: u16 = 34;

@@ -221,6 +221,19 @@ impl KernelState {
     pub fn insert_nexthop(&mut self, nexthop: Nexthop) {
         self.nexthops.insert(nexthop.id, nexthop);
     }
+
+    /// Takes a nexthop object away and, as the kernel does, everything on it: routes, places in groups, empty groups.
+    pub fn remove_nexthop(&mut self, id: NexthopId) {
+        self.nexthops.remove(&id);
+        self.routes.retain(|_, route| route.kind != RouteKind::Nexthop(id));
+        self.nexthops.retain(|_, nexthop| match &mut nexthop.via {
+            NexthopTarget::Group { members, .. } => {
+                members.retain(|member| member.id != id);
+                !members.is_empty()
+            }
+            NexthopTarget::Gateway(_) | NexthopTarget::Blackhole => true,
+        });
+    }
 }
 
 /// A kernel object that is provably ours; only such a one may be replaced or deleted.

@@ -12,9 +12,11 @@ use crate::kernel_state::{NEXTHOP_IDS, NexthopId};
 
 /// Nexthop ids for StaticRoutes: `NEXTHOP_IDS` start + 0 .. + 65,535.
 const OBJECT_NEXTHOPS: u32 = 65_536;
-/// Offset of the nexthop ids for probes. What lies between and above is free for groups, whose ids must be other ones
+/// Offset of the nexthop ids for probes. What lies between and above is free for groups of several gateways, whose ids must be other ones
 /// (the kernel refuses to replace a gateway by a group).
 const PROBE_NEXTHOPS: u32 = 100_000;
+/// Offset of the groups that record a StaticRoute's list of gateways from the nexthop object of its routes.
+const LISTS: u32 = 200_000;
 
 /// Numbers that our rules, tables and probes use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +82,22 @@ impl Layout {
     /// Nexthop object of the probe table of `slot`.
     pub fn probe_nexthop(&self, slot: GatewaySlot) -> NexthopId {
         NexthopId(NEXTHOP_IDS.start() + PROBE_NEXTHOPS + u32::from(slot.0))
+    }
+
+    /// The group that records the gateways of the StaticRoute whose routes use `nexthop`; see [`crate::recovery`].
+    pub fn list_nexthop(&self, nexthop: NexthopId) -> NexthopId {
+        NexthopId(nexthop.0 + LISTS)
+    }
+
+    /// The nexthop object whose StaticRoute's gateways the group `list` records.
+    pub fn nexthop_of_list(&self, list: NexthopId) -> Option<NexthopId> {
+        let nexthop = NexthopId(list.0.checked_sub(LISTS)?);
+        self.is_object_nexthop(nexthop).then_some(nexthop)
+    }
+
+    /// Whether routes of StaticRoutes use this nexthop object.
+    pub fn is_object_nexthop(&self, id: NexthopId) -> bool {
+        id.0.checked_sub(*NEXTHOP_IDS.start()).is_some_and(|index| index < self.object_nexthops())
     }
 
     /// The slot whose probe table `table` is.

@@ -13,6 +13,7 @@
 //!  table 1157       <destination>  nexthop object of its StaticRoute
 //!                   <protected or excluded range inside one>  throw
 //!  table 1160+n     default        nexthop object of the gateway in slot n
+//!  no table         a nexthop group that records the gateways of a StaticRoute in their order (`recovery`)
 //! ```
 //!
 //! Invariants: no protected address is routed to a gateway; every other listed one is, unless its failure is reported;
@@ -33,6 +34,7 @@ use crate::nexthop_ids;
 use crate::node::{NodeView, VpcInterface};
 use crate::prefix::difference;
 use crate::protected::ProtectedReason;
+use crate::recovery;
 use crate::report::{Failure, FailureCause, GatewayIssue, RouteProblem, RouteReport};
 use crate::resolve::{Claims, Resolution, resolve};
 use crate::wanted::{Destination, WantedRoute};
@@ -354,6 +356,20 @@ fn add_probes(
             ..Rule::lookup(layout.probe_priority(slot), table)
         });
         plan.probes.push(ProbePath { slot, gateway, source: vpc.address, source_ports: ports });
+    }
+    record_lists(wanted, layout, plan);
+}
+
+/// Leaves the lists of gateways in the kernel, for an agent that starts while the API server is away.
+fn record_lists(wanted: &[WantedRoute], layout: &Layout, plan: &mut NodePlan) {
+    let probe_nexthops: BTreeMap<Ipv4Addr, NexthopId> =
+        plan.probes.iter().map(|path| (path.gateway, layout.probe_nexthop(path.slot))).collect();
+    let checked = wanted.iter().zip(&plan.routes).filter(|(route, _)| route.health_checked);
+    for (nexthop, report) in checked.filter_map(|(_, report)| Some((report.nexthop?, report))) {
+        let probed = report.usable_gateways.iter().filter_map(|gateway| probe_nexthops.get(gateway).copied());
+        if let Some(list) = recovery::record(nexthop, probed, layout) {
+            plan.state.insert_nexthop(list);
+        }
     }
 }
 

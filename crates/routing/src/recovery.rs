@@ -1,0 +1,131 @@
+//! What a node can go on with when its kernel is all it has: an agent that starts while the API server is away.
+//!
+//! The plan leaves one nexthop group for each StaticRoute whose gateways are probed (`docs/decisions/0006`): no route uses
+//! it; its members are the probe nexthops of the StaticRoute's gateways and their weights the places in the list, from 1 on.
+//! With that the kernel itself says between which gateways a StaticRoute may be moved, and in which order. A gateway that is
+//! probed and in no list (it waits to be proven) is in no group, so nothing ever moves to it.
+//!
+//! Invariants: nothing is added that was not there, nothing is taken away, and the only change to a StaticRoute is its
+//! gateway, within its own list.
+
+use std::net::Ipv4Addr;
+
+use crate::kernel_state::{
+    Change, Gateway, GroupMember, KernelState, Nexthop, NexthopId, NexthopTarget, Observed,
+};
+use crate::layout::{Layout, ProbePath};
+
+/// What was found in the kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    state: KernelState,
+    /// How to probe each gateway that is in some list, in the order of the slots.
+    pub probes: Vec<ProbePath>,
+    /// The StaticRoutes that can be moved.
+    pub routes: Vec<RecoveredRoute>,
+}
+
+/// A StaticRoute as the kernel knows it: without its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredRoute {
+    /// The nexthop object of its routes.
+    pub nexthop: NexthopId,
+    /// The gateway it uses; `None` when its packets are dropped.
+    pub current: Option<Ipv4Addr>,
+    /// Its gateways in the order of its list.
+    pub gateways: Vec<Gateway>,
+}
+
+impl Recovered {
+    /// Reads what is ours.
+    pub fn read(observed: &Observed, layout: &Layout) -> Self {
+        let state = KernelState {
+            rules: observed.rules.iter().map(|rule| rule.get().clone()).collect(),
+            routes: observed.routes.iter().map(|(key, route)| (*key, route.get().clone())).collect(),
+            nexthops: observed.nexthops.iter().map(|(id, nexthop)| (*id, nexthop.get().clone())).collect(),
+        };
+        let routes: Vec<_> =
+            state.nexthops.values().filter_map(|list| route_of(list, &state, layout)).collect();
+        let listed = |address: Ipv4Addr| {
+            routes.iter().any(|route| route.gateways.iter().any(|gateway| gateway.address == address))
+        };
+        let probes = (0..layout.probe_slots)
+            .map(crate::GatewaySlot)
+            .filter_map(|slot| {
+                let gateway = gateway(layout.probe_nexthop(slot), &state)?.address;
+                let rule = state.rules.iter().find(|rule| rule.priority == layout.probe_priority(slot))?;
+                let source = rule.from?.addr();
+                Some(ProbePath { slot, gateway, source, source_ports: layout.probe_port_range(slot) })
+            })
+            .filter(|path| listed(path.gateway))
+            .collect();
+        Self { state, probes, routes }
+    }
+
+    /// Moves the `index`-th StaticRoute: the change that does it, or `None` when it is there already or may not go there.
+    pub fn switch(&mut self, index: usize, to: Ipv4Addr, observed: &Observed) -> Option<Change> {
+        let route = self.routes.get_mut(index)?;
+        let gateway = *route.gateways.iter().find(|gateway| gateway.address == to)?;
+        if route.current == Some(to) {
+            return None;
+        }
+        route.current = Some(to);
+        let nexthop = Nexthop { id: route.nexthop, via: NexthopTarget::Gateway(gateway) };
+        self.state.insert_nexthop(nexthop.clone());
+        Some(Change::PutNexthop { replaces: observed.nexthops.get(&nexthop.id).cloned(), nexthop })
+    }
+
+    /// What the kernel should hold. `is_up` says of a link whether it carries packets: while one does not, the kernel drops
+    /// every nexthop on it and what was routed there must not leave with the node's own address.
+    pub fn state(&self, layout: &Layout, is_up: impl Fn(u32) -> bool) -> KernelState {
+        let mut state = self.state.clone();
+        let dead: Vec<NexthopId> = state
+            .nexthops
+            .values()
+            .filter(|nexthop| matches!(&nexthop.via, NexthopTarget::Gateway(gateway) if !is_up(gateway.interface)))
+            .map(|nexthop| nexthop.id)
+            .collect();
+        for id in dead {
+            if layout.is_object_nexthop(id) {
+                state.insert_nexthop(Nexthop { id, via: NexthopTarget::Blackhole });
+            } else {
+                state.remove_nexthop(id);
+            }
+        }
+        state
+    }
+}
+
+/// The group that records a list of gateways: `None` for less than two of them, since nothing could be moved.
+pub(crate) fn record(
+    nexthop: NexthopId,
+    gateways: impl IntoIterator<Item = NexthopId>,
+    layout: &Layout,
+) -> Option<Nexthop> {
+    let members: Vec<_> =
+        gateways.into_iter().zip(1..).map(|(id, weight)| GroupMember { id, weight }).collect();
+    let id = layout.list_nexthop(nexthop);
+    (members.len() > 1).then(|| Nexthop { id, via: NexthopTarget::group(members, None) })
+}
+
+fn route_of(list: &Nexthop, state: &KernelState, layout: &Layout) -> Option<RecoveredRoute> {
+    let NexthopTarget::Group { members, .. } = &list.via else { return None };
+    let nexthop = layout.nexthop_of_list(list.id)?;
+    // The kernel must have it: a list alone routes nothing.
+    state.nexthops.get(&nexthop)?;
+    let mut members = members.clone();
+    members.sort_by_key(|member| member.weight);
+    let gateways = members.iter().filter_map(|member| gateway(member.id, state)).collect();
+    let current = gateway(nexthop, state).map(|gateway| gateway.address);
+    Some(RecoveredRoute { nexthop, current, gateways })
+}
+
+fn gateway(id: NexthopId, state: &KernelState) -> Option<Gateway> {
+    match state.nexthops.get(&id)?.via {
+        NexthopTarget::Gateway(gateway) => Some(gateway),
+        NexthopTarget::Blackhole | NexthopTarget::Group { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
