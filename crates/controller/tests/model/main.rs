@@ -275,7 +275,7 @@ fn crashes() -> impl Strategy<Value = Vec<(usize, Crash)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(300), ..ProptestConfig::default() })]
     #[test]
     fn whatever_happens_no_invariant_breaks_and_the_pair_comes_back(moves in moves(), crashes in crashes(), delete: bool) {
         let world = World::new(crashes);
