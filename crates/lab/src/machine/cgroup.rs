@@ -49,7 +49,7 @@ fn roots(mountinfo: &str) -> Vec<PathBuf> {
 pub(super) fn join_supervisors(place: &Place) -> Result<(), MachineError> {
     for folder in lab_folders(place) {
         let folder = folder.join(SUPERVISORS);
-        fs::create_dir_all(&folder).map_err(MachineError::file("can't make the cgroup", &folder))?;
+        make(&folder)?;
         fs::write(folder.join("cgroup.procs"), std::process::id().to_string())
             .map_err(MachineError::file("can't join the cgroup", &folder))?;
     }
@@ -60,9 +60,20 @@ pub(super) fn join_supervisors(place: &Place) -> Result<(), MachineError> {
 pub(super) fn create(place: &Place, id: u64) -> Result<Vec<PathBuf>, MachineError> {
     let folders = folders(place, id);
     for folder in &folders {
-        fs::create_dir_all(folder).map_err(MachineError::file("can't make the cgroup", folder))?;
+        make(folder)?;
     }
     Ok(folders)
+}
+
+/// The end of another Droplet may take away the empty folder above in the moment in which this one is made.
+fn make(folder: &Path) -> Result<(), MachineError> {
+    let mut tries = 0;
+    loop {
+        match fs::create_dir_all(folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound && tries < 10 => tries += 1,
+            other => return other.map_err(MachineError::file("can't make the cgroup", folder)),
+        }
+    }
 }
 
 /// Ends every process in them: nobody else puts any there.

@@ -30,6 +30,9 @@ const CUSTOMIZE: &str = "chroot \"$1\" systemctl enable systemd-networkd.service
     chroot \"$1\" systemctl mask console-getty.service && rm -f \"$1/etc/resolv.conf\" \"$1/etc/hostname\" && \
     : > \"$1/etc/machine-id\"";
 
+/// Beginning of the names of file systems that are being made.
+const UNFINISHED: &str = "droplet-rootfs.new.";
+
 /// A line of progress at least this often.
 const PROGRESS: Duration = Duration::from_secs(2);
 
@@ -56,13 +59,21 @@ pub fn prepare(image: &str, progress: &mut dyn FnMut(&str)) -> Result<PathBuf, M
     if root.is_dir() {
         return Ok(root);
     }
-    let unfinished = cache.join("droplet-rootfs.new");
-    if unfinished.exists() {
-        fs::remove_dir_all(&unfinished).map_err(MachineError::file("can't remove", &unfinished))?;
-    }
+    remove_unfinished(&cache);
+    // A name of its own: what a killed process started may still be writing into another.
+    let unfinished = cache.join(format!("{UNFINISHED}{}", std::process::id()));
     build(suite, &unfinished, progress)?;
     fs::rename(&unfinished, &root).map_err(MachineError::file("can't put into place", &root))?;
     Ok(root)
+}
+
+/// Best effort: what can't be removed is in nobody's way.
+fn remove_unfinished(cache: &Path) {
+    let Ok(entries) = fs::read_dir(cache) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED))
+    {
+        let _ = fs::remove_dir_all(entry.path());
+    }
 }
 
 fn fingerprint(suite: &str) -> String {

@@ -7,7 +7,7 @@
 mod packets;
 mod topology;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
@@ -175,6 +175,8 @@ fn shows_nothing_on_its_public_side() {
     cloud.ip("outside", "route add 10.116.0.0/20 via 203.0.113.100");
     assert_eq!(cloud.inside("outside", || scan(GATEWAY, [80, 9180, 9181].into_iter())), []);
     assert_eq!(cloud.inside("outside", || scan("10.116.0.1".parse().unwrap(), [80].into_iter())), []);
+    let six = cloud.exec("ip6tables-save");
+    assert!(six.contains(":INPUT DROP") && six.contains(":FORWARD DROP"), "{six}");
     // From the private side, the public address is closed as well.
     assert_eq!(cloud.inside("node", || scan(GATEWAY_PUBLIC, [22, 80, 9180, 9181].into_iter())), []);
 }
@@ -231,6 +233,7 @@ fn a_lab_that_was_killed_leaves_a_machine_that_can_be_ended() {
     cloud.boot_until_ready();
     let schema = cloud.exec("cloud-init schema --config-file /var/lib/cloud/seed/nocloud/user-data 2>&1");
     assert!(schema.contains("Valid"), "{schema}");
+    assert!(cloud.exec("passwd -S root").starts_with("root L"), "root is not locked");
     let processes = cloud.processes().unwrap();
     let supervisor = i32::try_from(processes["supervisor"]["pid"].as_i64().unwrap()).unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor), nix::sys::signal::Signal::SIGKILL)
@@ -272,7 +275,7 @@ fn probes_leave_no_trace_and_slow_clients_hold_nobody_up() {
     let refused = cloud.inside("node", || {
         let refused = |_: &u32| {
             connect_from(NODE, SocketAddrV4::new(GATEWAY, 9181))
-                .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+                .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
         };
         (0..300).filter(refused).count()
     });
@@ -294,6 +297,16 @@ fn probes_leave_no_trace_and_slow_clients_hold_nobody_up() {
     assert_eq!(cloud.health().map(|(status, _)| status), Some(200));
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     drop(idle);
+    // The deadline is for the whole request: one that trickles in is cut off.
+    let mut slow =
+        cloud.inside("node", || connect_from(NODE, SocketAddrV4::new(GATEWAY, 9180))).expect("connection");
+    slow.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let started = Instant::now();
+    while slow.write_all(b"G").is_ok()
+        && slow.read(&mut [0; 8]).is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
+    {
+        assert!(started.elapsed() < Duration::from_secs(5), "a client that trickles holds its slot for ever");
+    }
 
     let (status, text) = cloud.get("/metrics").expect("metrics");
     assert_eq!(status, 200);
