@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use egress_api::{EgressGateway, EgressGatewayStatus, GatewayRole, StaticRoute};
+use egress_api::{CreationIntent, EgressGateway, EgressGatewayStatus, GatewayRole, StaticRoute};
 use egress_digitalocean::{Droplet, DropletId, Error};
 use egress_runtime::kubernetes::{CallError, within_deadline};
 use futures::future::join_all;
@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use kube::{Api, Client};
 
 use crate::cloud::{Cloud, elapsed};
+use crate::decision::REFUSED_PAUSE;
 use crate::health::HealthClient;
 use crate::identity::{Identity, droplet_id};
 use crate::observation::{CloudSeen, HealthSeen, NodeSeen, Observation, Site, Trouble};
@@ -143,7 +144,7 @@ impl Observer {
             .map(|droplet| (droplet.id, droplet.clone()))
             .collect();
         let mut looked_up = BTreeSet::new();
-        for intent in &status.creating {
+        for intent in status.creating.iter().filter(|intent| is_asked_for(intent)) {
             let named = self.cloud.named(&intent.name).await?;
             droplets.extend(named.into_iter().map(|droplet| (droplet.id, droplet)));
             looked_up.insert(intent.name.clone());
@@ -183,7 +184,12 @@ impl From<Error> for ReadError {
 
 fn is_quiet(gateway: &EgressGateway, status: &EgressGatewayStatus) -> bool {
     let calm = status.gateways.iter().all(|entry| entry.ready && entry.suspect_since.is_none());
-    calm && status.creating.is_empty() && gateway.metadata.deletion_timestamp.is_none()
+    calm && !status.creating.iter().any(is_asked_for) && gateway.metadata.deletion_timestamp.is_none()
+}
+
+// A create that the cloud refused rests for a while, and looking for it meanwhile would be calls for nothing.
+fn is_asked_for(intent: &CreationIntent) -> bool {
+    intent.message.is_none() || elapsed(intent.since.0, Timestamp::now()) >= REFUSED_PAUSE
 }
 
 // Whom to ask: recorded gateways that are to stay, at the address that the cloud gave them.

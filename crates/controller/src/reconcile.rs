@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use egress_api::EgressGateway;
+use egress_api::{EGRESS_GATEWAY_FINALIZER, EgressGateway};
 use egress_digitalocean::Retry;
 use egress_runtime::kubernetes::{CallError, watch_settings};
 use egress_runtime::lease::Claim;
@@ -114,6 +114,11 @@ async fn step(
     };
     let now = Timestamp::now();
     let decision = decide(&seen, &context.limits, now);
+    if is_let_go(&seen.gateway) {
+        // What others still hold it for is not ours to count, and when it goes nobody calls us.
+        context.forget(&name);
+        return Ok(Action::await_change());
+    }
     context.metrics.show(&name, seen.gateway.spec.replicas, &decision.status);
     let Some(effect) = &decision.effect else {
         context.failures().entry(name).or_default().count = 0;
@@ -130,6 +135,9 @@ async fn step(
             context.succeeded(&name, effect);
             context.tell(&seen, &decision).await;
             context.metrics.reconciled("effect");
+            if *effect == Effect::RemoveFinalizer {
+                context.forget(&name);
+            }
             Ok(Action::requeue(decision.requeue_after))
         }
         // Somebody else wrote first, or our view was old: begin again.
@@ -139,6 +147,12 @@ async fn step(
         }
         Err(source) => Err(StepError::Act { effect: label, source }),
     }
+}
+
+fn is_let_go(gateway: &EgressGateway) -> bool {
+    let finalizers = gateway.metadata.finalizers.as_deref().unwrap_or_default();
+    gateway.metadata.deletion_timestamp.is_some()
+        && !finalizers.iter().any(|name| name == EGRESS_GATEWAY_FINALIZER)
 }
 
 fn log_effect(effect: &Effect) {

@@ -103,7 +103,8 @@ fn without_words(status: &EgressGatewayStatus) -> EgressGatewayStatus {
 }
 
 fn pace(look: &Look<'_>, status: &EgressGatewayStatus, effect: Option<&Effect>) -> Duration {
-    let settling = status.creating.iter().any(|intent| intent.sent.is_some() || intent.message.is_some());
+    let settling = status.creating.iter().any(|intent| intent.sent.is_some());
+    let refused = status.creating.iter().all(|intent| intent.message.is_some());
     let unsteady =
         || status.gateways.iter().filter(|gateway| !gateway.ready || gateway.suspect_since.is_some());
     let recently = |gateway: &GatewayStatus| {
@@ -113,7 +114,7 @@ fn pace(look: &Look<'_>, status: &EgressGatewayStatus, effect: Option<&Effect>) 
         Some(_) => SOON,
         None if unsteady().any(|gateway| recently(gateway) || gateway.suspect_since.is_some()) => SOON,
         None if settling || unsteady().next().is_some() => LATER,
-        None if !status.creating.is_empty() => SOON,
+        None if !refused => SOON,
         None => QUIET,
     }
 }
