@@ -39,7 +39,7 @@ pub enum Part {
     CloudApi,
 }
 
-/// Asks the cloud for a power action and waits until it says that it is done.
+/// Asks the cloud for a power action and waits until it says that it is done and the machine agrees.
 pub fn power(lab: &Lab, droplet: &str, action: PowerAction) -> Result<()> {
     let progress = Progress::begin();
     let id = cloud::find_droplet(lab, droplet)?;
@@ -48,25 +48,50 @@ pub fn power(lab: &Lab, droplet: &str, action: PowerAction) -> Result<()> {
         PowerAction::On => "power_on",
         PowerAction::Reboot => "reboot",
     };
+    let before = leader(lab, id);
     let body = serde_json::json!({"type": kind}).to_string();
     let answer = cloud::request(lab, "POST", &format!("/v2/droplets/{id}/actions"), Some(&body))?;
-    let mut action = parse(&answer)?["action"].clone();
+    let mut answered = parse(&answer)?["action"].clone();
     let started = std::time::Instant::now();
     let deadline = std::time::Duration::from_secs(120);
-    while action["status"] == "in-progress" {
+    let what = || format!("{kind} of {droplet} is done");
+    while answered["status"] == "in-progress" {
         if started.elapsed() > deadline {
-            let what = format!("{kind} of {droplet} is done");
-            return Err(LabError::Deadline { what, deadline, last: action.to_string() });
+            return Err(LabError::Deadline { what: what(), deadline, last: answered.to_string() });
         }
         progress.waiting(&format!("{kind} of {droplet}"));
         std::thread::sleep(std::time::Duration::from_millis(50));
-        let answer = cloud::request(lab, "GET", &format!("/v2/actions/{}", action["id"]), None)?;
-        action = parse(&answer)?["action"].clone();
+        let answer = cloud::request(lab, "GET", &format!("/v2/actions/{}", answered["id"]), None)?;
+        answered = parse(&answer)?["action"].clone();
     }
-    if action["status"] == "completed" {
-        Ok(())
-    } else {
-        Err(LabError::Program { command: format!("{kind} of {droplet}"), detail: action.to_string() })
+    if answered["status"] != "completed" {
+        return Err(LabError::Program { command: what(), detail: answered.to_string() });
+    }
+    // A Droplet of the fixtures has no machine.
+    while lab.machines().droplets().contains(&id) && !has_happened(action, before, leader(lab, id)) {
+        if started.elapsed() > deadline {
+            return Err(LabError::Deadline {
+                what: what(),
+                deadline,
+                last: "its machine has not done it".into(),
+            });
+        }
+        progress.waiting(&format!("the machine of {droplet}"));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Process 1 of the Droplet's machine, if it runs.
+fn leader(lab: &Lab, id: u64) -> Option<machine::Record> {
+    lab.machines().running(id).map(|running| running.leader)
+}
+
+fn has_happened(action: PowerAction, before: Option<machine::Record>, now: Option<machine::Record>) -> bool {
+    match action {
+        PowerAction::Off => now.is_none(),
+        PowerAction::On => now.is_some(),
+        PowerAction::Reboot => now.is_some() && now != before,
     }
 }
 

@@ -10,5 +10,7 @@
 
 mod api;
 mod cleanup;
+mod cluster;
+mod droplets;
 mod network;
 mod world;
