@@ -17,7 +17,7 @@ pub enum Place {
     Network(String),
     /// Network and mounts of a node.
     Node(String),
-    /// The network of a pod: namespace and name.
+    /// The network of a pod, with the mounts of its node: namespace and name.
     Pod(String, String),
     /// A Droplet's machine, by name or id.
     Droplet(String),
@@ -60,8 +60,12 @@ pub fn exec(lab: &Lab, place: &str, command: &[String]) -> Result<()> {
             inside.args(["--target", &anchor.pid.to_string(), "--net", "--mount"]);
         }
         Place::Pod(namespace, name) => {
-            let pid = cluster::pod_process(lab, &namespace, &name)?;
-            inside.args(["--target", &pid.to_string(), "--net"]);
+            let (node, pid) = cluster::pod_process(lab, &namespace, &name)?;
+            let anchor = processes::running(&lab.dir, node)?
+                .ok_or_else(|| LabError::Usage(format!("{node} is not running")))?;
+            // The pod's network with the node's files: the machine's programs, the lab's resolvers.
+            inside.args(["--target", &anchor.pid.to_string(), "--mount"]);
+            inside.arg(format!("--net={}", netns::of_process(pid).display()));
         }
         Place::Droplet(name) => {
             let id = cloud::find_droplet(lab, &name)?;

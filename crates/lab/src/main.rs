@@ -12,7 +12,7 @@ use egress_lab::machine::{MachineCommand, Place};
 use egress_lab::network::ports::{Direction, Side};
 use egress_lab::processes::LaunchArgs;
 use egress_lab::relay::RelayArgs;
-use egress_lab::start::StartArgs;
+use egress_lab::start::{Lock, StartArgs};
 use egress_lab::state::{Lab, LabName, StateDir};
 use egress_lab::traffic::TrafficArgs;
 use egress_lab::{cloud, cluster, demo, exec, internet, processes, relay, start, status, stop, traffic};
@@ -194,14 +194,15 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     match command {
         Command::Start { part: None, arguments } => {
-            let _lock = start::lock(&name)?;
+            let _lock = Lock::take(&name)?;
             let lab = start::start(&name, dir.clone(), &arguments)?;
             start::print_access(&lab);
         }
         Command::Start { part: Some(part), .. } => faults::start_part(&lab()?, part)?,
         Command::Stop { part: None } => {
-            let _lock = start::lock(&name)?;
+            let lock = Lock::take(&name)?;
             stop::stop(&name, &dir)?;
+            lock.remove()?;
         }
         Command::Stop { part: Some(part) } => faults::stop_part(&lab()?, part)?,
         Command::Status { output } => {

@@ -1,7 +1,9 @@
 //! Starting a lab.
 
+use std::fs::File;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -32,13 +34,33 @@ pub struct StartArgs {
     simulator: Option<PathBuf>,
 }
 
-/// One start or stop of a lab at a time. By name: what they make and remove is named after it, whatever its folder.
-pub fn lock(name: &LabName) -> Result<Flock<std::fs::File>> {
-    let path = PathBuf::from(format!("/run/egress-lab-{name}.lock"));
-    let what = || format!("lock {} (egress-lab needs root)", path.display());
-    let file =
-        std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path).doing(what)?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).doing(what)
+/// One start or stop of a lab at a time.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    _held: Flock<File>,
+}
+
+impl Lock {
+    /// Waits for it. By name: what a lab makes and removes is named after it, whatever its folder.
+    pub fn take(name: &LabName) -> Result<Self> {
+        let path = PathBuf::from(format!("/run/egress-lab-{name}.lock"));
+        let what = || format!("lock {} (egress-lab needs root)", path.display());
+        loop {
+            let file = File::options().create(true).truncate(false).write(true).open(&path).doing(what)?;
+            let held = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).doing(what)?;
+            // Whoever had it may have removed the file: then others lock another one.
+            let locked = held.metadata().doing(what)?.ino();
+            if std::fs::metadata(&path).is_ok_and(|there| there.ino() == locked) {
+                return Ok(Self { path, _held: held });
+            }
+        }
+    }
+
+    /// Gives it back and leaves no file.
+    pub fn remove(self) -> Result<()> {
+        std::fs::remove_file(&self.path).doing(|| format!("remove {}", self.path.display()))
+    }
 }
 
 /// Starts a lab after removing what an earlier one of that name left.
@@ -85,7 +107,7 @@ fn settings(name: &LabName, arguments: &StartArgs) -> Result<Settings> {
     let beside = beside.exists().then_some(beside);
     let absolute = |path: &PathBuf| std::path::absolute(path).doing(|| format!("resolve {}", path.display()));
     let mut random = [0; 32];
-    let random_source = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random));
+    let random_source = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random));
     random_source.doing(|| "read /dev/urandom".into())?;
     let token = hex(&random);
     let [api_port, cloud_port, client, peer] = free_ports()?;

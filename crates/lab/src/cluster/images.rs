@@ -191,8 +191,8 @@ pub(super) fn ctr(lab: &Lab, node: &Node, arguments: &[&str]) -> Result<String> 
     output_of(command, "")
 }
 
-/// Id of a process in the network of a pod.
-pub fn pod_process(lab: &Lab, namespace: &str, name: &str) -> Result<u32> {
+/// Name of the node on which a pod is, and id of a process in the pod's network.
+pub fn pod_process(lab: &Lab, namespace: &str, name: &str) -> Result<(&'static str, u32)> {
     let filter = format!(
         "labels.\"io.kubernetes.pod.namespace\"=={namespace},labels.\"io.kubernetes.pod.name\"=={name},\
          labels.\"io.cri-containerd.kind\"==sandbox"
@@ -201,7 +201,7 @@ pub fn pod_process(lab: &Lab, namespace: &str, name: &str) -> Result<u32> {
         let sandboxes = ctr(lab, node, &["--namespace", "k8s.io", "containers", "list", "--quiet", &filter])?;
         let tasks = ctr(lab, node, &["--namespace", "k8s.io", "tasks", "list"])?;
         if let Some(pid) = running_task(&sandboxes, &tasks) {
-            return Ok(pid);
+            return Ok((node.name, pid));
         }
     }
     Err(LabError::Usage(format!("no node runs a pod {namespace}/{name}")))

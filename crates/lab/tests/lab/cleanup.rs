@@ -19,6 +19,7 @@ fn check_nothing_is_left(world: &World) {
         left.is_empty().then_some(())
     });
     assert!(!world.state_dir().exists());
+    assert!(!std::path::Path::new(&format!("/run/egress-lab-{}.lock", world.name)).exists());
 }
 
 #[test]

@@ -66,6 +66,9 @@ fn check(variant: &str) {
     });
     let links = world.run(&["exec", "pod:default/node-1", "--", "ip", "-o", "-4", "address"]);
     assert!(links.contains("10.244.0."), "{links}");
+    let named =
+        world.run(&["exec", "pod:node-2", "--", "curl", "-sS", "--max-time", "5", "http://ifconfig.me/ip"]);
+    assert_eq!(named.trim(), NODES[1].public.to_string());
 }
 
 #[test]
