@@ -5,6 +5,7 @@ use egress_runtime::admin::Readiness;
 use egress_runtime::kubernetes::watch_settings;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Node;
+use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
@@ -17,8 +18,8 @@ use crate::observation::NodeSeen;
 #[derive(Clone)]
 pub struct Mirrors {
     nodes: Store<Node>,
-    reports: Store<NodeEgress>,
-    routes: Store<StaticRoute>,
+    reports: Store<DeserializeGuard<NodeEgress>>,
+    routes: Store<DeserializeGuard<StaticRoute>>,
 }
 
 /// Starts the mirrors. The future keeps them up to date and counts every change in `changes`; it ends only with a bug.
@@ -31,8 +32,10 @@ pub fn start(
     let (reports, report_writer) = reflector::store();
     let (routes, route_writer) = reflector::store();
     let node_stream = mirrored(Api::<Node>::all(client.clone()), node_writer, changes.clone());
-    let report_stream = mirrored(Api::<NodeEgress>::all(client.clone()), report_writer, changes.clone());
-    let route_stream = mirrored(Api::<StaticRoute>::all(client.clone()), route_writer, changes);
+    let report_stream =
+        mirrored(Api::<DeserializeGuard<NodeEgress>>::all(client.clone()), report_writer, changes.clone());
+    let route_stream =
+        mirrored(Api::<DeserializeGuard<StaticRoute>>::all(client.clone()), route_writer, changes);
     let mirrors = Mirrors { nodes, reports, routes };
     let waiting = mirrors.clone();
     let run = async move {
@@ -100,7 +103,7 @@ impl Mirrors {
         NodeSeen {
             live: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
             droplet: node.spec.as_ref().and_then(|spec| spec.provider_id.as_deref()).and_then(node_droplet),
-            report: report.and_then(|report| report.status.clone()),
+            report: report.and_then(|report| report.0.as_ref().ok()?.status.clone()),
             name,
         }
     }
@@ -112,8 +115,8 @@ impl Mirrors {
         specs.flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr).cloned()).collect()
     }
 
-    /// Every StaticRoute, the users' own too.
-    pub fn routes(&self) -> Vec<std::sync::Arc<StaticRoute>> {
-        self.routes.state()
+    /// Every StaticRoute that can be read, the users' own too. One that cannot, stored by an older CRD, breaks no watch.
+    pub fn routes(&self) -> Vec<StaticRoute> {
+        self.routes.state().iter().filter_map(|route| route.0.as_ref().ok().cloned()).collect()
     }
 }
