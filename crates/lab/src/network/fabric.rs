@@ -1,5 +1,7 @@
 //! The fabric between the machines, the provider's services and the internet.
 
+use std::path::Path;
+
 use super::addresses::{
     ANCHOR_GATEWAY, ANCHORS, API_SERVER, CLOUD_API, METADATA, NODES, PRIVATE_RANGES, PUBLIC_GATEWAY,
     PUBLIC_PREFIX, PUBLIC_SEGMENT, RESOLVERS, STRANGER, VPC, VPC_GATEWAY, VPC_PREFIX,
@@ -31,6 +33,13 @@ pub fn build(name: &LabName, variant: Variant) -> Result<()> {
         ("ipv4/conf/pub/send_redirects", "0"),
     ];
     netns::sysctl(&cloud, &router)?;
+    // What is bridged is no business of the routing rules. The parameter is there only with the module br_netfilter.
+    if Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists() {
+        netns::sysctl(
+            &cloud,
+            &[("bridge/bridge-nf-call-iptables", "0"), ("bridge/bridge-nf-call-arptables", "0")],
+        )?;
+    }
     for outside in [&internet, &provider] {
         netns::sysctl(outside, &[("ipv4/conf/all/rp_filter", "0"), ("ipv4/conf/uplink/rp_filter", "0")])?;
     }

@@ -40,6 +40,19 @@ fn every_public_address_says_who_the_caller_is() {
 }
 
 #[test]
+fn machines_reach_each_other_on_both_segments() {
+    let world = World::start(&["--size", "network"]);
+    for other in [NODES[1].public, NODES[1].vpc, HAND_MADE_GATEWAYS[0].public, HAND_MADE_GATEWAYS[0].vpc] {
+        assert!(world.is_refused("node-1", SocketAddrV4::new(other, 9)), "{other}");
+    }
+    assert!(
+        !world.is_refused("internet", SocketAddrV4::new(NODES[1].vpc, 9)),
+        "the VPC is open to the internet"
+    );
+    assert!(world.is_refused("internet", SocketAddrV4::new(NODES[1].public, 9)), "a public address is not");
+}
+
+#[test]
 fn hand_made_gateways_forward_and_translate() {
     for variant in ["overlay", "vpc-native"] {
         let world = World::start(&["--size", "network", "--variant", variant]);
