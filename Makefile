@@ -10,6 +10,7 @@ export PATH := $(caller)/.cargo/bin:$(HOME)/.cargo/bin:/usr/local/go/bin:$(PATH)
 export RUSTUP_HOME ?= $(firstword $(wildcard $(HOME)/.rustup $(caller)/.rustup) $(HOME)/.rustup)
 
 step := scripts/step.sh
+xtask := $(or $(XTASK),cargo xtask)
 
 .PHONY: help
 help: ## this list
@@ -56,7 +57,7 @@ check: ## formatting, clippy, licences, generated files, crate arrows, scripts
 	@$(step) "formatting" cargo fmt --all --check
 	@$(step) "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
 	@$(step) "licences, bans, sources" scripts/cargo-deny.sh check licenses bans sources
-	@$(step) "generated files, arrows, rights" cargo xtask check
+	@$(step) "generated files, arrows, rights" $(xtask) check
 	@$(step) "scripts" shellcheck $(wildcard scripts/*.sh tests/*.sh tests/*/*.sh .ci/run)
 
 .PHONY: advisories
@@ -64,5 +65,9 @@ advisories: ## known vulnerabilities; needs the advisory database from the netwo
 	@scripts/cargo-deny.sh check advisories
 
 .PHONY: test
-test: root setup ## everything
+test: root setup ## everything; the last line is `N passed, M failed`
 	@scripts/test.sh
+
+.PHONY: test-exhaustive
+test-exhaustive: setup ## all of one suite of random cases, resumable: SUITE=<name>; without it a list
+	@scripts/exhaustive.sh $(SUITE)

@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Runs all of one exhaustive suite: `make test-exhaustive SUITE=name`. Without a name it lists them.
+#
+#   scripts/exhaustive.sh [SUITE]
+#
+# A suite is a number of seeds; with each its properties are tried on so many random cases. Progress is kept in
+# target/exhaustive/SUITE.json: killed and started again it goes on where it was, as long as the code it is about is the same.
+# At the end the record docs/exhaustive/SUITE.json is written, to be committed. A case that fails stops the run; proptest has then
+# written it to the crate's proptest-regressions/, which is committed too and tried first by every later run and by `make test`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# name|package|cargo's target|crates it is about|cases of each property per seed|seeds|properties (as the test program takes them)
+suites() {
+  cat <<'TABLE'
+routing-plan|egress-routing|--lib|routing|2000|25|plan::tests::properties:: prefix::tests::difference_is_what_is_in_the_prefix_and_in_no_hole prefix::tests::parsing_never_panics_and_round_trips
+health|egress-health|--lib|health|2000|30|detector::tests::down_is_entered_and_left_as_configured selection::tests::never_on_a_dead_one_while_a_live_one_is_known_and_never_moved_by_fewer_misses_than_fall
+lease|egress-runtime|--lib|runtime|4000|40|lease::tests::never_two_current_claims
+simulator-cloud|do-simulator|--lib|simulator|2000|30|cloud::properties::
+netlink-codec|egress-netlink|--lib|netlink routing|50000|20|tests::bytes::a_nexthop tests::bytes::no_
+controller-decisions|egress-controller|--test model|controller api digitalocean runtime|1000|60|whatever_happens_no_invariant_breaks_and_the_pair_comes_back
+TABLE
+}
+
+fail() { echo "$1" >&2; exit "${2:-1}"; }
+wanted=${1:-}
+line=$(suites | awk -F'|' -v name="$wanted" '$1 == name')
+if [ -z "$line" ]; then
+  echo "SUITE is one of:" >&2
+  suites | awk -F'|' '{ printf "  %-21s %s seeds of %s cases of each of: %s\n", $1, $6, $5, $7 }' >&2
+  exit 2
+fi
+IFS='|' read -r suite package cargo_target crates cases seeds properties <<<"$line"
+read -ra properties <<<"$properties"
+read -ra cargo_target <<<"$cargo_target"
+folders=(Cargo.lock)
+for crate in $crates; do folders+=("crates/$crate"); done
+
+# A record is of a commit: what it says was tried must be what anybody finds there.
+[ -z "$(git status --porcelain -- "${folders[@]}")" ] || fail "uncommitted changes in ${folders[*]}: commit them first" 2
+commit=$(git rev-parse HEAD)
+work=target/exhaustive
+progress=$work/$suite.json
+record=docs/exhaustive/$suite.json
+mkdir -p "$work" docs/exhaustive
+
+cargo test --quiet --locked --package "$package" "${cargo_target[@]}" --no-run
+# A copy: another build must not change what is running.
+program=$work/$suite.test
+built=$(cargo test --quiet --locked --package "$package" "${cargo_target[@]}" --no-run --message-format=json |
+  jq -r 'select(.profile.test == true and .executable != null) | .executable')
+[ -x "$built" ] || fail "expected one test program, got: '$built'"
+cp "$built" "$program"
+
+keep() { jq "${@:2}" "$1" <"$progress" >"$progress.new" && mv "$progress.new" "$progress"; }
+recorded() { jq -r ".$1" "$progress"; }
+if [ -s "$progress" ] && git diff --quiet "$(recorded commit)" HEAD -- "${folders[@]}" 2>/dev/null &&
+  [ "$(recorded per_seed) $(recorded seeds)" = "$cases $seeds" ]; then
+  echo "$suite: goes on after $(recorded 'done | length') of $seeds seeds"
+else
+  jq -n --arg suite "$suite" --arg commit "$commit" --argjson per_seed "$cases" --argjson seeds "$seeds" \
+    '{suite: $suite, commit: $commit, per_seed: $per_seed, seeds: $seeds, done: [], cases: 0, seconds: 0}' >"$progress"
+fi
+
+crate_folder=crates/$(cut -d' ' -f1 <<<"$crates")
+log=$work/$suite.log
+for seed in $(seq "$seeds"); do
+  [ "$(jq "any(.done[]; . == $seed)" "$progress")" = false ] || continue
+  before=$SECONDS
+  # Rejected cases are counted over the whole run, so their limits grow with it. Tests look for their crate's folder around them.
+  (cd "$crate_folder" && PROPTEST_CASES=$cases PROPTEST_RNG_SEED=$seed \
+    PROPTEST_MAX_GLOBAL_REJECTS=1000000000 PROPTEST_MAX_LOCAL_REJECTS=1000000000 \
+    "../../$program" "${properties[@]}") >"$log" 2>&1 || {
+    tail -n 40 "$log"
+    fail "$suite: seed $seed failed; all of it: $log. Commit the case: git status --short '*proptest-regressions*'"
+  }
+  passed=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' "$log")
+  [ "${passed:-0}" -ge "${#properties[@]}" ] || fail "$suite: ${passed:-no} properties ran, ${#properties[@]} names are given"
+  # shellcheck disable=SC2016
+  keep '.done += [$seed] | .cases += $cases | .seconds += $seconds' \
+    --argjson seed "$seed" --argjson cases $((passed * cases)) --argjson seconds $((SECONDS - before))
+  printf '%s: seed %s of %s, %s cases so far, %s s\n' "$suite" "$seed" "$seeds" "$(recorded cases)" "$(recorded seconds)"
+done
+
+jq --arg date "$(date -u +%F)" '{suite, date: $date, commit, cases, failures: 0, seconds}' "$progress" >"$record"
+rm "$progress"
+echo "$record: $(jq -c . "$record")"
