@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
+read -ra xtask <<<"${XTASK:-cargo xtask}"
 
 fail() { echo "push: $1" >&2; exit 1; }
 work=$(mktemp -d)
@@ -39,7 +40,7 @@ start_registry() {
 start_registry
 registry=127.0.0.1:$port/acme
 
-push() { cargo xtask push --registry "$registry" --plain-http; }
+push() { "${xtask[@]}" push --registry "$registry" --plain-http; }
 push
 cp "$target/deploy/install.yaml" "$work/first.yaml"
 
@@ -63,5 +64,5 @@ grep -q 'kind: CustomResourceDefinition' "$target/deploy/install.yaml" && fail "
 push >/dev/null
 cmp -s "$work/first.yaml" "$target/deploy/install.yaml" || fail "a second push of the same images changed install.yaml"
 
-if cargo xtask push --registry "https://$registry" 2>/dev/null; then fail "a registry with a scheme was accepted"; fi
+if "${xtask[@]}" push --registry "https://$registry" 2>/dev/null; then fail "a registry with a scheme was accepted"; fi
 echo "push: both images by digest, install file rendered, repeatable"
