@@ -29,16 +29,18 @@ failure() { failed=$((failed + ${2:-1})); failures+=("$1"); }
 # What everything after it needs.
 must() { scripts/step.sh "$@" || { failure "$1"; exit 1; }; }
 
-# Adds what a judge's log says: cargo's results, else lines that begin with ok, not ok or FAIL, else the judge as one test.
+# Adds what a judge's log says: cargo's results and lines `N passed, M failed` of judges within it, else lines that begin with ok,
+# not ok or FAIL, else the judge as one test.
 judge() {
   local code=0 log ok bad
   scripts/step.sh "$@" || code=$?
   log=target/log/$(tr -cs 'a-zA-Z0-9\n' '-' <<<"$1").log
   read -r ok bad < <(awk '
     /^test result: / { cargo = 1; ok += $4; bad += $6 }
+    /^[0-9]+ passed, [0-9]+ failed$/ { within_ok += $1; within_bad += $3 }
     /^ok / { lines_ok++ }
     /^(not ok|FAIL)/ { lines_bad++ }
-    END { if (cargo) print ok + 0, bad + 0; else print lines_ok + 0, lines_bad + 0 }' "$log")
+    END { if (cargo) print ok + within_ok, bad + within_bad; else print lines_ok + 0, lines_bad + 0 }' "$log")
   if [ $code -eq 0 ] && [ $((ok + bad)) -eq 0 ]; then ok=1; fi
   if [ $code -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
   passed=$((passed + ok))
@@ -70,4 +72,8 @@ judge "unit, contract, kernel, lab" timeout --kill-after=30s $tests_limit cargo 
 judge "manifests at a real API server" tests/manifests.sh
 judge "push to a registry" tests/push.sh
 judge "DigitalOcean's own Python client" tests/pydo.sh "$release/do-simulator"
-judge "demo and dashboard" timeout --kill-after=60s 10m tests/demo.sh
+if [ -x scripts/e2e.sh ]; then
+  judge "end to end" timeout --kill-after=60s 15m scripts/e2e.sh
+else
+  judge "demo and dashboard" timeout --kill-after=60s 10m tests/demo.sh
+fi

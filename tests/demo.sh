@@ -12,11 +12,12 @@ export EGRESS_LAB_STATE KUBECONFIG=$EGRESS_LAB_STATE/kubeconfig
 
 stop() { "$lab" --name $name stop || echo "FAIL the lab does not stop"; }
 trap stop EXIT
-rm -f $report
+mkdir -p "$(dirname "$report")"
+rm -f "$report"
 # Not CI: the lab stays up for the dashboard.
 shown=0
-env -u CI "$lab" --name $name demo --assets "$assets" --report $report || shown=$?
-jq -r '.steps[] | if .ok then "ok demo: \(.name), \(.seconds) s" else "FAIL demo: \(.name): \(.error)" end' $report
+env -u CI "$lab" --name $name demo --assets "$assets" --report "$report" || shown=$?
+jq -r '.steps[] | if .ok then "ok demo: \(.name), \(.seconds) s" else "FAIL demo: \(.name): \(.error)" end' "$report"
 [ $shown -eq 0 ]
 
 # The demo deleted its EgressGateway; gateways there must be.
