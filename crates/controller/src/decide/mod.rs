@@ -1,6 +1,6 @@
 //! The next step for one EgressGateway: a pure function of what was seen and the time.
 //!
-//! Invariants (`docs/architecture.md`, design invariants I1-I3, I8, I12):
+//! Invariants (`docs/guarantees.md`: I1-I3, I8, I12):
 //! - The status comes first: whatever an effect relies on (an intent, a role, an id) has been written before the effect comes
 //!   out. A crash between any two effects leaves a state that leads to the same end.
 //! - At most `replicas + 1` Droplets, intents included. A slot is taken as long as anything is known to hold it.

@@ -217,7 +217,7 @@ fn nexthop_objects_that_ip_wrote_are_read() {
     });
 }
 
-/// The rules of the design and every field once.
+/// Every kind of rule the agent writes, and every field once.
 pub(super) fn rules() -> Vec<Rule> {
     let full = Rule {
         priority: 900,

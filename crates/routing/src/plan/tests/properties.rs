@@ -145,7 +145,7 @@ impl Scenario {
         }
     }
 
-    /// Where a packet must go, said in the words of the design and not of the code.
+    /// Where a packet must go, said by brute force and not in the way of the code.
     fn expected(&self, to: Ipv4Addr) -> Way {
         let main = longest_match(&self.node.main_routes, to);
         let own_way = if main.is_some() { Way::Main } else { Way::Default };
