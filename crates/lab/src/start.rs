@@ -218,15 +218,15 @@ fn start_all(lab: &Lab, progress: &Progress) -> Result<()> {
             NODES.iter().map(|node| scope.spawn(|| cluster::start_containerd(lab, node))).collect::<Vec<_>>();
         cluster::wait_until_ready(lab, progress)?;
         progress.say("the API server is ready");
-        cluster::start_controllers(lab)?;
         cluster::register(lab, &NODES)?;
-        cluster::install_dns(lab)?;
         for node in nodes {
             finished(node)?;
         }
         for node in &NODES {
             cluster::start_kubelet(lab, node)?;
         }
+        cluster::start_controllers(lab)?;
+        let dns = scope.spawn(|| cluster::install_dns(lab));
         progress.say("controllers, kubelets and kube-proxies started");
         for archive in finished(images)? {
             let name = archive.file_name().unwrap_or_default().display();
@@ -234,6 +234,7 @@ fn start_all(lab: &Lab, progress: &Progress) -> Result<()> {
             cluster::load(lab, &archive)?;
         }
         progress.say("images of examples imported");
+        finished(dns)?;
         Ok::<(), LabError>(())
     })?;
     wait_for_cloud(lab, progress)?;
