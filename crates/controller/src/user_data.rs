@@ -83,18 +83,15 @@ pub fn render(input: &UserDataInput) -> Result<UserData, UserDataError> {
 
     let mut text = String::with_capacity(MAX_BYTES);
     for line in TEMPLATE.lines() {
-        match file_of(line) {
-            Some((indent, name)) => {
-                let (_, content) = FILES
-                    .iter()
-                    .find(|(known, _)| *known == name)
-                    .ok_or_else(|| UserDataError::UnknownPlaceholder(line.trim().to_owned()))?;
-                push_indented(&mut text, indent, content);
-            }
-            None => {
-                text.push_str(&fill(line, &values)?);
-                text.push('\n');
-            }
+        if let Some((indent, name)) = file_of(line) {
+            let (_, content) = FILES
+                .iter()
+                .find(|(known, _)| *known == name)
+                .ok_or_else(|| UserDataError::UnknownPlaceholder(line.trim().to_owned()))?;
+            push_indented(&mut text, indent, content);
+        } else {
+            text.push_str(&fill(line, &values)?);
+            text.push('\n');
         }
     }
     if !text.is_ascii() {

@@ -17,14 +17,12 @@ fn demo() -> UserData {
 fn written(text: &str, path: &str) -> String {
     let after = text.split_once(&format!("  - path: {path}\n")).expect("path").1;
     let block = after.split_once("content: |\n").expect("content").1;
-    block
+    let lines: Vec<_> = block
         .lines()
         .take_while(|line| line.is_empty() || line.starts_with("      "))
-        .map(|line| format!("{}\n", line.strip_prefix("      ").unwrap_or(line)))
-        .collect::<String>()
-        .trim_end()
-        .to_owned()
-        + "\n"
+        .map(|line| line.strip_prefix("      ").unwrap_or(line))
+        .collect();
+    lines.join("\n").trim_end().to_owned() + "\n"
 }
 
 #[test]
