@@ -111,6 +111,7 @@ pub fn run(args: &DemoArgs, name: &str, state_dir: &std::path::Path) -> anyhow::
     let stage = Stage {
         lab: std::env::current_exe().context("cannot find this program")?,
         name: name.to_owned(),
+        state_dir: std::path::absolute(state_dir)?,
         kubectl: args.assets.join("kubectl"),
         kubeconfig: state_dir.join("kubeconfig"),
         repository: args.repository.clone(),
@@ -162,6 +163,6 @@ fn look_around(stage: &Stage) {
     say(&format!("  export PATH={}:$PATH", stage.kubectl.parent().unwrap_or(&stage.kubectl).display()));
     say("  kubectl get nodes,pods -A");
     say("  kubectl apply -f examples/egressgateway.yaml && kubectl get egw,sr,ne --watch");
-    say(&format!("  {} exec node-1 -- ip route show table 1157", stage.lab.display()));
+    say(&format!("  {} --name {} exec node-1 -- ip route show table 1157", stage.lab.display(), stage.name));
     say("To stop it: make demo-down");
 }

@@ -24,6 +24,8 @@ pub struct Stage {
     pub lab: PathBuf,
     /// Name of the lab.
     pub name: String,
+    /// Folder of its state.
+    pub state_dir: PathBuf,
     /// kubectl.
     pub kubectl: PathBuf,
     /// Its configuration.
@@ -58,7 +60,8 @@ impl Stage {
     /// The same, not started yet.
     pub fn lab_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.lab);
-        command.current_dir(&self.repository).arg("--name").arg(&self.name).args(arguments);
+        command.current_dir(&self.repository).arg("--name").arg(&self.name);
+        command.arg("--state-dir").arg(&self.state_dir).args(arguments);
         command
     }
 
