@@ -11,6 +11,7 @@ pub mod internet;
 pub mod machine;
 pub mod netns;
 pub mod network;
+pub mod prerequisites;
 pub mod processes;
 pub mod progress;
 pub mod relay;

@@ -15,7 +15,7 @@ use crate::network::{INTERNET, PROVIDER};
 use crate::processes::Launch;
 use crate::progress::Progress;
 use crate::state::{Lab, LabName, Settings, Size, StateDir, Variant, hex};
-use crate::{cloud, cluster, netns, network, stop};
+use crate::{cloud, cluster, netns, network, prerequisites, stop};
 
 /// What a lab is started with.
 #[derive(Debug, Clone, clap::Args)]
@@ -69,6 +69,7 @@ pub fn start(name: &LabName, dir: StateDir, arguments: &StartArgs) -> Result<Lab
     if !nix::unistd::geteuid().is_root() {
         return Err(LabError::Usage("namespaces and cgroups need root: use sudo".into()));
     }
+    prerequisites::check(arguments.size)?;
     for taken in ["/run", "/var/log", "/proc", "/sys", "/etc/cni"] {
         if dir.path().starts_with(taken) {
             return Err(LabError::Usage(format!(

@@ -175,12 +175,12 @@ fn cut_links_carry_nothing_and_heal() {
     for fault in faults {
         assert_eq!(world.whoami("node-1", web(WHOAMI)), through, "before {fault:?}");
         world.run(fault);
-        assert_eq!(world.whoami("node-1", web(WHOAMI)), None, "{fault:?}");
+        assert!(world.hears_nothing("node-1", web(WHOAMI)), "{fault:?}");
         assert!(world.shell(fault[1], "cat /sys/class/net/*/operstate; ip -br link").contains("UP"));
         world.run(&["heal", fault[1]]);
     }
     world.run(&["break", "nat", "gateway-a"]);
-    assert_eq!(world.whoami("node-1", web(WHOAMI)), None, "without translation");
+    assert!(world.hears_nothing("node-1", web(WHOAMI)), "without translation");
     let wrong = world.output(&["cut", "nobody", "vpc"]);
     assert!(!wrong.status.success());
 }
