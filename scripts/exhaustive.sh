@@ -68,9 +68,12 @@ for seed in $(seq "$seeds"); do
   [ "$(jq "any(.done[]; . == $seed)" "$progress")" = false ] || continue
   before=$SECONDS
   # Rejected cases are counted over the whole run, so their limits grow with it. Tests look for their crate's folder around them.
-  (cd "$crate_folder" && PROPTEST_CASES=$cases PROPTEST_RNG_SEED=$seed \
+  (cd "$crate_folder" && exec env PROPTEST_CASES="$cases" PROPTEST_RNG_SEED="$seed" \
     PROPTEST_MAX_GLOBAL_REJECTS=1000000000 PROPTEST_MAX_LOCAL_REJECTS=1000000000 \
-    "../../$program" "${properties[@]}") >"$log" 2>&1 || {
+    "../../$program" "${properties[@]}") >"$log" 2>&1 &
+  job=$!
+  trap 'kill $job 2>/dev/null; exit 130' INT TERM
+  wait $job || {
     tail -n 40 "$log"
     fail "$suite: seed $seed failed; all of it: $log. Commit the case: git status --short '*proptest-regressions*'"
   }
