@@ -111,7 +111,7 @@ fn settings(name: &LabName, arguments: &StartArgs) -> Result<Settings> {
     let random_source = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random));
     random_source.doing(|| "read /dev/urandom".into())?;
     let token = hex(&random);
-    let [api_port, cloud_port, client, peer] = free_ports()?;
+    let [api_port, cloud_port, client, peer] = free_ports(&random)?;
     let etcd_ports = if arguments.size == Size::Api { (client, peer) } else { (2379, 2380) };
     Ok(Settings {
         name: name.clone(),
@@ -126,19 +126,27 @@ fn settings(name: &LabName, arguments: &StartArgs) -> Result<Settings> {
     })
 }
 
-/// Ports of the machine's loopback that are free now, all different.
-fn free_ports() -> Result<[u16; 4]> {
-    let what = || "find free ports on loopback".to_owned();
+/// Ports of the machine's loopback that are free now, all different. Not from the range that the kernel gives to outgoing
+/// connections: one of those could take a port before its server listens.
+fn free_ports(random: &[u8]) -> Result<[u16; 4]> {
+    let begin = random.iter().fold(0_usize, |sum, byte| (sum * 256 + usize::from(*byte)) % PORTS.len());
+    let order = PORTS.cycle().skip(begin).take(PORTS.len());
+    // Held until all are found, so that none is found twice.
     let mut held = Vec::new();
-    for _ in 0..4 {
-        held.push(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).doing(what)?);
+    let mut found = Vec::new();
+    for port in order {
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            held.push(listener);
+            found.push(port);
+        }
+        if let Ok(ports) = <[u16; 4]>::try_from(found.as_slice()) {
+            return Ok(ports);
+        }
     }
-    let mut ports = [0; 4];
-    for (port, listener) in ports.iter_mut().zip(&held) {
-        *port = listener.local_addr().doing(what)?.port();
-    }
-    Ok(ports)
+    Err(LabError::Usage(format!("no ports are free on 127.0.0.1 between {} and {}", PORTS.start, PORTS.end)))
 }
+
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
 
 fn start_api(lab: &Lab, progress: &Progress) -> Result<()> {
     cluster::issue(lab)?;
