@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The whole lab, end to end; scripts/build.sh has built what it runs. About five minutes.
+# The whole lab, end to end; scripts/build.sh has built what it runs. About four minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 KUBEBUILDER_ASSETS=$(tests/control-plane/build.sh all)
 export KUBEBUILDER_ASSETS
-exec cargo test --locked -p egress-lab --test end_to_end -- --nocapture
+exec cargo test --locked -p egress-lab --test end_to_end -- --nocapture --test-threads=1

@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-const NAME: &str = "e2e";
 const SEEDS_GATEWAY: &str = "203.0.113.5";
 const MINUTE: Duration = Duration::from_secs(60);
 
 struct Lab {
+    name: &'static str,
     root: PathBuf,
     program: PathBuf,
     assets: PathBuf,
@@ -29,21 +29,22 @@ struct Lab {
 }
 
 impl Lab {
-    fn new() -> Self {
+    fn new(name: &'static str) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
         let assets = std::env::var_os("KUBEBUILDER_ASSETS")
             .expect("KUBEBUILDER_ASSETS names the control plane's programs; scripts/e2e.sh sets it");
         let program = root.join("target/release/egress-lab");
         assert!(program.exists(), "{} is missing: run scripts/build.sh", program.display());
-        let state = root.join("target/e2e/state");
-        Self { root, program, assets: assets.into(), state }
+        let state = root.join("target/e2e").join(name);
+        std::fs::create_dir_all(root.join("target/e2e")).unwrap();
+        Self { name, root, program, assets: assets.into(), state }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command
             .current_dir(&self.root)
-            .args(["--name", NAME, "--state-dir"])
+            .args(["--name", self.name, "--state-dir"])
             .arg(&self.state)
             .args(arguments);
         command.stdin(Stdio::null());
@@ -138,11 +139,18 @@ fn until<T: PartialEq + std::fmt::Debug>(
     }
 }
 
+/// The demo once more where pods have addresses of the VPC: the gateway translates their range too.
+#[test]
+fn the_demo_holds_where_pods_are_native_to_the_vpc() {
+    let lab = Lab::new("e2enative");
+    demo(&lab, &["--variant", "vpc-native"]);
+    lab.lab(&["stop"]);
+}
+
 #[test]
 fn an_operators_week() {
-    let lab = Lab::new();
-    std::fs::create_dir_all(lab.root.join("target/e2e")).unwrap();
-    the_demo_shows_what_it_must(&lab);
+    let lab = Lab::new("e2e");
+    demo(&lab, &[]);
     every_example_does_what_it_says(&lab);
     every_query_of_the_dashboard_returns_something(&lab);
     a_rolling_restart_of_the_agents_writes_nothing_to_any_kernel(&lab);
@@ -151,10 +159,11 @@ fn an_operators_week() {
     stopping_leaves_nothing(&lab);
 }
 
-fn the_demo_shows_what_it_must(lab: &Lab) {
-    let report = lab.root.join("target/e2e/report.json");
+/// Every step shows what it must, and the report says so.
+fn demo(lab: &Lab, arguments: &[&str]) {
+    let report = lab.root.join("target/e2e").join(format!("{}.json", lab.name));
     let mut demo = lab.command(&["demo"]);
-    demo.arg("--assets").arg(&lab.assets).arg("--report").arg(&report).env_remove("CI");
+    demo.args(arguments).arg("--assets").arg(&lab.assets).arg("--report").arg(&report).env_remove("CI");
     let status = demo.status().unwrap();
     let report: Value = serde_json::from_str(&std::fs::read_to_string(&report).unwrap()).unwrap();
     assert!(status.success(), "{report:#}");
@@ -195,7 +204,7 @@ fn every_query_of_the_dashboard_returns_something(lab: &Lab) {
     std::fs::write(&wrapper, line).unwrap();
     std::fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let mut judge = Command::new("python3");
-    judge.current_dir(&lab.root).arg("tests/dashboard.py").args(["--name", NAME]);
+    judge.current_dir(&lab.root).arg("tests/dashboard.py").args(["--name", lab.name]);
     judge.arg("--lab").arg(wrapper).arg("--kubectl").arg(kubectl);
     judge.arg("--kubeconfig").arg(lab.state.join("kubeconfig"));
     assert!(judge.status().unwrap().success(), "a query of the dashboard returned nothing");
@@ -303,11 +312,12 @@ fn uninstalling_takes_routes_along_and_leaves_objects(lab: &Lab) {
 
 fn stopping_leaves_nothing(lab: &Lab) {
     lab.lab(&["stop"]);
+    let name = lab.name;
     let left = |command: &str| {
         let text = Command::new("sh").args(["-c", command]).output().unwrap().stdout;
         String::from_utf8_lossy(&text).into_owned()
     };
-    assert_eq!(left(&format!("ip netns list | grep egl-{NAME}- || true")), "");
-    assert_eq!(left(&format!("grep egl-{NAME} /proc/mounts || true")), "");
-    assert_eq!(left(&format!("find /sys/fs/cgroup -maxdepth 2 -name 'egl-{NAME}*'")), "");
+    assert_eq!(left(&format!("ip netns list | grep egl-{name}- || true")), "");
+    assert_eq!(left(&format!("grep egl-{name} /proc/mounts || true")), "");
+    assert_eq!(left(&format!("find /sys/fs/cgroup -maxdepth 2 -name '*-{name}'")), "");
 }

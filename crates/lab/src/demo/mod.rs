@@ -27,6 +27,10 @@ pub struct DemoArgs {
     #[arg(long, env = "KUBEBUILDER_ASSETS")]
     pub assets: PathBuf,
 
+    /// Network variant: `overlay` or `vpc-native`.
+    #[arg(long, default_value = "overlay")]
+    pub variant: String,
+
     /// Folder with the image archives.
     #[arg(long, default_value = "target/images")]
     pub images: PathBuf,

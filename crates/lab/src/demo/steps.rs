@@ -28,7 +28,7 @@ const POD: &str = "curl-test";
 
 pub(super) fn cluster(stage: &Stage, args: &DemoArgs, _: &mut Report) -> anyhow::Result<()> {
     let assets = args.assets.display().to_string();
-    stage.lab_aloud(&["start", "--size", "all", "--assets", &assets])?;
+    stage.lab_aloud(&["start", "--size", "all", "--variant", &args.variant, "--assets", &assets])?;
     eventually("nodes are Ready", Duration::from_secs(120), || {
         let nodes = stage.kubectl_json(&["get", "nodes"])?;
         let ready = items(&nodes).iter().filter(|node| condition(node, "Ready") == Some("True")).count();
