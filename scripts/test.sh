@@ -72,8 +72,4 @@ judge "unit, contract, kernel, lab" timeout --kill-after=30s $tests_limit cargo 
 judge "manifests at a real API server" tests/manifests.sh
 judge "push to a registry" tests/push.sh
 judge "DigitalOcean's own Python client" tests/pydo.sh "$release/do-simulator"
-if [ -x scripts/e2e.sh ]; then
-  judge "end to end" timeout --kill-after=60s 15m scripts/e2e.sh
-else
-  judge "demo and dashboard" timeout --kill-after=60s 10m tests/demo.sh
-fi
+judge "end to end" timeout --kill-after=60s 15m scripts/e2e.sh
