@@ -16,6 +16,10 @@ trap 'kill -- "-$control_plane" 2>/dev/null || true' EXIT
 scripts/step.sh "build the crates" cargo build --release --locked --bins --workspace
 # Not `cargo xtask`, which would build half of the crates a second time, for debugging.
 scripts/step.sh "build the images" "${CARGO_TARGET_DIR:-target}/release/xtask" images --no-build
+# The first Droplet would otherwise build it while everybody waits for that Droplet.
+if [ "$(id -u)" = 0 ]; then
+  scripts/step.sh "build the Droplets' disk" "${CARGO_TARGET_DIR:-target}/release/egress-lab" machine prepare
+fi
 
 wait_for_control_plane() {
   # Not `wait`: step.sh runs this in a process that is not its parent.
