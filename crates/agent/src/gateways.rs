@@ -6,7 +6,7 @@ use std::num::NonZeroU8;
 use std::time::Duration;
 
 use egress_api::GatewayObservation;
-use egress_health::detector::{Signal, Verdict};
+use egress_health::detector::{Signal, Transition, Verdict};
 use egress_health::{Candidate, Choice, Config, Detector, Outcome, Standing, Tick, select};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -19,6 +19,17 @@ fn forwarding_config() -> Config {
 }
 
 const UNKNOWN: Standing = Standing { verdict: Verdict::Unknown, signal: Signal::Wavering };
+
+/// What one probe changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Noticed {
+    /// The choice of a gateway may be another one now.
+    pub may_move: bool,
+    /// The gateway stopped answering in the VPC.
+    pub fell: bool,
+    /// What is to be reported changed.
+    pub words: bool,
+}
 
 /// All gateways that are probed.
 #[derive(Debug, Default)]
@@ -52,16 +63,16 @@ impl Gateways {
         }
     }
 
-    /// Takes one outcome. Returns whether it may change the choice of a gateway.
-    pub fn on_probe(&mut self, result: &ProbeResult, now: Tick, time: Timestamp) -> bool {
-        let Some(gateway) = self.known.get_mut(&result.gateway) else { return false };
+    /// Takes one outcome.
+    pub fn on_probe(&mut self, result: &ProbeResult, now: Tick, time: Timestamp) -> Noticed {
+        let Some(gateway) = self.known.get_mut(&result.gateway) else { return Noticed::default() };
         let (outcome, message) = match &result.outcome {
             probe::Outcome::Answered => (Outcome::Answered, None),
             probe::Outcome::Missed(message) => (Outcome::Missed, Some(message)),
             // The node's own trouble condemns nobody.
             probe::Outcome::Inconclusive(message) => {
                 tracing::debug!(gateway = %result.gateway, message, "probe says nothing");
-                return false;
+                return Noticed::default();
             }
         };
         let detector = match result.level {
@@ -74,8 +85,10 @@ impl Gateways {
         if let Some(transition) = transition {
             tracing::info!(gateway = %result.gateway, level = ?result.level, ?transition, message, "gateway changed");
         }
-        gateway.say(message, now, time);
-        changed && result.level == Level::Reachability
+        let words = gateway.say(message, now, time);
+        let decides = result.level == Level::Reachability;
+        let fell = decides && matches!(transition, Some(Transition::Fell { .. }));
+        Noticed { may_move: changed && decides, fell, words }
     }
 
     /// The gateway to use out of `ordered`.
@@ -103,16 +116,19 @@ impl Gateways {
 
 impl Gateway {
     // The words change with the verdict only: a report is written on change, not on every probe.
-    fn say(&mut self, message: Option<&String>, now: Tick, time: Timestamp) {
+    fn say(&mut self, message: Option<&String>, now: Tick, time: Timestamp) -> bool {
         let reachable = is_alive(self.reachability.standing(now));
         let forwarding = self.forwarding.standing(now);
         let forwards = (forwarding.verdict != Verdict::Unknown).then(|| is_alive(forwarding));
-        if (reachable, forwards) != (self.said.reachable, self.said.forwards) || self.said.since.is_none() {
+        let is_new =
+            (reachable, forwards) != (self.said.reachable, self.said.forwards) || self.said.since.is_none();
+        if is_new {
             self.said.reachable = reachable;
             self.said.forwards = forwards;
             self.said.since = Some(Time(time));
             self.said.message = if reachable && forwards != Some(false) { None } else { message.cloned() };
         }
+        is_new
     }
 }
 

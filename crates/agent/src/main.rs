@@ -51,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
     let mut followers = JoinSet::new();
     let watches = Watches::start(&client, &changed, &mut followers);
     let uninstall = Uninstall::follow(&client, &settings.namespace, &settings.daemonset, &mut followers);
-    let (found, surroundings) = watch::channel(Surroundings::default());
+    let (found, surroundings) = watch::channel(Surroundings::at_start(&settings.protected_names));
     followers.spawn(look_around(settings.protected_names.clone(), found, Arc::clone(&changed)));
     let (reports, published) = watch::channel(NodeEgressStatus::default());
 

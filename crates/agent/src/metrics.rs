@@ -1,7 +1,9 @@
 //! What the agent counts. Labels come from closed sets: levels, outcomes, states, and the at most 32 gateways of a node.
 
-use std::net::Ipv4Addr;
+use std::collections::BTreeSet;
 
+use egress_api::{NodeEgressStatus, NodeRouteState};
+use egress_routing::RouteReport;
 use egress_runtime::metrics::Metrics;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -159,6 +161,31 @@ impl AgentMetrics {
         ours
     }
 
+    /// Shows what is reported.
+    pub fn export(&self, status: &NodeEgressStatus, routes: &[RouteReport]) {
+        for (state, label) in [
+            (NodeRouteState::Applied, "Applied"),
+            (NodeRouteState::Partial, "Partial"),
+            (NodeRouteState::NotApplied, "NotApplied"),
+        ] {
+            let count = status.routes.iter().filter(|route| route.state == state).count();
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.static_routes.get_or_create(&StateLabels { state: label }).set(count);
+        }
+        self.destinations.set(status.routes.iter().map(|route| i64::from(route.applied)).sum());
+        self.gateway_reachable.clear();
+        self.gateway_forwards.clear();
+        self.gateway_in_use.clear();
+        let used: BTreeSet<String> =
+            routes.iter().filter_map(|route| Some(route.gateway?.to_string())).collect();
+        for said in &status.gateways {
+            let label = GatewayLabels { gateway: said.address.clone() };
+            self.gateway_reachable.get_or_create(&label).set(i64::from(said.reachable));
+            self.gateway_forwards.get_or_create(&label).set(i64::from(said.forwards == Some(true)));
+            self.gateway_in_use.get_or_create(&label).set(i64::from(used.contains(&said.address)));
+        }
+    }
+
     /// Counts one probe.
     pub fn count_probe(&self, result: &ProbeResult) {
         let level = match result.level {
@@ -175,9 +202,4 @@ impl AgentMetrics {
             self.probe_seconds.get_or_create(&LevelLabels { level }).observe(result.took.as_secs_f64());
         }
     }
-}
-
-/// The label of a gateway.
-pub fn gateway(address: Ipv4Addr) -> GatewayLabels {
-    GatewayLabels { gateway: address.to_string() }
 }

@@ -34,9 +34,12 @@ pub struct Sources<'a> {
     pub objects: &'a Objects,
     /// Ranges of pods, services, and the user's list.
     pub configured: &'a [(Ipv4Net, ProtectedReason)],
+    /// Addresses that were protected when the agent started: they stay so until the surroundings are known.
+    pub inherited: Option<&'a BTreeSet<Ipv4Net>>,
 }
 
-/// Sees the node. `previous` is what was seen last: while the VPC link is away, its last address counts on (`up: false`).
+/// Sees the node. `previous` is what was seen last: while the VPC link is away, its last address counts on (`up: false`),
+/// and while the API server has no InternalIP for this node (its Node is being made anew), the last one does.
 pub fn view(sources: Sources<'_>, previous: Option<&NodeView>) -> NodeView {
     let vpc = vpc_interface(&sources, previous);
     let vpc_index = vpc.as_ref().map(|vpc| vpc.index);
@@ -67,12 +70,15 @@ fn default_route(routes: &[MainRoute]) -> Option<&MainRoute> {
 // The node's InternalIP is its address in the VPC: that is how DOKS names its nodes, and it tells the interface whatever
 // its name is.
 fn vpc_interface(sources: &Sources<'_>, previous: Option<&NodeView>) -> Option<VpcInterface> {
-    let internal: BTreeSet<Ipv4Addr> = sources
+    let mut internal: BTreeSet<Ipv4Addr> = sources
         .nodes
         .iter()
         .filter(|node| node.metadata.name.as_deref() == Some(sources.name))
         .flat_map(|node| addresses(node, &["InternalIP"]))
         .collect();
+    if internal.is_empty() {
+        internal.extend(previous.and_then(|previous| Some(previous.vpc.as_ref()?.address)));
+    }
     let found = sources.interfaces.iter().find_map(|link| {
         let address = link.addresses.iter().find(|address| internal.contains(&address.addr()))?;
         Some(VpcInterface {
@@ -122,6 +128,11 @@ fn protected(sources: &Sources<'_>, vpc: Option<&VpcInterface>, provider: Option
     }
     for (range, reason) in sources.configured {
         protected.insert(*range, *reason);
+    }
+    if sources.surroundings.incomplete {
+        for address in sources.inherited.into_iter().flatten() {
+            protected.insert(*address, ProtectedReason::CloudApi);
+        }
     }
     protected
 }
@@ -181,6 +192,16 @@ mod tests {
     fn see(interfaces: &[Interface], previous: Option<&NodeView>) -> NodeView {
         let nodes =
             [node("node-1", "10.116.0.2", "203.0.113.11"), node("node-2", "10.116.0.3", "203.0.113.12")];
+        see_with(interfaces, previous, &nodes, &Surroundings::default(), None)
+    }
+
+    fn see_with(
+        interfaces: &[Interface],
+        previous: Option<&NodeView>,
+        nodes: &[Node],
+        surroundings: &Surroundings,
+        inherited: Option<&BTreeSet<Ipv4Net>>,
+    ) -> NodeView {
         let slice: EndpointSlice = serde_json::from_value(json!({
             "addressType": "IPv4", "metadata": {}, "endpoints": [{"addresses": ["198.51.100.10"]}],
         }))
@@ -195,9 +216,10 @@ mod tests {
             ],
             nodes: &nodes.iter().collect::<Vec<_>>(),
             api_servers: &[&slice],
-            surroundings: &Surroundings::default(),
+            surroundings,
             objects: &Objects::default(),
             configured: &[("10.245.0.0/16".parse().unwrap(), ProtectedReason::Services)],
+            inherited,
         };
         view(sources, previous)
     }
@@ -220,6 +242,26 @@ mod tests {
         let after = see(&links[..1], Some(&before)).vpc.unwrap();
         assert!(!after.up);
         assert_eq!(after.address, Ipv4Addr::new(10, 116, 0, 2));
+    }
+
+    #[test]
+    fn a_node_that_the_api_server_has_forgotten_keeps_its_interface() {
+        let links = [link(2, "eth0", "203.0.113.11/24"), link(3, "eth1", "10.116.0.2/20")];
+        let before = see(&links, None);
+        let after = see_with(&links, Some(&before), &[], &Surroundings::default(), None);
+        assert_eq!(after.vpc, before.vpc);
+    }
+
+    #[test]
+    fn what_was_protected_stays_so_until_the_protected_names_are_known() {
+        let address = "104.16.181.15/32".parse().unwrap();
+        let is_protected = |incomplete| {
+            let surroundings = Surroundings { incomplete, ..Surroundings::default() };
+            let seen = see_with(&[], None, &[], &surroundings, Some(&BTreeSet::from([address])));
+            seen.protected.iter().any(|(range, _)| range == address)
+        };
+        assert!(is_protected(true));
+        assert!(!is_protected(false));
     }
 
     #[test]

@@ -4,37 +4,43 @@
 //! our own state in the kernel), plans, and writes the difference. A probe that changes a verdict takes a shorter way: the
 //! StaticRoutes that must move get one nexthop message each, and nothing else is read or asked.
 //!
-//! - Nothing is written before every store was filled once: "not read yet" is not "not wanted" (I6).
+//! - Nothing is planned before every store was filled once: "not read yet" is not "not wanted" (I6). Until then [`holding`]
+//!   keeps what is there.
+//! - What can't be planned stays: a node whose VPC interface is not known is left as it is.
 //! - A restart plans what is there and writes nothing (I7): ids, slots and chosen gateways are read back from the kernel.
 //! - When the loop ends the routes stay, unless an uninstall is confirmed.
 
-use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+mod agenda;
+mod holding;
+mod switching;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 
 use egress_api::NodeEgressStatus;
 use egress_health::Tick;
-use egress_netlink::monitor::Monitor;
+use egress_netlink::Commands;
+use egress_netlink::monitor::{Event, Monitor};
 use egress_netlink::ownership::Claim;
-use egress_netlink::{ChangeError, Commands};
-use egress_routing::kernel_state::{Change, KernelState, Observed};
-use egress_routing::{Layout, NodePlan, NodeView, ProtectedReason, Selection, changes, plan};
+use egress_routing::kernel_state::{Change, KernelState, Managed, Observed, RouteKind};
+use egress_routing::{Layout, NodePlan, NodeView, ProtectedReason, Selection, changes};
 use egress_runtime::admin::{Liveness, Readiness};
 use ipnet::Ipv4Net;
-use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::gateways::Gateways;
-use crate::metrics::{self, AgentMetrics, StateLabels};
+use crate::metrics::AgentMetrics;
 use crate::node::{self, Sources};
 use crate::objects::{self, Objects};
 use crate::probe::{ProbePlan, ProbeResult, Probes};
 use crate::report::{self, Refused};
 use crate::surroundings::Surroundings;
 use crate::watches::Watches;
+use agenda::Agenda;
 
 /// A full comparison at least that often: netlink events get lost.
 const FULL_COMPARISON: Duration = Duration::from_secs(30);
@@ -44,6 +50,9 @@ const SETTLE: Duration = Duration::from_millis(20);
 
 /// Pause before the next try when the kernel refused something, doubling up to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// How often an uninstall looks whether everything is gone; the last look only tells.
+const REMOVALS: usize = 4;
 
 /// The loop beats its heart at least that often.
 const BEAT: Duration = Duration::from_secs(1);
@@ -101,6 +110,8 @@ pub struct Reconciler {
     observed: Observed,
     refused: Refused,
     retry: Duration,
+    /// Addresses that the kernel kept from every gateway when this agent started; `None` before the first look.
+    inherited: Option<BTreeSet<Ipv4Net>>,
 }
 
 impl Reconciler {
@@ -122,6 +133,7 @@ impl Reconciler {
             observed: Observed::default(),
             refused: Refused::default(),
             retry: RETRY.0,
+            inherited: None,
         }
     }
 
@@ -129,27 +141,23 @@ impl Reconciler {
     pub async fn run(&mut self, shutdown: CancellationToken) -> Result<(), ReconcileError> {
         // Subscribe first, look then: what changes in between wakes us.
         let mut monitor = Monitor::subscribe().map_err(ReconcileError::Monitor)?;
-        if !self.wait_for_stores(&shutdown).await? {
+        if !self.hold(&mut monitor, &shutdown).await? {
             return Ok(());
         }
         let mut beat = tokio::time::interval(BEAT);
-        let mut next_pass = Instant::now();
+        let mut agenda = Agenda::at(Instant::now());
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
                 Some(result) = self.results.recv() => self.on_probe(&result).await,
-                () = tokio::time::sleep_until(next_pass) => next_pass = Instant::now() + self.pass().await,
-                event = monitor.next() => match event {
-                    Ok(event) if event.is_by(self.with.kernel.port()) => {}
-                    Ok(_) => next_pass = next_pass.min(Instant::now() + SETTLE),
-                    Err(error) => {
-                        tracing::warn!(%error, "the monitor socket broke; subscribing anew");
-                        monitor = Monitor::subscribe().map_err(ReconcileError::Monitor)?;
-                        next_pass = Instant::now();
-                    }
-                },
-                () = self.with.changed.notified() => next_pass = next_pass.min(Instant::now() + SETTLE),
+                () = tokio::time::sleep_until(agenda.next()) => {
+                    let started = Instant::now();
+                    let pause = self.pass().await;
+                    agenda.done(started, Instant::now(), pause);
+                }
+                event = monitor.next() => self.on_event(event, &mut monitor, &mut agenda)?,
+                () = self.with.changed.notified() => agenda.wake(Instant::now(), SETTLE),
                 _ = beat.tick() => {
                     self.with.liveness.beat();
                     // A hold-down may have ended.
@@ -159,30 +167,43 @@ impl Reconciler {
         }
     }
 
+    fn on_event(
+        &self,
+        event: Result<Event, egress_netlink::Error>,
+        monitor: &mut Monitor,
+        agenda: &mut Agenda,
+    ) -> Result<(), ReconcileError> {
+        match event {
+            Ok(event) if event.is_by(self.with.kernel.port()) => {}
+            // With the link its nexthops may be gone, and what was routed there leaves with the node's own address.
+            Ok(Event::Link) => agenda.wake(Instant::now(), Duration::ZERO),
+            Ok(_) => agenda.wake(Instant::now(), SETTLE),
+            Err(error) => {
+                tracing::warn!(%error, "the monitor socket broke; subscribing anew");
+                *monitor = Monitor::subscribe().map_err(ReconcileError::Monitor)?;
+                agenda.wake(Instant::now(), Duration::ZERO);
+            }
+        }
+        Ok(())
+    }
+
     /// Takes everything of ours out of the kernel.
     pub async fn remove_everything(&mut self) {
         self.probes.reconcile(&BTreeMap::new());
-        match self.with.kernel.snapshot(self.claim()).await {
-            Ok(observed) => self.observed = observed,
-            Err(error) => tracing::warn!(%error, "removing what was last known"),
-        }
-        let list = changes(&self.observed, &KernelState::default());
-        let count = list.len();
-        self.apply(list).await;
-        tracing::info!(removed = count, "uninstalled: nothing of ours is in the kernel");
-    }
-
-    async fn wait_for_stores(&self, shutdown: &CancellationToken) -> Result<bool, ReconcileError> {
-        let mut beat = tokio::time::interval(BEAT);
-        let ready = self.with.watches.ready();
-        tokio::pin!(ready);
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(false),
-                ready = &mut ready => return Ok(ready.map(|()| true)?),
-                _ = beat.tick() => self.with.liveness.beat(),
+        for _ in 0..REMOVALS {
+            match self.with.kernel.snapshot(self.claim()).await {
+                Ok(observed) => self.observed = observed,
+                Err(error) => tracing::warn!(%error, "removing what was last known"),
             }
+            let list = changes(&self.observed, &KernelState::default());
+            if list.is_empty() {
+                tracing::info!("uninstalled: nothing of ours is in the kernel");
+                return;
+            }
+            tracing::info!(removing = list.len(), "being uninstalled");
+            self.apply(list).await;
         }
+        tracing::error!("uninstalled, and not everything of ours could be taken out of the kernel");
     }
 
     fn now(&self) -> Tick {
@@ -195,6 +216,7 @@ impl Reconciler {
         let view = match self.look().await {
             Ok((look, observed)) => {
                 self.observed = observed;
+                self.inherit();
                 self.see(&look, &objects)
             }
             Err(error) => {
@@ -207,6 +229,11 @@ impl Reconciler {
         self.objects = objects;
         self.view = Some(view);
         self.replan();
+        if self.is_lost() {
+            tracing::warn!("no interface has this node's InternalIP; the kernel stays as it is");
+            self.publish();
+            return self.back_off();
+        }
         let list = changes(&self.observed, &self.plan.state);
         if !list.is_empty() {
             if !asked_anew {
@@ -214,15 +241,31 @@ impl Reconciler {
             }
             tracing::info!(changes = list.len(), repair = !asked_anew, "writing to the kernel");
         }
-        let broken = self.apply(list).await;
+        self.refused = Refused::default();
+        let taken = self.apply(list).await;
         self.start_probes();
         self.publish();
-        if broken || !self.refused.is_empty() {
+        if !taken {
             return self.back_off();
         }
         self.retry = RETRY.0;
         self.with.readiness.set_ready();
         FULL_COMPARISON
+    }
+
+    /// Whether there is something to route and nobody knows where. An empty plan would then take away what works.
+    fn is_lost(&self) -> bool {
+        self.view.as_ref().is_some_and(|view| view.vpc.is_none()) && !self.objects.routes.is_empty()
+    }
+
+    /// On the first look: which single addresses does our table pass over?
+    fn inherit(&mut self) {
+        let observed = &self.observed;
+        self.inherited.get_or_insert_with(|| {
+            let ours =
+                observed.routes.values().map(Managed::get).filter(|route| route.kind == RouteKind::Throw);
+            ours.map(|route| route.destination).filter(|destination| destination.prefix_len() == 32).collect()
+        });
     }
 
     fn back_off(&mut self) -> Duration {
@@ -259,6 +302,7 @@ impl Reconciler {
             surroundings: &look.surroundings,
             objects,
             configured: &self.with.configured,
+            inherited: self.inherited.as_ref(),
         };
         node::view(sources, self.view.as_ref())
     }
@@ -279,95 +323,26 @@ impl Reconciler {
         }
     }
 
-    /// Plans with the gateways that were chosen, and chooses anew where the plan says which can be used.
-    fn replan(&mut self) {
-        let Some(view) = &self.view else { return };
-        self.selection.retain(|uid, _| self.objects.generations.contains_key(uid));
-        self.plan = plan(&self.objects.routes, view, &self.selection, &self.observed, &self.layout);
-        let probed = self.plan.probes.iter().map(|path| path.gateway).collect();
-        self.gateways.retain(&probed, self.now());
-        let chosen = self.choices();
-        for (uid, gateway) in chosen {
-            self.plan.switch(&uid, gateway, view, &self.observed);
-            self.selection.insert(uid, gateway);
-        }
-    }
-
-    /// The gateway that each StaticRoute should use now.
-    fn choices(&self) -> Vec<(String, Ipv4Addr)> {
-        let now = self.now();
-        let reports = self.objects.routes.iter().zip(&self.plan.routes);
-        reports
-            .filter_map(|(wanted, report)| {
-                let current = self.selection.get(&wanted.uid).copied().or(report.gateway);
-                let gateway = if wanted.health_checked {
-                    self.gateways.choose(&report.usable_gateways, current, now)?.gateway
-                } else {
-                    *report.usable_gateways.first()?
-                };
-                Some((wanted.uid.clone(), gateway))
-            })
-            .collect()
-    }
-
-    async fn on_probe(&mut self, result: &ProbeResult) {
-        self.with.metrics.count_probe(result);
-        let before: Vec<_> = self.said();
-        let may_move = self.gateways.on_probe(result, self.now(), Timestamp::now());
-        if may_move {
-            self.reconsider().await;
-        }
-        if before != self.said() {
-            self.publish();
-        }
-    }
-
-    fn said(&self) -> Vec<(bool, Option<bool>)> {
-        self.gateways.observations().map(|(_, said)| (said.reachable, said.forwards)).collect()
-    }
-
-    /// Moves every StaticRoute whose choice has changed: one nexthop message each, whatever the number of its routes.
-    async fn reconsider(&mut self) {
-        let Some(view) = &self.view else { return };
-        let mut moves = Vec::new();
-        for (uid, gateway) in self.choices() {
-            let previous = self.selection.insert(uid.clone(), gateway);
-            if let Some(change) = self.plan.switch(&uid, gateway, view, &self.observed) {
-                tracing::warn!(uid, ?previous, %gateway, "switching to another gateway");
-                self.with.metrics.failovers.inc();
-                moves.push(change);
-            }
-        }
-        if moves.is_empty() {
-            return;
-        }
-        if self.apply(moves).await {
-            // Whether it happened must be read back; the next pass does, and soon.
-            self.with.changed.notify_one();
-        }
-        self.publish();
-    }
-
-    /// Writes changes and takes note of what came of each. True: something must be read back.
+    /// Writes changes and takes note of what came of each. False: not all of them are known to be in the kernel.
     async fn apply(&mut self, list: Vec<Change>) -> bool {
-        self.refused = Refused::default();
-        let mut broken = false;
+        let mut taken = true;
         let outcomes = self.with.kernel.apply(list.clone()).await;
         for (change, outcome) in list.iter().zip(outcomes) {
             match outcome {
                 Ok(_) => {
                     self.with.metrics.kernel_changes.inc();
                     self.observed.record(change);
+                    self.refused.settle(change);
                 }
                 Err(error) => {
+                    taken = false;
                     self.with.metrics.netlink_errors.inc();
                     tracing::warn!(?change, %error, "the kernel did not take a change");
-                    broken |= matches!(error, ChangeError::Unknown { .. });
                     self.refused.note(change, &error);
                 }
             }
         }
-        broken
+        taken
     }
 
     fn start_probes(&mut self) {
@@ -390,36 +365,13 @@ impl Reconciler {
         let observations = self.gateways.observations().map(|(_, said)| said.clone()).collect();
         let status =
             report::status(&self.plan.routes, &self.objects.generations, &self.refused, observations);
-        self.export(&status);
+        self.with.metrics.export(&status, &self.plan.routes);
         self.with.reports.send_if_modified(|current| {
             let is_new = *current != status;
             *current = status;
             is_new
         });
     }
-
-    fn export(&self, status: &NodeEgressStatus) {
-        let metrics = &self.with.metrics;
-        for state in ["Applied", "Partial", "NotApplied"] {
-            let count = status.routes.iter().filter(|route| format!("{:?}", route.state) == state).count();
-            metrics.static_routes.get_or_create(&StateLabels { state }).set(signed(count));
-        }
-        metrics.destinations.set(status.routes.iter().map(|route| i64::from(route.applied)).sum());
-        metrics.gateway_reachable.clear();
-        metrics.gateway_forwards.clear();
-        metrics.gateway_in_use.clear();
-        for (address, said) in self.gateways.observations() {
-            let label = metrics::gateway(address);
-            let in_use = self.plan.routes.iter().any(|route| route.gateway == Some(address));
-            metrics.gateway_reachable.get_or_create(&label).set(i64::from(said.reachable));
-            metrics.gateway_forwards.get_or_create(&label).set(i64::from(said.forwards == Some(true)));
-            metrics.gateway_in_use.get_or_create(&label).set(i64::from(in_use));
-        }
-    }
-}
-
-fn signed(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// One look at the kernel.

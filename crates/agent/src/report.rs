@@ -45,6 +45,13 @@ impl Refused {
         }
     }
 
+    /// Takes note that the kernel took a change: what it had refused of the same object no longer counts.
+    pub fn settle(&mut self, change: &Change) {
+        if let Change::PutNexthop { nexthop, .. } = change {
+            self.nexthops.remove(&nexthop.id);
+        }
+    }
+
     /// Whether the kernel took everything.
     pub fn is_empty(&self) -> bool {
         self.nexthops.is_empty() && self.routes.is_empty() && self.rest.is_empty()
@@ -164,6 +171,21 @@ mod tests {
         let none = only(report(2, 2), &refused);
         assert_eq!((none.state, none.applied), (NodeRouteState::NotApplied, 0));
         assert!(none.message.unwrap().contains("not on the link"));
+    }
+
+    #[test]
+    fn a_switch_that_the_kernel_took_settles_its_own_nexthop_and_nothing_else() {
+        let put = |id| Change::PutNexthop {
+            nexthop: Nexthop { id: NexthopId(id), via: NexthopTarget::Blackhole },
+            replaces: None,
+        };
+        let mut refused = Refused::default();
+        refused.note(&put(241_000_007), &"not on the link");
+        refused.note(&put(241_000_008), &"not on the link");
+        refused.settle(&put(241_000_008));
+        assert_eq!(only(report(2, 2), &refused).state, NodeRouteState::NotApplied, "another one's success");
+        refused.settle(&put(241_000_007));
+        assert!(refused.is_empty());
     }
 
     #[test]

@@ -13,6 +13,9 @@ use tokio::sync::{Notify, watch};
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_secs(60);
 
+/// Time between two looks while a name has no address yet.
+const SOON: Duration = Duration::from_secs(5);
+
 /// A resolver that is silent must not hold the look for longer.
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -26,27 +29,40 @@ pub struct Surroundings {
     pub resolvers: BTreeSet<Ipv4Addr>,
     /// Addresses of every protected name.
     pub names: BTreeMap<String, BTreeSet<Ipv4Addr>>,
+    /// A protected name has had no address since the start: what it was in the kernel before is still to be trusted.
+    pub incomplete: bool,
+}
+
+impl Surroundings {
+    /// What can be had without asking anybody: the resolvers. Nothing may be planned before them, or a restarted agent would
+    /// take away what protects them.
+    pub fn at_start(names: &[String]) -> Self {
+        let mut found = Self { incomplete: names.iter().any(|name| !name.is_empty()), ..Self::default() };
+        found.read_resolvers(&std::fs::read_to_string(RESOLV_CONF));
+        found
+    }
+
+    fn read_resolvers(&mut self, file: &std::io::Result<String>) {
+        match file.as_ref().map(|text| nameservers(text)) {
+            Ok(resolvers) if resolvers.is_empty() => {}
+            Ok(resolvers) => self.resolvers = resolvers,
+            Err(error) => tracing::warn!(%error, "{RESOLV_CONF} can't be read"),
+        }
+    }
 }
 
 /// Looks around for ever; `changed` is notified when something new was found.
 pub async fn look_around(names: Vec<String>, found: watch::Sender<Surroundings>, changed: Arc<Notify>) {
     loop {
         let mut next = found.borrow().clone();
-        match tokio::fs::read_to_string(RESOLV_CONF).await {
-            Ok(text) => {
-                let resolvers = nameservers(&text);
-                if !resolvers.is_empty() {
-                    next.resolvers = resolvers;
-                }
-            }
-            Err(error) => tracing::warn!(%error, "{RESOLV_CONF} can't be read"),
-        }
-        for name in &names {
+        next.read_resolvers(&tokio::fs::read_to_string(RESOLV_CONF).await);
+        for name in names.iter().filter(|name| !name.is_empty()) {
             let addresses = resolve(name).await;
             if !addresses.is_empty() {
                 next.names.insert(name.clone(), addresses);
             }
         }
+        next.incomplete = names.iter().any(|name| !name.is_empty() && !next.names.contains_key(name));
         let is_new = found.send_if_modified(|current| {
             let is_new = *current != next;
             *current = next;
@@ -55,7 +71,8 @@ pub async fn look_around(names: Vec<String>, found: watch::Sender<Surroundings>,
         if is_new {
             changed.notify_one();
         }
-        tokio::time::sleep(INTERVAL).await;
+        let pause = if found.borrow().incomplete { SOON } else { INTERVAL };
+        tokio::time::sleep(pause).await;
     }
 }
 

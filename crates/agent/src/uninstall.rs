@@ -1,11 +1,11 @@
 //! Whether the agent is being uninstalled, as opposed to restarted or upgraded.
 //!
 //! Routes outlive the agent (I6); only the deletion of its DaemonSet takes them along. The proof is a watch that saw the
-//! DaemonSet and then saw it go, or a read that is answered "gone". An API server that does not answer, or that refuses the
-//! agent, proves nothing.
+//! DaemonSet and then saw it go, or, after it was seen, a read that is answered "gone". An API server that does not answer,
+//! that refuses the agent, or in which there never was such a DaemonSet (another name, an agent started by hand) proves
+//! nothing.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -21,27 +21,26 @@ const LAST_QUESTION: Duration = Duration::from_secs(3);
 pub struct Uninstall {
     api: Api<DaemonSet>,
     name: String,
-    seen_going: Arc<AtomicBool>,
+    presence: Arc<Mutex<Presence>>,
 }
 
 impl Uninstall {
     /// Begins to follow DaemonSet `name`; an empty name is "never uninstalled".
     pub fn follow(client: &Client, namespace: &str, name: &str, tasks: &mut JoinSet<()>) -> Self {
         let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
-        let seen_going = Arc::new(AtomicBool::new(false));
+        let presence = Arc::default();
         if !name.is_empty() {
-            tasks.spawn(watch(api.clone(), name.to_owned(), Arc::clone(&seen_going)));
+            tasks.spawn(watch(api.clone(), name.to_owned(), Arc::clone(&presence)));
         }
-        Self { api, name: name.to_owned(), seen_going }
+        Self { api, name: name.to_owned(), presence }
     }
 
     /// Whether the DaemonSet is being deleted or gone. Asked when the agent is told to end.
     pub async fn is_confirmed(&self) -> bool {
-        if self.name.is_empty() {
-            return false;
-        }
-        if self.seen_going.load(Ordering::Acquire) {
-            return true;
+        let Presence { was_there, going, .. } = *self.presence.lock().unwrap_or_else(PoisonError::into_inner);
+        // Never seen: there is nothing that could have gone.
+        if self.name.is_empty() || !was_there || going {
+            return going;
         }
         match tokio::time::timeout(LAST_QUESTION, self.api.get_opt(&self.name)).await {
             Ok(Ok(Some(daemon_set))) => daemon_set.metadata.deletion_timestamp.is_some(),
@@ -58,20 +57,19 @@ impl Uninstall {
     }
 }
 
-async fn watch(api: Api<DaemonSet>, name: String, seen_going: Arc<AtomicBool>) {
+async fn watch(api: Api<DaemonSet>, name: String, presence: Arc<Mutex<Presence>>) {
     let config = egress_runtime::kubernetes::watch_settings().fields(&format!("metadata.name={name}"));
     let mut events = watcher(api, config).default_backoff().boxed();
-    let mut presence = Presence::default();
     while let Some(event) = events.next().await {
         match event {
-            Ok(event) => seen_going.store(presence.after(&event), Ordering::Release),
+            Ok(event) => presence.lock().unwrap_or_else(PoisonError::into_inner).after(&event),
             Err(error) => tracing::debug!(%error, "watch of the DaemonSet broke"),
         }
     }
 }
 
 /// What the watch has shown so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Presence {
     was_there: bool,
     in_this_list: bool,
@@ -79,8 +77,8 @@ struct Presence {
 }
 
 impl Presence {
-    /// Takes one event and says whether the DaemonSet is being deleted or gone.
-    fn after(&mut self, event: &watcher::Event<DaemonSet>) -> bool {
+    /// Takes one event.
+    fn after(&mut self, event: &watcher::Event<DaemonSet>) {
         match event {
             watcher::Event::Init => self.in_this_list = false,
             watcher::Event::InitApply(daemon_set) | watcher::Event::Apply(daemon_set) => {
@@ -92,7 +90,6 @@ impl Presence {
             watcher::Event::InitDone => self.going |= self.was_there && !self.in_this_list,
             watcher::Event::Delete(_) => self.going = true,
         }
-        self.going
     }
 }
 
@@ -111,7 +108,10 @@ mod tests {
 
     fn verdict(events: &[Event<DaemonSet>]) -> bool {
         let mut presence = Presence::default();
-        events.iter().fold(false, |_, event| presence.after(event))
+        for event in events {
+            presence.after(event);
+        }
+        presence.going
     }
 
     #[test]

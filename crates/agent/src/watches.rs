@@ -54,11 +54,15 @@ impl Watches {
     }
 
     /// Waits until every store has been filled once. Without that the agent would take "not read yet" for "not wanted".
-    pub async fn ready(&self) -> Result<(), reflector::store::WriterDropped> {
-        self.static_routes.wait_until_ready().await?;
-        self.egress_gateways.wait_until_ready().await?;
-        self.nodes.wait_until_ready().await?;
-        self.api_servers.wait_until_ready().await
+    pub fn ready(&self) -> impl Future<Output = Result<(), reflector::store::WriterDropped>> + use<> {
+        let (static_routes, egress_gateways) = (self.static_routes.clone(), self.egress_gateways.clone());
+        let (nodes, api_servers) = (self.nodes.clone(), self.api_servers.clone());
+        async move {
+            static_routes.wait_until_ready().await?;
+            egress_gateways.wait_until_ready().await?;
+            nodes.wait_until_ready().await?;
+            api_servers.wait_until_ready().await
+        }
     }
 }
 

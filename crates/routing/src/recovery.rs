@@ -75,6 +75,12 @@ impl Recovered {
         Some(Change::PutNexthop { replaces: observed.nexthops.get(&nexthop.id).cloned(), nexthop })
     }
 
+    /// Index of the link on which a gateway of some list is.
+    pub fn interface_of(&self, gateway: Ipv4Addr) -> Option<u32> {
+        let mut gateways = self.routes.iter().flat_map(|route| &route.gateways);
+        gateways.find(|one| one.address == gateway).map(|one| one.interface)
+    }
+
     /// What the kernel should hold. `is_up` says of a link whether it carries packets: while one does not, the kernel drops
     /// every nexthop on it and what was routed there must not leave with the node's own address.
     pub fn state(&self, layout: &Layout, is_up: impl Fn(u32) -> bool) -> KernelState {

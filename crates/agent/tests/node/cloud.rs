@@ -10,10 +10,12 @@
 //! ```
 //! The node is the namespace of the calling thread: API server and agent started from it live there, on its loopback.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -29,6 +31,8 @@ pub const B_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 6);
 /// The node's public address.
 pub const NODE_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 11);
 
+static MADE: AtomicU32 = AtomicU32::new(0);
+
 pub struct Cloud {
     prefix: String,
 }
@@ -37,19 +41,21 @@ impl Cloud {
     /// Makes everything, and makes the calling thread live on the node.
     pub fn new() -> Self {
         assert!(nix::unistd::geteuid().is_root(), "this test makes network namespaces and needs root");
-        let cloud = Self { prefix: format!("agt{}", std::process::id()) };
+        let cloud =
+            Self { prefix: format!("agt{}n{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed)) };
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
         ip("link set lo up");
         let (internet, vpc) = (cloud.name("inet"), cloud.name("vpc"));
         for name in [&internet, &vpc] {
             ip(&format!("netns add {name}"));
             ip(&format!("-n {name} link set lo up"));
-            ip(&format!("-n {name} link add fabric0 type bridge"));
+            // An address of its own: otherwise the bridge takes one of its ports', and another when that port goes.
+            ip(&format!("-n {name} link add fabric0 address 02:00:00:00:00:01 type bridge"));
             ip(&format!("-n {name} link set fabric0 up"));
         }
         ip(&format!("-n {internet} addr add 203.0.113.1/24 dev fabric0"));
         ip(&format!("-n {internet} route add local 0.0.0.0/0 dev lo"));
-        cloud.attach(None, "203.0.113.11", "10.116.0.2");
+        cloud.attach(None, "203.0.113.11", "10.116.0.2", 0);
         cloud.start_gateway("a", "203.0.113.5", A);
         cloud.start_gateway("b", "203.0.113.6", B);
         cloud.serve_who_am_i();
@@ -60,7 +66,7 @@ impl Cloud {
         format!("{}-{role}", self.prefix)
     }
 
-    fn attach(&self, machine: Option<&str>, public: &str, private: &str) {
+    fn attach(&self, machine: Option<&str>, public: &str, private: &str, hardware: u8) {
         let inside = machine.map(|name| format!("-n {name} ")).unwrap_or_default();
         for (link, fabric, address) in
             [("eth0", "inet", format!("{public}/24")), ("eth1", "vpc", format!("{private}/20"))]
@@ -70,7 +76,7 @@ impl Cloud {
             let port = &port[..port.len().min(15)];
             // A machine keeps its hardware address over a reboot.
             let [a, b, c, d] = address.split('/').next().unwrap().parse::<Ipv4Addr>().unwrap().octets();
-            let mac = format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
+            let mac = format!("02:{hardware:02x}:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
             ip(&format!("{inside}link add {link} address {mac} type veth peer name {port} netns {fabric}"));
             ip(&format!("-n {fabric} link set {port} master fabric0 up"));
             ip(&format!("{inside}addr add {address} dev {link}"));
@@ -81,10 +87,19 @@ impl Cloud {
 
     /// A NAT gateway as the guides make it by hand.
     pub fn start_gateway(&self, role: &str, public: &str, private: &str) {
+        self.boot(role, public, private, 0);
+    }
+
+    /// The same on another machine: its hardware addresses are other ones.
+    pub fn start_other_machine(&self, role: &str, public: &str, private: &str) {
+        self.boot(role, public, private, 1);
+    }
+
+    fn boot(&self, role: &str, public: &str, private: &str, hardware: u8) {
         let name = self.name(role);
         ip(&format!("netns add {name}"));
         ip(&format!("-n {name} link set lo up"));
-        self.attach(Some(&name), public, private);
+        self.attach(Some(&name), public, private, hardware);
         sh(&format!("ip netns exec {name} sysctl -qw net.ipv4.ip_forward=1"));
         sh(&format!(
             "ip netns exec {name} iptables -t nat -A POSTROUTING -s 10.116.0.0/20 -o eth0 -j MASQUERADE"
@@ -145,9 +160,19 @@ pub fn until<T: PartialEq + std::fmt::Debug>(
         if seen == *expected {
             return started.elapsed();
         }
-        assert!(started.elapsed() < deadline, "{what}: {seen:?} instead of {expected:?} after {deadline:?}");
+        assert!(started.elapsed() < deadline, "{what}: {} after {deadline:?}", difference(&seen, expected));
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Of thousands of routes only those that differ.
+fn difference(seen: &impl std::fmt::Debug, expected: &impl std::fmt::Debug) -> String {
+    let (seen, expected) = (format!("{seen:?}"), format!("{expected:?}"));
+    let only_in = |text: &str, other: &str| {
+        let others: HashSet<&str> = other.split("\\n").collect();
+        text.split("\\n").filter(|line| !others.contains(line)).collect::<Vec<_>>().join("\n")
+    };
+    format!("{} instead of {}", only_in(&seen, &expected), only_in(&expected, &seen))
 }
 
 /// Everything of ours in the kernel of the node, as `ip` shows it.

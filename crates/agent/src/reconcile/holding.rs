@@ -1,0 +1,123 @@
+//! The time before every store was filled once: an agent that was started while the API server is away.
+//!
+//! What StaticRoutes want is not known then, so nothing is planned. What the kernel holds of ours is kept as it was found,
+//! and a StaticRoute whose gateway died is moved within its own list, which the kernel holds too (`docs/decisions/0006`).
+//! Nobody is moved for any other reason: order and return are decided again when the objects are there.
+
+use egress_health::selection::Why;
+use egress_netlink::monitor::Monitor;
+use egress_routing::{Recovered, changes};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Agenda, BEAT, FULL_COMPARISON, RETRY, ReconcileError, Reconciler, SETTLE};
+use crate::probe::{ProbePlan, ProbeResult};
+
+/// How long the stores may take before the kernel's word is taken. An API server that answers fills them in less, and its
+/// word is the newer one.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
+impl Reconciler {
+    /// Keeps what is there until the stores are filled. False: told to end before that.
+    pub(super) async fn hold(
+        &mut self,
+        monitor: &mut Monitor,
+        shutdown: &CancellationToken,
+    ) -> Result<bool, ReconcileError> {
+        let mut beat = tokio::time::interval(BEAT);
+        let ready = self.with.watches.ready();
+        tokio::pin!(ready);
+        let mut held = None;
+        let mut agenda = Agenda::at(Instant::now() + PATIENCE);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(false),
+                ready = &mut ready => return Ok(ready.map(|()| true)?),
+                Some(result) = self.results.recv() => {
+                    if let Some(held) = &mut held
+                        && !self.on_held_probe(held, &result).await
+                    {
+                        agenda.wake(Instant::now(), SETTLE);
+                    }
+                }
+                () = tokio::time::sleep_until(agenda.next()) => {
+                    let started = Instant::now();
+                    let pause = if self.keep(&mut held).await { FULL_COMPARISON } else { RETRY.0 };
+                    agenda.done(started, Instant::now(), pause);
+                }
+                event = monitor.next(), if held.is_some() => self.on_event(event, monitor, &mut agenda)?,
+                _ = beat.tick() => self.with.liveness.beat(),
+            }
+        }
+    }
+
+    /// Reads the kernel, the first time to learn what is to be kept, and puts back what is missing. False: try again soon.
+    async fn keep(&mut self, held: &mut Option<Recovered>) -> bool {
+        let (interfaces, observed) =
+            match (self.with.kernel.interfaces().await, self.with.kernel.snapshot(self.claim()).await) {
+                (Ok(interfaces), Ok(observed)) => (interfaces, observed),
+                (Err(error), _) | (_, Err(error)) => {
+                    self.with.metrics.netlink_errors.inc();
+                    tracing::warn!(%error, "the kernel could not be read; it stays as it is");
+                    return false;
+                }
+            };
+        self.observed = observed;
+        let Some(held) = held else {
+            let recovered = Recovered::read(&self.observed, &self.layout);
+            tracing::warn!(
+                static_routes = recovered.routes.len(),
+                gateways = recovered.probes.len(),
+                "the API server does not answer; keeping what the kernel holds, and leaving gateways that die"
+            );
+            self.probe_held(&recovered);
+            *held = Some(recovered);
+            return true;
+        };
+        let is_up = |index| interfaces.iter().any(|link| link.index == index && link.up && link.running);
+        let list = changes(&self.observed, &held.state(&self.layout, is_up));
+        if !list.is_empty() {
+            tracing::info!(changes = list.len(), "putting back what was taken away");
+            self.with.metrics.repairs.inc_by(list.len() as u64);
+        }
+        self.apply(list).await
+    }
+
+    /// Only whether a gateway answers: where its targets are is not known.
+    fn probe_held(&mut self, held: &Recovered) {
+        let plan = |source, source_ports| ProbePlan { source, source_ports, targets: Vec::new() };
+        let wanted =
+            held.probes.iter().map(|path| (path.gateway, plan(path.source, path.source_ports.clone())));
+        self.probes.reconcile(&wanted.collect());
+        let probed = held.probes.iter().map(|path| path.gateway).collect();
+        self.gateways.retain(&probed, self.now());
+    }
+
+    /// False: the kernel did not take a move.
+    async fn on_held_probe(&mut self, held: &mut Recovered, result: &ProbeResult) -> bool {
+        self.with.metrics.count_probe(result);
+        let now = self.now();
+        let noticed = self.gateways.on_probe(result, now, k8s_openapi::jiff::Timestamp::now());
+        let mut moves = Vec::new();
+        for index in 0..if noticed.may_move { held.routes.len() } else { 0 } {
+            let route = &held.routes[index];
+            let ordered: Vec<_> = route.gateways.iter().map(|gateway| gateway.address).collect();
+            let Some(choice) = self.gateways.choose(&ordered, route.current, now) else { continue };
+            if route.current.is_none() || choice.why != Why::CurrentDown {
+                continue;
+            }
+            tracing::warn!(nexthop = %route.nexthop, from = ?route.current, to = %choice.gateway, "leaving a dead gateway");
+            if let Some(change) = held.switch(index, choice.gateway, &self.observed) {
+                self.with.metrics.failovers.inc();
+                moves.push(change);
+            }
+        }
+        let taken = moves.is_empty() || self.apply(moves).await;
+        if noticed.fell {
+            let interface = held.interface_of(result.gateway);
+            self.ask_anew(interface, result.gateway).await;
+        }
+        taken
+    }
+}

@@ -1,0 +1,11 @@
+//! The agent on a node: real kernel, real API server, real gateways; nothing is played. Each scene has all of it to itself.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at what it did not expect")]
+
+mod cloud;
+mod large;
+mod lifecycle;
+mod node_network;
+mod recovery;
+mod scene;
+mod uninstall;
