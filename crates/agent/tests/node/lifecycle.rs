@@ -5,7 +5,7 @@ use std::time::Duration;
 use egress_api::NodeRouteState;
 use serde_json::json;
 
-use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, NODE_PUBLIC, ours, seen_from, sh, until};
+use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, NODE_PUBLIC, ip, ours, seen_from, sh, until};
 use crate::scene::{Agent, LISTED, Monitor, SOON, Scene, UNLISTED, metric, until_ready};
 
 #[test]
@@ -51,8 +51,12 @@ fn routes_are_put_kept_switched_and_taken_away() {
     let before = (ours(), scene.report().unwrap().metadata.generation);
     agent.kill();
     assert_eq!(seen_from(LISTED), Some(A_PUBLIC), "routes stay when the agent dies (I6)");
+    // Its resolvers are silent: what protects them, and what protected names had, must not go for that.
+    sh("iptables -I OUTPUT -p udp --dport 53 -j DROP");
+    ip("route add throw 104.16.181.15 table 1157 proto 157");
+    let before = (ours(), before.1);
     let monitor = Monitor::start(&["route", "rule", "nexthop"]);
-    let agent = Agent::start(&scene);
+    let agent = Agent::start_with(&scene, &["--daemonset=", "--protected-names=name.invalid"]);
     until_ready();
     assert_eq!(ours(), before.0);
     assert_eq!(monitor.stop(), Vec::<String>::new(), "a restart wrote to the kernel");
