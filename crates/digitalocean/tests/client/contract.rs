@@ -1,6 +1,6 @@
 //! The client against DigitalOcean's own description, in its strict form: closed request bodies.
 //!
-//! The description is read from `DIGITALOCEAN_OPENAPI_DIR`, by default `tests/openapi`.
+//! The description is read from `DIGITALOCEAN_OPENAPI_DIR`, by default `shared/digitalocean` beside the checkout.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -12,10 +12,20 @@ use serde_json::{Value, json};
 
 use crate::fake::{Fake, Leader, Request, json as answer, new_droplet};
 
-/// The directory with the description.
-fn description_dir() -> PathBuf {
-    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/openapi");
-    std::env::var_os("DIGITALOCEAN_OPENAPI_DIR").map_or_else(beside, PathBuf::from)
+/// The directory with the description, or `None` with a word about what was not tested.
+fn description_dir() -> Option<PathBuf> {
+    let set = std::env::var_os("DIGITALOCEAN_OPENAPI_DIR").map(PathBuf::from);
+    let given = set.is_some();
+    let dir =
+        set.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/digitalocean"));
+    if dir.join("schemas.json").is_file() {
+        return Some(dir);
+    }
+    assert!(!given, "DIGITALOCEAN_OPENAPI_DIR has no schemas.json");
+    // Straight to the file descriptor: the test harness hides what a passing test prints.
+    let text = "NOT TESTED: requests against DigitalOcean's description; set DIGITALOCEAN_OPENAPI_DIR to its directory\n";
+    std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes()).unwrap();
+    None
 }
 
 fn read(dir: &std::path::Path, file: &str) -> Value {
@@ -98,7 +108,7 @@ fn smallest_droplet() -> CreateDroplet {
 
 #[tokio::test]
 async fn every_request_the_client_can_send_fits_the_strict_description() {
-    let dir = description_dir();
+    let Some(dir) = description_dir() else { return };
     let judge = Judge { schemas: read(&dir, "schemas.json") };
     let fake = Fake::start(|request, _| {
         let action = r#""action": {"id": 1, "status": "in-progress", "type": "power_on"}"#;
@@ -172,7 +182,7 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
 /// The judge itself must be able to say no.
 #[test]
 fn the_judge_sees_a_misspelt_field_a_missing_body_and_a_strange_filter() {
-    let dir = description_dir();
+    let Some(dir) = description_dir() else { return };
     let judge = Judge { schemas: read(&dir, "schemas.json") };
     let post = |body: &str| Request {
         port: 0,
@@ -216,7 +226,7 @@ fn examples(document: &Value, operation_id: &str, status: &str) -> Vec<Value> {
 
 #[tokio::test]
 async fn the_descriptions_own_examples_are_understood() {
-    let dir = description_dir();
+    let Some(dir) = description_dir() else { return };
     let document = read(&dir, "openapi.strict.json");
     let serve = async |value: Value| Fake::start(move |_, _| answer(200, &value.to_string())).await;
 

@@ -1,6 +1,7 @@
 //! Every answer of every route against DigitalOcean's own description (schemas.json, JSON Schema per operation).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use jsonschema::{Draft, Validator};
@@ -17,19 +18,33 @@ struct Description {
     simulator: Simulator,
 }
 
-/// The folder of the description: `tests/openapi`, unless the environment says otherwise.
-fn folder() -> PathBuf {
-    let ours = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/openapi");
-    std::env::var_os("DIGITALOCEAN_OPENAPI_DIR").map_or_else(ours, PathBuf::from)
+/// The folder of the description; beside the checkout unless the environment says otherwise.
+fn folder() -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os("DIGITALOCEAN_OPENAPI_DIR") {
+        let folder = PathBuf::from(folder);
+        assert!(folder.join("schemas.json").is_file(), "DIGITALOCEAN_OPENAPI_DIR has no schemas.json");
+        return Some(folder);
+    }
+    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/digitalocean");
+    if beside.join("schemas.json").is_file() {
+        return Some(beside);
+    }
+    // Straight to the file descriptor: the test harness swallows what is printed.
+    let _ = writeln!(
+        std::io::stderr(),
+        "\nSKIPPED: the contract of the simulator: no {} (set DIGITALOCEAN_OPENAPI_DIR)\n",
+        beside.display()
+    );
+    None
 }
 
 impl Description {
-    async fn open() -> Self {
-        let text = std::fs::read_to_string(folder().join("schemas.json")).unwrap();
+    async fn open() -> Option<Self> {
+        let text = std::fs::read_to_string(folder()?.join("schemas.json")).unwrap();
         let limits = Limits { hourly: 5_000, burst: 5_000 };
         let simulator = Simulator::with(Wanted { limits, ..Wanted::default() }).await;
         let document = serde_json::from_str(&text).unwrap();
-        Self { document, compiled: BTreeMap::new(), seen: BTreeSet::new(), simulator }
+        Some(Self { document, compiled: BTreeMap::new(), seen: BTreeSet::new(), simulator })
     }
 
     /// The operation a request belongs to: literal segments win over parameters.
@@ -177,7 +192,7 @@ const IMPLEMENTED: [&str; 34] = [
 
 #[tokio::test]
 async fn every_answer_is_in_the_description() {
-    let mut api = Description::open().await;
+    let Some(mut api) = Description::open().await else { return };
     let none = Value::Null;
 
     for list in [
@@ -311,7 +326,7 @@ async fn every_answer_is_in_the_description() {
 
 #[tokio::test]
 async fn unauthenticated_and_exhausted_clients_get_the_documented_bodies() {
-    let mut api = Description::open().await;
+    let Some(mut api) = Description::open().await else { return };
     api.simulator =
         Simulator::with(Wanted { limits: Limits { hourly: 100, burst: 2 }, ..Wanted::default() }).await;
     for path in ["/v2/droplets", "/v2/account"] {
