@@ -8,6 +8,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use crate::error::{Doing, LabError, Result};
 use crate::processes::ProcessRecord;
 use crate::state::LabName;
@@ -103,12 +105,17 @@ pub fn processes(name: &LabName) -> Vec<ProcessRecord> {
     found
 }
 
-/// Removes them, when their processes are gone.
+/// Ends what is left in them, and removes them.
 pub fn remove(name: &LabName) -> Result<()> {
-    let deadline = Duration::from_secs(5);
+    // A killed process leaves its cgroup when the kernel has taken it apart, which takes a while on a busy machine.
+    let deadline = Duration::from_secs(20);
     let started = Instant::now();
     loop {
         let mut obstacle = None;
+        // One that was being started when all others ended is found only now.
+        for process in processes(name) {
+            process.signal(Signal::SIGKILL);
+        }
         for folder in all(name) {
             walk(&folder, &mut |group| match fs::remove_dir(group) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {

@@ -116,6 +116,7 @@ pub(super) fn failover(stage: &Stage, args: &DemoArgs, report: &mut Report) -> a
     let dead = egress_address(stage)?;
     let folder = args.report.parent().map(PathBuf::from).unwrap_or_default();
     let folder = std::path::absolute(folder)?;
+    std::fs::create_dir_all(&folder)?;
     let (out, until) = (folder.join("connections.jsonl"), folder.join("traffic.stop"));
     if until.exists() {
         std::fs::remove_file(&until)?;
