@@ -15,10 +15,10 @@ pub const READ: Duration = Duration::from_secs(20);
 /// A changing call from the fence check to the end of the answer.
 ///
 /// Creates answer in one to three seconds as a rule, so this is an outage rather than a slow day. A [`Fence`] whose
-/// claim is valid for at least this long when it says yes covers the whole call.
+/// claim is valid for at least this long when it says yes covers the whole call; that is why it is not longer.
 ///
 /// [`Fence`]: crate::Fence
-pub const CHANGE: Duration = Duration::from_secs(15);
+pub const CHANGE: Duration = Duration::from_secs(10);
 
 /// How long a changing call may wait for the rate budget before the fence is asked.
 pub const CHANGE_QUEUE: Duration = Duration::from_secs(10);

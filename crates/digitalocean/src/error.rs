@@ -23,7 +23,7 @@ pub enum Retry {
 }
 
 /// A failed call. `call` is its name: `droplets.create`.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The fence said no; nothing was sent.
     #[error("{call}: not sent, the claim is lost: {source}")]

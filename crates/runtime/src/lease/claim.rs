@@ -63,6 +63,12 @@ impl Claim {
         }
     }
 
+    /// Asked before a write that takes its time: will the claim last for `needed` even if nothing renews it?
+    pub fn check_lasting(&self, needed: Duration) -> Result<(), LeadershipLost> {
+        self.check()?;
+        if self.is_current(Instant::now() + needed) { Ok(()) } else { Err(LeadershipLost::Expired) }
+    }
+
     /// Whether the claim stands at `now`.
     pub fn is_current(&self, now: Instant) -> bool {
         self.tenure.borrow().is_some_and(|tenure| tenure.is_current(now))

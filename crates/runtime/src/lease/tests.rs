@@ -381,7 +381,12 @@ async fn a_claim_runs_out_even_when_the_elector_stands_still() {
     let (mut elector, claim) = server.candidate("a");
     elector.round().await.unwrap();
     assert_eq!(claim.check(), Ok(()));
-    tokio::time::advance(Duration::from_secs(10)).await;
+    assert_eq!(claim.check_lasting(Duration::from_secs(5)), Ok(()));
+    // What takes its time is not begun late.
+    tokio::time::advance(Duration::from_secs(6)).await;
+    assert_eq!(claim.check(), Ok(()));
+    assert_eq!(claim.check_lasting(Duration::from_secs(5)), Err(LeadershipLost::Expired));
+    tokio::time::advance(Duration::from_secs(4)).await;
     assert_eq!(claim.check(), Err(LeadershipLost::Expired));
 }
 
