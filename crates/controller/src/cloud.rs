@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use egress_digitalocean::{
     Client, CreateDroplet, Deletion, Droplet, DropletAction, DropletFilter, DropletId, DropletName, Error,
-    Fence, InvalidValue, TagName, Vpc, VpcId,
+    Fence, InvalidValue, RefusalKind, TagName, Vpc, VpcId,
 };
 use jiff::Timestamp;
 
@@ -15,12 +15,14 @@ use crate::identity::cluster_tag;
 use crate::metrics::ControllerMetrics;
 
 /// One reading of the list.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Snapshot {
     /// When the reading began.
     pub taken: Timestamp,
     /// Droplets with our cluster's tag.
     pub droplets: BTreeMap<DropletId, Droplet>,
+    // What the list lacked and a read by id found: as good as the list, for as long as the list is.
+    found: Mutex<BTreeMap<DropletId, Droplet>>,
 }
 
 /// The client, the shared list, and what this process remembers of its own calls.
@@ -38,13 +40,25 @@ struct Memory {
     delete_accepted: BTreeMap<DropletId, Timestamp>,
     changed: Option<Timestamp>,
     node_seen: Option<Timestamp>,
+    outage: Option<Outage>,
+}
+
+/// The API as a whole does not answer, or answers nobody: all EgressGateways share one attempt now and then.
+struct Outage {
+    error: Error,
+    until: Timestamp,
+    pause: Duration,
 }
 
 // Accepted deletes are forgotten after this; Droplets are gone long before.
 const DELETE_MEMORY: Duration = Duration::from_secs(600);
 
-// For so long a node's Droplet that was found shows that the token sees the cluster's account.
-const SENTINEL_AGE: Duration = Duration::from_secs(60);
+// For so long a node's Droplet that was found shows that the token sees the cluster's account. Tokens can be exchanged at
+// any time.
+const SENTINEL_AGE: Duration = Duration::from_secs(5);
+
+const FIRST_OUTAGE_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_OUTAGE_PAUSE: Duration = Duration::from_secs(30);
 
 impl Cloud {
     /// The cloud as seen by the cluster with this uid.
@@ -70,9 +84,9 @@ impl Cloud {
         }
         let tag = self.tag.clone().map_err(|source| Error::Invalid { call: "droplets.list", source })?;
         let taken = Timestamp::now();
-        let listed = self.counted("droplets.list", self.client.droplets(&DropletFilter::Tag(tag))).await?;
+        let listed = self.read("droplets.list", self.client.droplets(&DropletFilter::Tag(tag))).await?;
         let droplets = listed.into_iter().map(|droplet| (droplet.id, droplet)).collect();
-        let snapshot = Arc::new(Snapshot { taken, droplets });
+        let snapshot = Arc::new(Snapshot { taken, droplets, found: Mutex::default() });
         *held = Some(snapshot.clone());
         Ok(snapshot)
     }
@@ -81,17 +95,30 @@ impl Cloud {
     pub async fn named(&self, name: &str) -> Result<Vec<Droplet>, Error> {
         let name =
             DropletName::new(name).map_err(|source| Error::Invalid { call: "droplets.list", source })?;
-        self.counted("droplets.list", self.client.droplets(&DropletFilter::Name(name))).await
+        self.read("droplets.list", self.client.droplets(&DropletFilter::Name(name))).await
     }
 
     /// One Droplet.
     pub async fn droplet(&self, id: DropletId) -> Result<Option<Droplet>, Error> {
-        self.counted("droplets.get", self.client.droplet(id)).await
+        self.read("droplets.get", self.client.droplet(id)).await
+    }
+
+    /// One Droplet that the list lacks: its tags land late. Asked for once in the life of that list if it is found.
+    pub async fn unlisted(&self, snapshot: &Snapshot, id: DropletId) -> Result<Option<Droplet>, Error> {
+        let known = snapshot.found.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let found = self.droplet(id).await?;
+        if let Some(droplet) = &found {
+            snapshot.found.lock().unwrap_or_else(PoisonError::into_inner).insert(id, droplet.clone());
+        }
+        Ok(found)
     }
 
     /// One VPC.
     pub async fn vpc(&self, id: &VpcId) -> Result<Option<Vpc>, Error> {
-        self.counted("vpcs.get", self.client.vpc(id)).await
+        self.read("vpcs.get", self.client.vpc(id)).await
     }
 
     /// Whether the token sees the account that the cluster lives in. A token of another team gets "not found" for everything,
@@ -152,6 +179,28 @@ impl Cloud {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    // A read, unless the API as a whole has just failed.
+    async fn read<T>(
+        &self,
+        route: &'static str,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        if let Some(outage) = self.memory().outage.as_ref().filter(|outage| Timestamp::now() < outage.until) {
+            return Err(outage.error.clone());
+        }
+        let answer = self.counted(route, call).await;
+        let mut memory = self.memory();
+        match &answer {
+            Err(error) if concerns_all(error) => {
+                let before = memory.outage.as_ref().map(|outage| outage.pause.saturating_mul(2));
+                let pause = before.unwrap_or(FIRST_OUTAGE_PAUSE).min(LONGEST_OUTAGE_PAUSE);
+                memory.outage = Some(Outage { error: error.clone(), until: Timestamp::now() + pause, pause });
+            }
+            _ => memory.outage = None,
+        }
+        answer
+    }
+
     async fn counted<T>(
         &self,
         route: &'static str,
@@ -161,6 +210,17 @@ impl Cloud {
         self.metrics.cloud_request(route, answer.as_ref().map_or_else(Error::category, |_| "ok"));
         self.metrics.quota(self.client.quota().remaining);
         answer
+    }
+}
+
+// Whether every other read would end like this one. What was never sent costs nothing and is tried again.
+fn concerns_all(error: &Error) -> bool {
+    match error {
+        Error::Unreachable { .. } | Error::Lost { .. } | Error::Unreadable { .. } => true,
+        Error::Refused { refusal, .. } => {
+            matches!(refusal.kind, RefusalKind::Unauthorized | RefusalKind::Server | RefusalKind::Unexpected)
+        }
+        _ => false,
     }
 }
 

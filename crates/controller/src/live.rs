@@ -2,6 +2,8 @@
 //!
 //! Each call asks the lease right before it is sent and ends at a deadline.
 
+use std::time::Duration;
+
 use egress_api::{
     CONTROLLER_FIELD_MANAGER, EGRESS_GATEWAY_FINALIZER, EgressGateway, EgressGatewayStatus, GROUP,
     OWNED_BY_LABEL, StaticRoute, StaticRouteSpec,
@@ -21,6 +23,9 @@ use crate::act::{CreateFailure, Ports};
 use crate::cloud::Cloud;
 use crate::decision::Order;
 use crate::identity::OwnedDroplet;
+
+// Others take the lease over at the earliest 5 s after our claim on it ends, and a changing cloud call ends after 10 s.
+const COVER: Duration = Duration::from_secs(5);
 
 /// Why an effect failed.
 #[derive(Debug, thiserror::Error)]
@@ -57,11 +62,19 @@ pub struct Live<'a> {
     finalizers: Vec<String>,
     // Moves with each of our writes; a write of anybody else makes ours fail, and the step begins again.
     version: Mutex<Option<String>>,
+    // What was decided about one version of the StaticRoute is not applied to another.
+    route_version: Option<String>,
 }
 
 impl<'a> Live<'a> {
     /// The calls for this object.
-    pub fn new(client: &'a Client, cloud: &'a Cloud, claim: &'a Claim, gateway: &EgressGateway) -> Self {
+    pub fn new(
+        client: &'a Client,
+        cloud: &'a Cloud,
+        claim: &'a Claim,
+        gateway: &EgressGateway,
+        route: Option<&StaticRoute>,
+    ) -> Self {
         let meta = &gateway.metadata;
         Self {
             client,
@@ -71,6 +84,7 @@ impl<'a> Live<'a> {
             uid: meta.uid.clone().unwrap_or_default(),
             finalizers: meta.finalizers.clone().unwrap_or_default(),
             version: Mutex::new(meta.resource_version.clone()),
+            route_version: route.and_then(|route| route.metadata.resource_version.clone()),
         }
     }
 
@@ -99,7 +113,7 @@ impl<'a> Live<'a> {
 
     fn fence(&self) -> impl Fn() -> Result<(), FenceLost> + Send + Sync {
         let claim = self.claim.clone();
-        move || claim.check().map_err(|lost| FenceLost::new(lost.to_string()))
+        move || claim.check_lasting(COVER).map_err(|lost| FenceLost::new(lost.to_string()))
     }
 }
 
@@ -138,7 +152,7 @@ impl Ports for Live<'_> {
     }
 
     async fn apply_route(&self, spec: &StaticRouteSpec) -> Result<(), ActError> {
-        let patch = json!({
+        let mut patch = json!({
             "apiVersion": format!("{GROUP}/v1"),
             "kind": "StaticRoute",
             "metadata": {
@@ -155,6 +169,9 @@ impl Ports for Live<'_> {
             },
             "spec": spec,
         });
+        if let Some(version) = &self.route_version {
+            patch["metadata"]["resourceVersion"] = json!(version);
+        }
         self.claim.check()?;
         // Forced for our own fields only: that the object is ours was seen before.
         let manager = PatchParams::apply(CONTROLLER_FIELD_MANAGER).force();

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 // Longer than the longest single wait of the loop that beats.
 const HEART: Duration = Duration::from_secs(90);
 
-// A step that is under way may have a changing cloud call (15 s) in it.
+// A step that is under way may have a changing cloud call (10 s) in it.
 const GRACE: Duration = Duration::from_secs(20);
 
 // Reports of many nodes come in bursts; one round of steps for all of them.
@@ -95,7 +95,7 @@ struct Leader {
 
 impl Leader {
     async fn run(mut self) -> anyhow::Result<()> {
-        if !self.waited_for_leadership().await? {
+        if !self.waited_for_leadership().await? || !self.knows_the_cluster().await {
             return Ok(());
         }
         self.counters.leads();
@@ -154,6 +154,19 @@ impl Leader {
                     led?;
                     return Ok(true);
                 }
+                _ = tick.tick() => self.heart.beat(),
+            }
+        }
+    }
+
+    // Without nodes and their reports nothing may be decided. False: it is time to stop.
+    async fn knows_the_cluster(&self) -> bool {
+        let mut tick = tokio::time::interval(Duration::from_secs(5));
+        let mut known = std::pin::pin!(self.mirrors.known());
+        loop {
+            tokio::select! {
+                () = self.shutdown.cancelled() => return false,
+                () = &mut known => return true,
                 _ = tick.tick() => self.heart.beat(),
             }
         }

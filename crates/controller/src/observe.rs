@@ -19,13 +19,16 @@ use crate::health::HealthClient;
 use crate::identity::{Identity, droplet_id};
 use crate::observation::{CloudSeen, HealthSeen, NodeSeen, Observation, Site, Trouble};
 use crate::site::{Locator, of_cloud, pod_ranges};
-use crate::watches::Mirrors;
+use crate::watches::{self, Mirrors};
 
 // The shared list may be this old when nothing is going on: two calls a minute for the whole cluster.
 const QUIET_AGE: Duration = Duration::from_secs(30);
 
 // And this old while something is.
 const BUSY_AGE: Duration = Duration::from_secs(2);
+
+// So many nodes are asked for before a "not found" is put down to the token.
+const WITNESSES: usize = 3;
 
 // After a day the memory of a silent endpoint begins anew.
 const FAILURE_MEMORY: Duration = Duration::from_secs(86_400);
@@ -77,7 +80,12 @@ impl Observer {
         let routes: Api<StaticRoute> = Api::all(self.client.clone());
         let Some(gateway) = within_deadline(gateways.get_opt(name)).await? else { return Ok(None) };
         let route = within_deadline(routes.get_opt(name)).await?;
-        let nodes = self.mirrors.nodes();
+        // What is deleted while a node still routes through it is a black hole; a mirror whose watch broke would not tell.
+        let nodes = if gateway.metadata.deletion_timestamp.is_some() {
+            watches::read_nodes(&self.client).await?
+        } else {
+            self.mirrors.nodes()
+        };
         let node_droplets: BTreeSet<DropletId> = nodes.iter().filter_map(|node| node.droplet).collect();
         let site = self.site(&gateway, &node_droplets).await;
         let cloud = self.cloud(&gateway, &nodes).await;
@@ -152,7 +160,7 @@ impl Observer {
         // A Droplet that the list lacks may only be late in the tag index: it is asked for by id.
         let missing: Vec<DropletId> =
             recorded.iter().filter(|id| !droplets.contains_key(id)).copied().collect();
-        let found = join_all(missing.iter().map(|id| self.cloud.droplet(*id))).await;
+        let found = join_all(missing.iter().map(|id| self.cloud.unlisted(&snapshot, *id))).await;
         let mut gone = BTreeSet::new();
         for (id, found) in missing.into_iter().zip(found) {
             match found? {
@@ -160,14 +168,25 @@ impl Observer {
                 None => drop(gone.insert(id)),
             }
         }
-        if !gone.is_empty()
-            && let Some(sentinel) = nodes.iter().filter(|node| node.live).find_map(|node| node.droplet)
-            && !self.cloud.sees(sentinel).await?
-        {
+        let delete_accepted = self.cloud.delete_accepted();
+        // Without nodes to ask for, only what this process itself has deleted is taken for gone.
+        let explained = || nodes.is_empty() && gone.iter().all(|id| delete_accepted.contains_key(id));
+        if !gone.is_empty() && !explained() && !self.sees_the_cluster(nodes).await? {
             return Err(ReadError::Blind);
         }
-        let delete_accepted = self.cloud.delete_accepted();
         Ok(CloudSeen { taken: snapshot.taken, droplets, gone, looked_up, delete_accepted })
+    }
+
+    // Whether the token sees the account of this cluster's nodes. One node's Droplet may be gone while its Node lasts.
+    async fn sees_the_cluster(&self, nodes: &[NodeSeen]) -> Result<bool, Error> {
+        let live = nodes.iter().filter(|node| node.live);
+        let witnesses = live.chain(nodes.iter().filter(|node| !node.live)).filter_map(|node| node.droplet);
+        for witness in witnesses.take(WITNESSES) {
+            if self.cloud.sees(witness).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -183,7 +202,10 @@ impl From<Error> for ReadError {
 }
 
 fn is_quiet(gateway: &EgressGateway, status: &EgressGatewayStatus) -> bool {
-    let calm = status.gateways.iter().all(|entry| entry.ready && entry.suspect_since.is_none());
+    let calm = status
+        .gateways
+        .iter()
+        .all(|entry| entry.ready && entry.role != GatewayRole::Leaving && entry.suspect_since.is_none());
     calm && !status.creating.iter().any(is_asked_for) && gateway.metadata.deletion_timestamp.is_none()
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use egress_api::{EGRESS_GATEWAY_FINALIZER, EgressGateway};
+use egress_api::{EGRESS_GATEWAY_FINALIZER, EgressGateway, EgressGatewayStatus, GatewayRole};
 use egress_digitalocean::Retry;
 use egress_runtime::kubernetes::{CallError, watch_settings};
 use egress_runtime::lease::Claim;
@@ -33,6 +33,7 @@ const CONCURRENCY: u16 = 8;
 // The API server takes 1 kB.
 const LONGEST_NOTE: usize = 1000;
 
+const AGAIN: Duration = Duration::from_millis(200);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -121,13 +122,15 @@ async fn step(
     }
     context.metrics.show(&name, seen.gateway.spec.replicas, &decision.status);
     let Some(effect) = &decision.effect else {
-        context.failures().entry(name).or_default().count = 0;
         context.metrics.reconciled("quiet");
-        return Ok(Action::requeue(decision.requeue_after));
+        // Nothing is wanted any more of what failed: somebody else may have done it.
+        let moot = context.rest(&name, &decision.status);
+        return Ok(Action::requeue(if moot { AGAIN } else { decision.requeue_after }));
     };
     let label = effect.label();
     log_effect(effect);
-    let ports = Live::new(&context.client, &context.cloud, &context.claim, &seen.gateway);
+    let ports =
+        Live::new(&context.client, &context.cloud, &context.claim, &seen.gateway, seen.route.as_ref());
     let outcome = perform(&decision, &ports, now).await;
     context.metrics.effect(label, outcome.as_ref().map_or_else(ActError::category, |()| "ok"));
     match outcome {
@@ -143,7 +146,7 @@ async fn step(
         // Somebody else wrote first, or our view was old: begin again.
         Err(ActError::Kubernetes(error)) if error.is_conflict() => {
             context.metrics.reconciled("conflict");
-            Ok(Action::requeue(Duration::from_millis(200)))
+            Ok(Action::requeue(AGAIN))
         }
         Err(source) => Err(StepError::Act { effect: label, source }),
     }
@@ -237,6 +240,16 @@ impl Context {
     fn forget(&self, name: &str) {
         self.failures().remove(name);
         self.metrics.forget(name);
+    }
+
+    // Nothing was to be done. Says whether a failure was forgotten, which the status still tells of.
+    fn rest(&self, name: &str, status: &EgressGatewayStatus) -> bool {
+        let whole = status.creating.is_empty()
+            && status.gateways.iter().all(|gateway| gateway.ready && gateway.role != GatewayRole::Leaving);
+        let mut failures = self.failures();
+        let Some(entry) = failures.get_mut(name) else { return false };
+        entry.count = 0;
+        whole && entry.trouble.take().is_some()
     }
 
     // A status that could be written says nothing about the effect that failed before.

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use egress_api::DropletTemplate;
-use egress_digitalocean::{DropletId, Error, VpcId};
+use egress_digitalocean::{DropletId, Error, RefusalKind, VpcId};
 use ipnet::Ipv4Net;
+use jiff::Timestamp;
 
-use crate::cloud::Cloud;
+use crate::cloud::{Cloud, elapsed};
 use crate::observation::{Site, Trouble};
 use crate::user_data::{UserDataInput, render};
 
@@ -22,7 +24,12 @@ const POD_SUPERNET: u8 = 16;
 pub struct Locator {
     nodes: Mutex<BTreeMap<DropletId, Place>>,
     ranges: Mutex<BTreeMap<VpcId, Ipv4Net>>,
+    // What the token does not see, and since when: asked for again only now and then, however many ask here.
+    unseen: Mutex<BTreeMap<String, Timestamp>>,
 }
+
+/// What the token did not see is asked for again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
@@ -64,13 +71,35 @@ impl Locator {
                 places.insert(place);
                 continue;
             }
-            let Some(droplet) = cloud.droplet(*id).await? else { continue };
-            let (Some(region), Some(vpc)) = (droplet.region, droplet.vpc_uuid) else { continue };
+            let key = format!("node {id}");
+            if self.is_unseen(&key) {
+                continue;
+            }
+            let droplet = cloud.droplet(*id).await?;
+            let Some((region, vpc)) = droplet.and_then(|droplet| Some((droplet.region?, droplet.vpc_uuid?)))
+            else {
+                self.not_seen(key);
+                continue;
+            };
             let place = Place { region: region.as_str().to_owned(), vpc };
-            self.nodes.lock().unwrap_or_else(PoisonError::into_inner).insert(*id, place.clone());
+            let mut known = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+            // Nodes come and go for years.
+            known.retain(|id, _| nodes.contains(id));
+            known.insert(*id, place.clone());
             places.insert(place);
         }
         Ok(places)
+    }
+
+    fn is_unseen(&self, key: &str) -> bool {
+        let mut unseen = self.unseen.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Timestamp::now();
+        unseen.retain(|_, since| elapsed(*since, now) < ASK_AGAIN);
+        unseen.contains_key(key)
+    }
+
+    fn not_seen(&self, key: String) {
+        self.unseen.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Timestamp::now());
     }
 
     async fn range(&self, cloud: &Cloud, vpc: &VpcId) -> Result<Option<Ipv4Net>, Error> {
@@ -78,9 +107,19 @@ impl Locator {
         if known.is_some() {
             return Ok(known);
         }
-        let range = cloud.vpc(vpc).await?.and_then(|vpc| vpc.ip_range);
+        let key = format!("VPC {vpc}");
+        if self.is_unseen(&key) {
+            return Ok(None);
+        }
+        let range = match cloud.vpc(vpc).await {
+            // Forbidden is not going to change from one look to the next either.
+            Err(error) if error.refused_as() == Some(RefusalKind::Forbidden) => None,
+            other => other?.and_then(|vpc| vpc.ip_range),
+        };
         if let Some(range) = range {
             self.ranges.lock().unwrap_or_else(PoisonError::into_inner).insert(vpc.clone(), range);
+        } else {
+            self.not_seen(key);
         }
         Ok(range)
     }
@@ -107,6 +146,10 @@ pub fn of_cloud(error: &Error) -> Trouble {
             crate::credentials::KEY
         ),
         Error::Refused { refusal, .. } => format!("DigitalOcean says: {}", refusal.message),
+        // How long exactly would make another sentence, and another write, of each look.
+        Error::Throttled { .. } => {
+            "The hourly budget of calls to DigitalOcean's API is used up; calls go on when there is room again".to_owned()
+        }
         other => other.to_string(),
     };
     Trouble { reason, message }

@@ -1,10 +1,13 @@
 //! Nodes, their reports and StaticRoutes, mirrored by watches: read often, changed seldom, and a stale copy only delays.
 
-use egress_api::{NodeEgress, StaticRoute};
+use std::collections::BTreeMap;
+
+use egress_api::{NodeEgress, NodeEgressStatus, StaticRoute};
 use egress_runtime::admin::Readiness;
-use egress_runtime::kubernetes::watch_settings;
+use egress_runtime::kubernetes::{CallError, watch_settings, within_deadline};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -40,14 +43,8 @@ pub fn start(
     let waiting = mirrors.clone();
     let run = async move {
         let ready = async {
-            let all = async {
-                waiting.nodes.wait_until_ready().await?;
-                waiting.reports.wait_until_ready().await?;
-                waiting.routes.wait_until_ready().await
-            };
-            if all.await.is_ok() {
-                known.set_ready();
-            }
+            waiting.known().await;
+            known.set_ready();
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -96,15 +93,21 @@ impl Mirrors {
     }
 
     fn node(&self, node: &Node) -> NodeSeen {
-        let name = node.metadata.name.clone().unwrap_or_default();
-        let report = self.reports.get(&reflector::ObjectRef::new(&name));
-        let conditions =
-            node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-        NodeSeen {
-            live: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
-            droplet: node.spec.as_ref().and_then(|spec| spec.provider_id.as_deref()).and_then(node_droplet),
-            report: report.and_then(|report| report.0.as_ref().ok()?.status.clone()),
-            name,
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let report = self.reports.get(&reflector::ObjectRef::new(name));
+        node_seen(node, report.and_then(|report| report.0.as_ref().ok()?.status.clone()))
+    }
+
+    /// Waits until everything has been read once. An empty view would say that no node holds a route.
+    pub async fn known(&self) {
+        let all = async {
+            self.nodes.wait_until_ready().await?;
+            self.reports.wait_until_ready().await?;
+            self.routes.wait_until_ready().await
+        };
+        if all.await.is_err() {
+            // The mirrors have ended, and the process with them.
+            std::future::pending::<()>().await;
         }
     }
 
@@ -118,5 +121,33 @@ impl Mirrors {
     /// Every StaticRoute that can be read, the users' own too. One that cannot, stored by an older CRD, breaks no watch.
     pub fn routes(&self) -> Vec<StaticRoute> {
         self.routes.state().iter().filter_map(|route| route.0.as_ref().ok().cloned()).collect()
+    }
+}
+
+/// Every node with its report as the API server's quorum has them now, for what cannot be taken back.
+pub async fn read_nodes(client: &Client) -> Result<Vec<NodeSeen>, CallError> {
+    let everything = ListParams::default();
+    let nodes: Api<Node> = Api::all(client.clone());
+    let reports: Api<DeserializeGuard<NodeEgress>> = Api::all(client.clone());
+    let nodes = within_deadline(nodes.list(&everything)).await?;
+    let reports = within_deadline(reports.list(&everything)).await?;
+    let mut reports: BTreeMap<String, NodeEgressStatus> = reports
+        .items
+        .into_iter()
+        .filter_map(|report| report.0.ok())
+        .filter_map(|report| Some((report.metadata.name?, report.status?)))
+        .collect();
+    let seen =
+        |node: &Node| node_seen(node, reports.remove(node.metadata.name.as_deref().unwrap_or_default()));
+    Ok(nodes.items.iter().map(seen).collect())
+}
+
+fn node_seen(node: &Node, report: Option<NodeEgressStatus>) -> NodeSeen {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    NodeSeen {
+        name: node.metadata.name.clone().unwrap_or_default(),
+        live: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+        droplet: node.spec.as_ref().and_then(|spec| spec.provider_id.as_deref()).and_then(node_droplet),
+        report,
     }
 }

@@ -11,6 +11,9 @@ use crate::cloud::elapsed;
 use crate::identity::droplet_id;
 use crate::observation::Trouble;
 
+/// Reason of Degraded when all that exists works and more was asked for.
+pub(super) const FEWER: &str = "FewerGateways";
+
 // An endpoint that misses a look or two is nothing to tell people of.
 const DOUBT: Duration = Duration::from_secs(30);
 
@@ -127,9 +130,13 @@ fn degraded(look: &Look<'_>, status: &EgressGatewayStatus, proven: usize) -> Ver
     if let Some(message) = population::not_provably_ours(look, status) {
         return yes("NotProvablyOurs", message);
     }
-    let awaited = |name: &str| status.creating.iter().any(|intent| intent.name.eq_ignore_ascii_case(name));
-    if let Some(stranger) = creation::strangers(look, status).iter().find(|stranger| !awaited(&stranger.name))
-    {
+    let strangers = creation::strangers(look, status);
+    // One whose tags may still land is nothing to tell people of.
+    let awaited = |name: &str| {
+        let mut intents = status.creating.iter().filter(|intent| intent.name.eq_ignore_ascii_case(name));
+        intents.any(|intent| !creation::is_in_vain(look, &strangers, intent))
+    };
+    if let Some(stranger) = strangers.iter().find(|stranger| !awaited(&stranger.name)) {
         return yes(
             "UnknownDroplet",
             format!(
@@ -142,7 +149,7 @@ fn degraded(look: &Look<'_>, status: &EgressGatewayStatus, proven: usize) -> Ver
         return yes("GatewayFailed", in_words(failed));
     }
     if proven > 0 && proven < look.replicas {
-        return yes("FewerGateways", format!("{proven} of {} gateways are proven", look.replicas));
+        return yes(FEWER, format!("{proven} of {} gateways are proven", look.replicas));
     }
     let lasting = |gateway: &&GatewayStatus| {
         let since = droplet_id(gateway).and_then(|id| look.seen.failing_since.get(&id));

@@ -59,8 +59,8 @@ pub(super) fn strangers<'a>(look: &Look<'a>, status: &EgressGatewayStatus) -> Ve
     cloud.droplets.values().filter(|droplet| possible(droplet) && !recorded(droplet)).collect()
 }
 
-/// A new intent in the lowest free slot.
-pub(super) fn intend(look: &Look<'_>, status: &mut EgressGatewayStatus) {
+/// A new intent in the lowest free slot from this one on.
+pub(super) fn intend(look: &Look<'_>, status: &mut EgressGatewayStatus, from: i32) {
     let Ok(site) = &look.seen.site else { return };
     let strangers = strangers(look, status);
     let taken = |slot: i32| {
@@ -69,7 +69,7 @@ pub(super) fn intend(look: &Look<'_>, status: &mut EgressGatewayStatus) {
             || status.creating.iter().any(|intent| intent.slot == slot)
             || strangers.iter().any(|droplet| droplet.name.eq_ignore_ascii_case(&name))
     };
-    let Some(slot) = (0..=look.seen.gateway.spec.replicas).find(|slot| !taken(*slot)) else { return };
+    let Some(slot) = (from..=look.seen.gateway.spec.replicas).find(|slot| !taken(*slot)) else { return };
     status.creating.push(CreationIntent {
         name: look.identity.droplet_name(slot),
         slot,
@@ -78,6 +78,28 @@ pub(super) fn intend(look: &Look<'_>, status: &mut EgressGatewayStatus) {
         user_data_version: site.user_data.version.clone(),
         message: None,
     });
+}
+
+/// Whether a Droplet that is not ours has kept this intent waiting for longer than its tags could have taken to land.
+pub(super) fn is_in_vain(look: &Look<'_>, strangers: &[&Droplet], intent: &CreationIntent) -> bool {
+    intent.sent.is_none()
+        && look.since(&intent.since) >= look.limits.settle
+        && strangers.iter().any(|droplet| droplet.name.eq_ignore_ascii_case(&intent.name))
+}
+
+/// Moves an intent whose name somebody else's Droplet has to a later slot, if one is free. Never back: only names of intents
+/// are looked up, so an earlier slot looks free whether it is or not.
+pub(super) fn make_way(look: &Look<'_>, status: &mut EgressGatewayStatus) {
+    let strangers = strangers(look, status);
+    let Some(at) = status.creating.iter().position(|intent| is_in_vain(look, &strangers, intent)) else {
+        return;
+    };
+    let given_up = status.creating.remove(at);
+    let others = status.creating.len();
+    intend(look, status, given_up.slot + 1);
+    if status.creating.len() == others {
+        status.creating.push(given_up);
+    }
 }
 
 /// The create to send now, if any.

@@ -4,7 +4,7 @@ use egress_api::condition::{DEGRADED, READY};
 use egress_api::{EgressGatewayStatus, GatewayRole};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Look, happening};
+use super::{Look, conditions, happening};
 use crate::decision::{Effect, Happening};
 
 /// Events that belong to this step. They are published after its effect.
@@ -107,6 +107,8 @@ fn of_conditions(before: &[Condition], after: &[Condition]) -> Vec<Happening> {
     }
     if let Some(degraded) = find(after, DEGRADED)
         && degraded.status == "True"
+        // The condition says it. Whatever led to it has its own event, and while a pair comes up nothing is wrong.
+        && degraded.reason != conditions::FEWER
         && find(before, DEGRADED)
             .is_none_or(|old| (old.status, old.reason) != (degraded.status, degraded.reason.clone()))
     {

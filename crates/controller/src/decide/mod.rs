@@ -19,9 +19,10 @@ mod teardown;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use egress_api::{EGRESS_GATEWAY_FINALIZER, EgressGatewayStatus, GatewayRole, GatewayStatus};
+use egress_api::{CreationIntent, EGRESS_GATEWAY_FINALIZER, EgressGatewayStatus, GatewayRole, GatewayStatus};
 use egress_digitalocean::{Droplet, DropletId};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::decision::{Decision, Effect, Happening, Limits};
 use crate::identity::{Identity, droplet_id};
@@ -104,17 +105,20 @@ fn without_words(status: &EgressGatewayStatus) -> EgressGatewayStatus {
 
 fn pace(look: &Look<'_>, status: &EgressGatewayStatus, effect: Option<&Effect>) -> Duration {
     let settling = status.creating.iter().any(|intent| intent.sent.is_some());
-    let refused = status.creating.iter().all(|intent| intent.message.is_some());
+    let lately = |then: &Option<Time>| then.as_ref().is_some_and(|then| look.since(then) < USUAL_BRING_UP);
     let unsteady =
         || status.gateways.iter().filter(|gateway| !gateway.ready || gateway.suspect_since.is_some());
-    let recently = |gateway: &GatewayStatus| {
-        gateway.since.as_ref().is_some_and(|since| look.since(since) < USUAL_BRING_UP)
+    let strangers = creation::strangers(look, status);
+    let wanted = || status.creating.iter().filter(|intent| intent.message.is_none());
+    let in_the_way = |intent: &CreationIntent| {
+        strangers.iter().any(|droplet| droplet.name.eq_ignore_ascii_case(&intent.name))
     };
     match effect {
         Some(_) => SOON,
-        None if unsteady().any(|gateway| recently(gateway) || gateway.suspect_since.is_some()) => SOON,
+        None if unsteady().any(|gateway| lately(&gateway.since) || lately(&gateway.suspect_since)) => SOON,
         None if settling || unsteady().next().is_some() => LATER,
-        None if !refused => SOON,
+        None if wanted().any(|intent| !in_the_way(intent)) => SOON,
+        None if wanted().next().is_some() => LATER,
         None => QUIET,
     }
 }
@@ -176,13 +180,13 @@ impl<'a> Look<'a> {
         Decision { effect: None, status: self.before.clone(), requeue_after: QUIET, events: Vec::new() }
     }
 
-    fn time(&self) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::Time {
+    fn time(&self) -> Time {
         // Kubernetes keeps whole seconds; what is compared with what was read back must not have more.
         let second = Timestamp::from_second(self.now.as_second()).unwrap_or(self.now);
-        k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(second)
+        Time(second)
     }
 
-    fn since(&self, then: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Time) -> Duration {
+    fn since(&self, then: &Time) -> Duration {
         Duration::try_from(self.now.duration_since(then.0)).unwrap_or_default()
     }
 

@@ -27,9 +27,12 @@ pub(super) fn choose(look: &Look<'_>, status: &mut EgressGatewayStatus) {
             status.creating.remove(unsent);
         }
     }
+    if may_create(look, status) {
+        creation::make_way(look, status);
+    }
     let alive = status.gateways.len() + creation::strangers(look, status).len() + status.creating.len();
     if expected + status.creating.len() < look.replicas && alive < look.most() && may_create(look, status) {
-        creation::intend(look, status);
+        creation::intend(look, status, 0);
     }
 }
 

@@ -3,8 +3,11 @@
 //! Never hangs without a word: whatever blocks it is in the Degraded condition, with the way out (invariant I12).
 
 use egress_api::{EgressGatewayStatus, GatewayRole};
+use egress_digitalocean::Droplet;
 
-use super::{Look, Presence, SOON, conditions, creation, events, first_the_status, population, route, stamp};
+use super::{
+    LATER, Look, Presence, SOON, conditions, creation, events, first_the_status, population, route, stamp,
+};
 use crate::decision::{Decision, Effect};
 use crate::observation::Trouble;
 
@@ -26,6 +29,7 @@ pub(super) fn decide(look: &Look<'_>) -> Decision {
     stamp(look, &mut status);
     let doing = doing(look, &status, &holding);
     let blocked = blocked(look, &status, &holding);
+    let pause = if blocked.is_some() { LATER } else { SOON };
     conditions::summarize_deletion(look, &mut status, doing, blocked);
 
     let next = || {
@@ -42,7 +46,8 @@ pub(super) fn decide(look: &Look<'_>) -> Decision {
     };
     let effect = first_the_status(look, &status, next);
     let events = events::between(look, &status, effect.as_ref());
-    Decision { effect, status, requeue_after: SOON, events }
+    let requeue_after = if effect.is_some() { SOON } else { pause };
+    Decision { effect, status, requeue_after, events }
 }
 
 // Live nodes whose report still names a StaticRoute of ours; dead nodes block nothing.
@@ -67,10 +72,23 @@ fn is_all_gone(look: &Look<'_>, status: &EgressGatewayStatus) -> bool {
     }
     let deleted = look.seen.gateway.metadata.deletion_timestamp.as_ref();
     match &look.seen.cloud {
-        Ok(cloud) => deleted.is_some_and(|deleted| cloud.taken >= deleted.0),
+        Ok(cloud) => {
+            deleted.is_some_and(|deleted| cloud.taken >= deleted.0) && perhaps_ours(look).next().is_none()
+        }
         // Without a word from the cloud: only if nothing was ever asked of it. Intents are written before requests are sent.
         Err(_) => true,
     }
+}
+
+// Without our VPC nothing is provably ours, not even what carries all our tags.
+fn perhaps_ours<'a>(look: &Look<'a>) -> impl Iterator<Item = &'a Droplet> {
+    let tags = [look.identity.owner_tag(), look.identity.cluster_tag()];
+    let nodes = look.nodes.clone();
+    let unknown = look.vpc().is_none();
+    let droplets = look.cloud().into_iter().flat_map(|cloud| cloud.droplets.values());
+    droplets.filter(move |droplet| {
+        unknown && !nodes.contains(&droplet.id) && tags.iter().all(|tag| droplet.has_tag(tag) == Some(true))
+    })
 }
 
 fn doing(look: &Look<'_>, status: &EgressGatewayStatus, holding: &[String]) -> String {
@@ -96,6 +114,21 @@ fn blocked(look: &Look<'_>, status: &EgressGatewayStatus, holding: &[String]) ->
             message: format!(
                 "Node {node} has not reported that the routes are gone. Its agent must run; if the node is beyond help, delete \
                  the Node or its NodeEgress object"
+            ),
+        });
+    }
+    if look.vpc().is_none()
+        && let Err(trouble) = &look.seen.site
+        && let names = perhaps_ours(look).map(|droplet| droplet.name.as_str()).collect::<Vec<_>>()
+        && !names.is_empty()
+    {
+        return Some(Trouble {
+            reason: trouble.reason,
+            message: format!(
+                "{}. Until the VPC is known no Droplet is provably ours: {} stay and are billed. Name the VPC in \
+                 spec.droplet.vpcUUID, or delete them by hand in the cloud and remove the finalizer",
+                trouble.message,
+                names.join(", ")
             ),
         });
     }

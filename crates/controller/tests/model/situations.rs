@@ -400,3 +400,110 @@ fn a_droplet_goes_only_when_every_live_node_has_let_go_of_it_or_it_is_dead_long_
         assert!(deletes(&world, &mut seen, now + 1), "the dead node blocks nothing");
     }
 }
+
+#[test]
+fn somebody_elses_droplet_under_our_name_costs_a_slot_and_nothing_else() {
+    let world = World::new(Vec::new());
+    world.state().foreign(50, "demo-0-1a2b3c4d");
+    assert!(world.settle(600), "{:#?}", world.state().status());
+    let state = world.state();
+    assert!(state.violations.is_empty(), "{:?}", state.violations);
+    assert_eq!(state.names().into_iter().collect::<Vec<_>>(), ["demo-1-1a2b3c4d", "demo-2-1a2b3c4d"]);
+    assert!(state.machines.contains_key(&50));
+    assert_eq!(state.status().gateways_ready.as_deref(), Some("2/2"));
+}
+
+#[test]
+fn a_slot_that_cannot_be_had_is_said_and_asked_for_at_leisure() {
+    let world = World::new(Vec::new());
+    for slot in 0..3_u64 {
+        world.state().foreign(50 + slot, &format!("demo-{slot}-1a2b3c4d"));
+    }
+    for _ in 0..400 {
+        let decision = world.next().unwrap();
+        let _ = world.carry_out(&decision, None);
+        world.state().tick(1);
+    }
+    assert!(
+        world.state().journal.iter().all(|line| !line.starts_with("create")),
+        "{:?}",
+        world.state().journal
+    );
+    let looks: Vec<Duration> = (0..200)
+        .map(|_| {
+            let decision = world.next().unwrap();
+            let _ = world.carry_out(&decision, None);
+            world.state().tick(1);
+            decision.requeue_after
+        })
+        .collect();
+    let hasty = looks.iter().filter(|pause| **pause < Duration::from_secs(5)).count();
+    assert!(hasty <= 20, "{hasty} of {} looks in haste", looks.len());
+    let status = world.state().status();
+    let degraded = status.conditions.iter().find(|condition| condition.type_ == DEGRADED).unwrap();
+    assert_eq!(degraded.reason, "UnknownDroplet", "{}", degraded.message);
+}
+
+#[test]
+fn while_our_vpc_is_not_known_nothing_that_may_be_ours_is_let_go_of() {
+    let (world, mut seen, now) = calm();
+    seen.gateway.metadata.deletion_timestamp = Some(Time(timestamp(now - 1)));
+    seen.gateway.status = None;
+    seen.route = None;
+    reports(&mut seen).for_each(|report| report.routes.clear());
+    seen.site = Err(Trouble { reason: "NodesNotFound", message: "no node".into() });
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!(effect, None);
+    assert_eq!(reason(&decision, DEGRADED), yes("NodesNotFound"));
+    let degraded = decision.status.conditions.iter().find(|condition| condition.type_ == DEGRADED).unwrap();
+    for words in ["demo-0-1a2b3c4d", "spec.droplet.vpcUUID", "remove the finalizer"] {
+        assert!(degraded.message.contains(words), "{words}: {}", degraded.message);
+    }
+    // Naming the VPC is a way out.
+    seen.gateway.spec.droplet.vpc_uuid = Some(crate::world::VPC.into());
+    assert!(matches!(effect_at(&world, &mut seen, now).0, Some(Effect::DeleteDroplet(_))));
+}
+
+#[test]
+fn what_lasts_is_looked_at_without_haste() {
+    let (world, mut seen, now) = calm();
+    seen.gateway.metadata.deletion_timestamp = Some(Time(timestamp(now - 1)));
+    seen.route = None;
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!((effect, reason(&decision, DEGRADED)), (None, yes("NodesHoldRoutes")));
+    assert!(decision.requeue_after >= Duration::from_secs(5), "{:?}", decision.requeue_after);
+
+    // Dead, and given up on by the cloud: nothing changes until somebody does something.
+    let (world, mut seen, now) = calm();
+    seen.health.insert(FIRST, HealthSeen::Silent("no connection".into()));
+    for report in reports(&mut seen) {
+        report
+            .gateways
+            .iter_mut()
+            .filter(|view| view.address == private(FIRST.0))
+            .for_each(|view| view.reachable = false);
+    }
+    let (_, _) = effect_at(&world, &mut seen, now);
+    let (_, decision) = effect_at(&world, &mut seen, now + 5);
+    assert!(decision.status.gateways.iter().any(|gateway| gateway.role == GatewayRole::Failed));
+    seen.gateway.status.as_mut().unwrap().failed_bring_ups = Some(3);
+    seen.gateway.status.as_mut().unwrap().creating.clear();
+    seen.route.as_mut().unwrap().spec.gateways.as_mut().unwrap().remove(0);
+    let (effect, decision) = effect_at(&world, &mut seen, now + 3600);
+    assert_eq!((effect, reason(&decision, DEGRADED)), (None, yes("BringUpFailed")));
+    assert!(decision.requeue_after >= Duration::from_secs(5), "{:?}", decision.requeue_after);
+}
+
+#[test]
+fn the_second_coming_later_than_the_first_is_no_warning() {
+    let (world, mut seen, now) = calm();
+    let status = seen.gateway.status.as_mut().unwrap();
+    status.gateways[1].ready = false;
+    status.gateways[1].role = GatewayRole::Starting;
+    seen.health.insert(SECOND, HealthSeen::Silent("no connection".into()));
+    for _ in 0..5 {
+        let decision = at(&world, &seen, now);
+        assert!(decision.events.iter().all(|told| !told.warning), "{:?}", decision.events);
+        seen.gateway.status = Some(decision.status);
+    }
+}

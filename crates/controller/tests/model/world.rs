@@ -190,6 +190,20 @@ impl State {
         }
     }
 
+    /// A Droplet of somebody else.
+    pub fn foreign(&mut self, id: u64, name: &str) {
+        let machine = Machine {
+            name: name.to_owned(),
+            tags: Vec::new(),
+            vpc: VPC.to_owned(),
+            made: START - 1000,
+            deleted: None,
+            dead: false,
+            off: false,
+        };
+        self.machines.insert(id, machine);
+    }
+
     pub fn version(&self) -> Option<String> {
         self.gateway.as_ref().and_then(|gateway| gateway.metadata.resource_version.clone())
     }
