@@ -1,0 +1,140 @@
+//! The simulated cloud: faults, journal, and what others do in it.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::programs::{Program, simulator};
+use super::{NODES, OTHER_VPC, VPC, until};
+
+pub const ADDRESS: &str = "http://127.0.0.1:8080";
+
+/// A fault by route; see the simulator's README.
+pub struct Fault {
+    pub route: &'static str,
+    pub times: u32,
+    pub kind: Value,
+}
+
+pub struct Cloud {
+    http: reqwest::Client,
+    token: String,
+    _process: Program,
+    _files: TempDir,
+}
+
+impl Cloud {
+    pub async fn start(token: &str) -> Self {
+        let files = tempfile::tempdir().unwrap();
+        let nodes = NODES.iter().zip(2..).map(|((name, id), host)| {
+            json!({"id": id, "name": name, "vpc": VPC, "tags": ["k8s", "k8s:worker"], "private_address": format!("10.116.0.{host}"),
+                   "public_address": format!("203.0.113.{}", 9 + host)})
+        });
+        let elsewhere =
+            json!({"id": 601, "name": "elsewhere", "vpc": OTHER_VPC, "private_address": "10.117.0.9"});
+        let droplets: Vec<Value> = nodes.chain([elsewhere]).collect();
+        let fixtures = json!({
+            "account": {"droplet_limit": 200},
+            "vpcs": [{"id": VPC, "name": "cluster", "region": "nyc1", "ip_range": "10.116.0.0/20", "default": true},
+                     {"id": OTHER_VPC, "name": "other", "region": "nyc1", "ip_range": "10.117.0.0/20"}],
+            "droplets": droplets,
+        });
+        let path = files.path().join("fixtures.json");
+        fs::write(&path, fixtures.to_string()).unwrap();
+        let mut command = Command::new(simulator());
+        command
+            .args(["--listen", ADDRESS.trim_start_matches("http://"), "--token", token, "--fixtures"])
+            .arg(&path)
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(files.path().join("log")).unwrap());
+        let process = Program::start(&mut command);
+        let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+        let cloud = Self { http, token: token.to_owned(), _process: process, _files: files };
+        until("do-simulator answers", async || {
+            let asked = cloud.http.get(format!("{ADDRESS}/simulator/clock")).send().await;
+            asked.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+        cloud
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        self.http.get(format!("{ADDRESS}{path}")).send().await.unwrap().json().await.unwrap()
+    }
+
+    pub async fn break_with(&self, Fault { route, times, kind }: Fault) {
+        let fault = json!({"route": route, "times": times, "kind": kind});
+        let answer = self.http.post(format!("{ADDRESS}/simulator/faults")).json(&fault).send().await.unwrap();
+        assert!(answer.status().is_success(), "{:?}", answer.text().await);
+    }
+
+    pub async fn mend(&self) {
+        self.http.delete(format!("{ADDRESS}/simulator/faults")).send().await.unwrap();
+    }
+
+    /// Somebody else's request.
+    pub async fn by_hand(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> Value {
+        let mut request = self.http.request(method, format!("{ADDRESS}{path}")).bearer_auth(&self.token);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        let text = answer.text().await.unwrap();
+        assert!(status.is_success(), "{path}: {status} {text}");
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    /// `power_off` or `power_on`.
+    pub async fn act(&self, id: i64, action: &str) {
+        let path = format!("/v2/droplets/{id}/actions");
+        self.by_hand(reqwest::Method::POST, &path, Some(json!({"type": action}))).await;
+    }
+
+    /// Makes a Droplet that the controller did not ask for.
+    pub async fn foreign(&self, name: &str, vpc: &str, tags: &[String]) -> u64 {
+        let body = json!({"name": name, "region": "nyc1", "size": "s-1vcpu-1gb", "image": "debian-12-x64", "vpc_uuid": vpc, "tags": tags});
+        let made = self.by_hand(reqwest::Method::POST, "/v2/droplets", Some(body)).await;
+        made["droplet"]["id"].as_u64().unwrap()
+    }
+
+    pub async fn tag(&self, id: u64, tag: &str) {
+        self.by_hand(reqwest::Method::POST, "/v2/tags", Some(json!({"name": tag}))).await;
+        let path = format!("/v2/tags/{tag}/resources");
+        let body = json!({"resources": [{"resource_id": id.to_string(), "resource_type": "droplet"}]});
+        self.by_hand(reqwest::Method::POST, &path, Some(body)).await;
+    }
+
+    /// Droplets that exist, with name and id, those of the fixtures left out.
+    pub async fn droplets(&self) -> Vec<(u64, String)> {
+        let state = self.get("/simulator/state").await;
+        let all = state["droplets"].as_object().unwrap().values();
+        let there = all.filter(|droplet| {
+            droplet["phase"].get("gone").is_none() && droplet["id"].as_u64().unwrap() > 1000
+        });
+        there
+            .map(|droplet| (droplet["id"].as_u64().unwrap(), droplet["name"].as_str().unwrap().to_owned()))
+            .collect()
+    }
+
+    pub async fn last(&self) -> u64 {
+        self.get("/simulator/journal").await["last"].as_u64().unwrap()
+    }
+
+    /// Requests after that number, as `METHOD path`.
+    pub async fn journal(&self, after: u64) -> Vec<String> {
+        let answer = self.get(&format!("/simulator/journal?after={after}")).await;
+        let entries = answer["entries"].as_array().unwrap();
+        entries
+            .iter()
+            .map(|entry| format!("{} {}", entry["method"].as_str().unwrap(), entry["path"].as_str().unwrap()))
+            .collect()
+    }
+
+    /// Those of them that change something.
+    pub async fn changes(&self, after: u64) -> Vec<String> {
+        self.journal(after).await.into_iter().filter(|line| !line.starts_with("GET ")).collect()
+    }
+}

@@ -1,0 +1,198 @@
+//! The stage: everything that the controller meets, and the means to look at it and to break it.
+
+mod cloud;
+mod programs;
+mod world;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use egress_api::{EgressGateway, EgressGatewayStatus, GatewayRole, StaticRoute};
+use k8s_openapi::api::core::v1::{Node, Secret};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use nix::sched::{CloneFlags, unshare};
+use serde_json::{Value, json};
+use testkit::ApiServer;
+
+pub use cloud::{Cloud, Fault};
+pub use programs::Controller;
+pub use world::World;
+
+pub const VPC: &str = "0e1f0f0e-c8a5-4e4c-a8b6-5d7b9f3b7f11";
+pub const OTHER_VPC: &str = "1e1f0f0e-c8a5-4e4c-a8b6-5d7b9f3b7f22";
+pub const NODES: [(&str, u64); 2] = [("pool-1", 501), ("pool-2", 502)];
+const NAMESPACE: &str = "egress-gateway";
+const TOKEN: &str = "dop_v1_of_this_test";
+
+/// Nothing takes longer on a busy two-core machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Stage {
+    pub client: Client,
+    pub cloud: Cloud,
+    pub world: World,
+    kubeconfig: std::path::PathBuf,
+    _server: ApiServer,
+}
+
+/// A scene that is being played.
+pub struct Playing(&'static str, std::thread::JoinHandle<()>);
+
+impl Playing {
+    /// Waits for its end; what went wrong has been printed. Its name if it failed.
+    pub fn failed(self) -> Option<&'static str> {
+        self.1.join().err().map(|_| self.0)
+    }
+}
+
+/// Plays a scene in a network namespace of its own.
+pub fn play<F: Future<Output = ()>>(
+    name: &'static str,
+    scene: impl FnOnce(Stage) -> F + Send + 'static,
+) -> Playing {
+    assert!(nix::unistd::geteuid().is_root(), "this test makes a network namespace and needs root");
+    programs::build_control_plane();
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+        // An API server wants a default route; this one leads nowhere.
+        for line in [
+            "link set lo up",
+            "addr add 10.116.0.1/20 dev lo",
+            "link add out0 type veth peer name out1",
+            "addr add 192.0.2.1/24 dev out0",
+            "link set out1 up",
+            "link set out0 up",
+            "route add default via 192.0.2.2",
+        ] {
+            let done =
+                Command::new("ip").args(line.split(' ')).output().expect("ip (apt-get install iproute2)");
+            assert!(done.status.success(), "ip {line}: {}", String::from_utf8_lossy(&done.stderr));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { scene(Stage::set().await).await });
+    });
+    Playing(name, thread.unwrap())
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let server = ApiServer::start().await.unwrap();
+        let definitions =
+            egress_api::custom_resource_definitions().into_iter().map(|(_, definition)| definition);
+        server.install(definitions.collect()).await.unwrap();
+        let client = server.admin().unwrap();
+        let kubeconfig = programs::install(&server);
+        let nodes: Api<Node> = Api::all(client.clone());
+        for (index, (name, droplet)) in NODES.iter().enumerate() {
+            let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+                "spec": {"providerID": format!("digitalocean://{droplet}"), "podCIDR": format!("10.244.{index}.0/24"),
+                         "podCIDRs": [format!("10.244.{index}.0/24")]}});
+            nodes.create(&PostParams::default(), &serde_json::from_value(node).unwrap()).await.unwrap();
+            let status = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+            nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+        }
+        let cloud = Cloud::start(TOKEN).await;
+        let world = World::begin(server.admin().unwrap(), server.kubeconfig(), &cloud);
+        let stage = Self { client, cloud, world, kubeconfig, _server: server };
+        stage.put_token().await;
+        stage
+    }
+
+    pub fn controller(&self, name: &str) -> Controller {
+        Controller::start(name, &self.kubeconfig, &[])
+    }
+
+    pub async fn put_token(&self) {
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "digitalocean-token"},
+            "stringData": {"token": TOKEN}});
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), NAMESPACE);
+        secrets
+            .patch("digitalocean-token", &PatchParams::apply("test").force(), &Patch::Apply(secret))
+            .await
+            .unwrap();
+    }
+
+    pub async fn take_token(&self) {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), NAMESPACE);
+        secrets.delete("digitalocean-token", &kube::api::DeleteParams::default()).await.unwrap();
+    }
+
+    pub fn gateways(&self) -> Api<EgressGateway> {
+        Api::all(self.client.clone())
+    }
+
+    /// Makes an EgressGateway and gives its uid.
+    pub async fn ask_for(&self, name: &str, replicas: i32, more: Value) -> String {
+        let mut spec = json!({"destinations": ["198.51.100.7", "198.51.100.64/26"], "publicIP": "Ephemeral", "replicas": replicas});
+        spec.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
+        let object = json!({"apiVersion": "networking.digitalocean.com/v1alpha1", "kind": "EgressGateway",
+            "metadata": {"name": name}, "spec": spec});
+        let made = self
+            .gateways()
+            .create(&PostParams::default(), &serde_json::from_value(object).unwrap())
+            .await
+            .unwrap();
+        made.metadata.uid.unwrap()
+    }
+
+    pub async fn status(&self, name: &str) -> EgressGatewayStatus {
+        self.gateways().get_opt(name).await.unwrap().and_then(|gateway| gateway.status).unwrap_or_default()
+    }
+
+    pub async fn route(&self, name: &str) -> Option<StaticRoute> {
+        Api::all(self.client.clone()).get_opt(name).await.unwrap()
+    }
+
+    /// Status, reason and message of a condition.
+    pub async fn condition(&self, name: &str, type_: &str) -> (String, String, String) {
+        let status = self.status(name).await;
+        let found = status.conditions.into_iter().find(|condition| condition.type_ == type_);
+        found.map(|found| (found.status, found.reason, found.message)).unwrap_or_default()
+    }
+
+    /// Waits until the pair (or however many) is proven, routed and has come to rest.
+    pub async fn whole(&self, name: &str, replicas: usize) -> EgressGatewayStatus {
+        until(&format!("{name} is whole"), async || {
+            let status = self.status(name).await;
+            let calm = status.creating.is_empty()
+                && status.gateways.len() == replicas
+                && status
+                    .gateways
+                    .iter()
+                    .all(|gateway| gateway.ready && gateway.role != GatewayRole::Leaving)
+                && ["Ready=True", "Progressing=False", "Degraded=False"].iter().all(|wanted| {
+                    status
+                        .conditions
+                        .iter()
+                        .any(|condition| format!("{}={}", condition.type_, condition.status) == *wanted)
+                });
+            if calm { Ok(status) } else { Err(format!("{status:#?}")) }
+        })
+        .await
+    }
+}
+
+impl Stage {
+    pub async fn gone(&self, name: &str) {
+        until(&format!("{name} is gone"), async || match self.gateways().get_opt(name).await.unwrap() {
+            None => Ok(()),
+            Some(there) => Err(format!("{:#?}", there.status)),
+        })
+        .await;
+    }
+}
+
+/// Waits for a condition; fails with its last words.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(words) => {
+                assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}; last seen: {words}");
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

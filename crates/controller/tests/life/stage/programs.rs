@@ -1,0 +1,127 @@
+//! Programs under test and what they need: rights, tokens, binaries.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use testkit::ApiServer;
+
+/// A child that ends with the scene.
+pub struct Program(Child);
+
+impl Program {
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let id = i32::try_from(self.0.id()).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), signal).unwrap();
+    }
+
+    pub fn wait(&mut self) -> Option<i32> {
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// A controller process. Its log is shown when the test fails.
+pub struct Controller {
+    pub process: Program,
+    log: PathBuf,
+    _files: TempDir,
+}
+
+impl Controller {
+    pub fn start(name: &str, kubeconfig: &Path, more: &[&str]) -> Self {
+        let files = tempfile::tempdir().unwrap();
+        let log = files.path().join("log");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_egress-controller"));
+        command
+            .env("KUBECONFIG", kubeconfig)
+            .args([
+                "--digitalocean-api",
+                super::cloud::ADDRESS,
+                "--admin-listen=127.0.0.1:0",
+                "--pod-name",
+                name,
+            ])
+            .args([
+                "--settle-seconds=8",
+                "--replace-after-seconds=3",
+                "--lost-after-seconds=5",
+                "--log-format=text",
+            ])
+            .args(["--power-on-seconds=20", "--log=info,egress_controller=debug"])
+            .args(more)
+            .stdout(fs::File::create(&log).unwrap())
+            .stderr(fs::File::create(files.path().join("errors")).unwrap());
+        Self { process: Program::start(&mut command), log, _files: files }
+    }
+
+    pub fn log(&self) -> String {
+        let errors = fs::read_to_string(self.log.with_file_name("errors")).unwrap_or_default();
+        fs::read_to_string(&self.log).unwrap_or_default() + &errors
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("controller:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
+    }
+}
+
+fn top(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
+
+/// Where there is a network: what the API server is made of may have to be fetched.
+pub fn build_control_plane() {
+    let built = Command::new(top("tests/control-plane/build.sh")).arg("api").output().unwrap();
+    assert!(
+        built.status.success(),
+        "tests/control-plane/build.sh api: {}",
+        String::from_utf8_lossy(&built.stderr)
+    );
+}
+
+/// The simulator, built beside this test.
+pub fn simulator() -> PathBuf {
+    let program = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("do-simulator");
+    assert!(program.exists(), "{} is missing: cargo build -p do-simulator", program.display());
+    program
+}
+
+/// Applies the shipped namespace, account and rights; gives a kubeconfig with that account's token.
+pub fn install(server: &ApiServer) -> PathBuf {
+    for file in ["namespace.yaml", "controller-rbac.yaml"] {
+        let path = top("deploy/base").join(file);
+        let applied = server.kubectl().args(["apply", "--server-side", "-f"]).arg(&path).output().unwrap();
+        assert!(applied.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&applied.stderr));
+    }
+    let token = server
+        .kubectl()
+        .args(["create", "token", "egress-controller", "-n", super::NAMESPACE])
+        .output()
+        .unwrap();
+    assert!(token.status.success(), "{}", String::from_utf8_lossy(&token.stderr));
+    let token = String::from_utf8(token.stdout).unwrap();
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(server.kubeconfig()).unwrap()).unwrap();
+    config["users"][0]["user"] = json!({"token": token.trim()});
+    let path = server.kubeconfig().with_file_name("kubeconfig-of-the-controller");
+    fs::write(&path, config.to_string()).unwrap();
+    path
+}
