@@ -34,7 +34,10 @@ pub fn changes(have: &Observed, want: &KernelState) -> Vec<Change> {
     );
 
     let mut stale: Vec<_> = have.routes.iter().filter(|(key, _)| !want.routes.contains_key(key)).collect();
-    stale.sort_by_key(|(key, _)| (key.destination.prefix_len(), **key));
+    // Of one destination the guard goes first: it must never be what answers.
+    stale.sort_by_key(|(key, _)| {
+        (key.destination.prefix_len(), key.destination, Reverse(key.metric), key.table)
+    });
     list.extend(stale.into_iter().map(|(_, route)| Change::DeleteRoute(route.clone())));
 
     let mut gone: Vec<_> = have.nexthops.iter().filter(|(id, _)| !want.nexthops.contains_key(id)).collect();

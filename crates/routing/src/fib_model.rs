@@ -1,5 +1,6 @@
 //! A kernel's lookup in forty lines: the judge of the tests.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
@@ -66,7 +67,8 @@ fn main_lookup(main: &BTreeSet<Ipv4Net>, to: Ipv4Addr) -> (u32, Way) {
 fn table_lookup(kernel: &Observed, table: u32, to: Ipv4Addr) -> Option<(u32, Way)> {
     let routes = kernel.routes.values().map(Managed::get);
     let matching = routes.filter(|route| route.table == table && route.destination.contains(&to));
-    let best: &Route = matching.max_by_key(|route| route.destination.prefix_len())?;
+    let best: &Route =
+        matching.max_by_key(|route| (route.destination.prefix_len(), Reverse(route.metric)))?;
     let length = u32::from(best.destination.prefix_len());
     match &best.kind {
         RouteKind::Throw => None,
@@ -75,7 +77,8 @@ fn table_lookup(kernel: &Observed, table: u32, to: Ipv4Addr) -> Option<(u32, Way
             NexthopTarget::Blackhole => Some((length, Way::Dropped)),
             NexthopTarget::Group { .. } => panic!("not modelled"),
         },
-        RouteKind::Gateway(_) | RouteKind::Unreachable | RouteKind::Blackhole => panic!("not modelled"),
+        RouteKind::Blackhole => Some((length, Way::Dropped)),
+        RouteKind::Gateway(_) | RouteKind::Unreachable => panic!("not modelled"),
     }
 }
 

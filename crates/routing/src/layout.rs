@@ -36,6 +36,9 @@ pub struct Layout {
     pub main_priority: u32,
     /// Priority of `lookup <table>`.
     pub table_priority: u32,
+    /// Metric of the guard: a blackhole below every routed destination, which a link that goes down leaves standing. Any
+    /// metric above the routes' own, 0, will do.
+    pub guard_metric: u32,
     /// First source port of probes through the gateway of slot 0. Above the kernel's ephemeral range (32768-60999), or
     /// the rule would catch other sockets.
     pub first_probe_port: u16,
@@ -55,6 +58,7 @@ impl Default for Layout {
             on_link_priority: 995,
             main_priority: 1000,
             table_priority: 1001,
+            guard_metric: 4_000_000,
             first_probe_port: 61_000,
             probe_ports: 64,
             probe_slots: 32,

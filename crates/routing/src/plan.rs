@@ -11,6 +11,7 @@
 //!             1000                                                  lookup main, not its default route
 //!             1001                                                  lookup 1157
 //!  table 1157       <destination>  nexthop object of its StaticRoute
+//!                   <destination>  blackhole, at a worse metric: the guard
 //!                   <protected or excluded range inside one>  throw
 //!  table 1160+n     default        nexthop object of the gateway in slot n
 //!  no table         a nexthop group that records the gateways of a StaticRoute in their order (`recovery`)
@@ -103,6 +104,9 @@ pub fn plan(
         };
         if let Some(kind) = kind.filter(|_| !foreign.contains_key(destination)) {
             let destination = *destination;
+            if let RouteKind::Nexthop(_) = kind {
+                plan.state.insert_route(guard(destination, layout));
+            }
             plan.state.insert_route(Route { table: layout.table, destination, metric: 0, kind });
         }
     }
@@ -243,6 +247,12 @@ fn report_claims(
         });
         plan.routes[*index].failures.extend(invalid);
     }
+}
+
+/// What answers for a routed destination while its own route is gone: when the VPC link goes down the kernel takes every
+/// nexthop on it along, and until the agent has noticed, packets would leave with the node's own address.
+fn guard(destination: Ipv4Net, layout: &Layout) -> Route {
+    Route { table: layout.table, destination, metric: layout.guard_metric, kind: RouteKind::Blackhole }
 }
 
 fn foreign_routes(observed: &Observed, layout: &Layout) -> BTreeMap<Ipv4Net, u8> {

@@ -111,6 +111,22 @@ impl Cloud {
         ip(&format!("netns del {}", self.name(role)));
     }
 
+    /// Counts from now on what reaches the internet with the node's own public address on its way to `target`.
+    pub fn count_leaks(&self, target: Ipv4Addr) {
+        let leak = format!("ip saddr {NODE_PUBLIC} ip daddr {target} counter");
+        let rules = format!(
+            "table ip oracle {{ chain leaks {{ type filter hook prerouting priority -300; {leak}; }}; }}"
+        );
+        sh(&format!("ip netns exec {} nft '{rules}'", self.name("inet")));
+    }
+
+    /// How many there were.
+    pub fn leaks(&self) -> u64 {
+        let listed = sh(&format!("ip netns exec {} nft list table ip oracle", self.name("inet")));
+        let count = listed.split_once("counter packets ").unwrap().1;
+        count.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
     fn serve_who_am_i(&self) {
         let namespace = File::open(format!("/run/netns/{}", self.name("inet"))).unwrap();
         let (ready, is_ready) = std::sync::mpsc::channel();

@@ -24,7 +24,7 @@ fn thousands_of_destinations_move_by_one_message_and_a_held_up_agent_goes_on() {
     for name in ["first", "second"] {
         scene.until_applied(name, 2_000);
     }
-    assert_eq!(sh("ip -4 route show table 1157 | wc -l").trim(), "4000");
+    assert_eq!(sh("ip -4 route show table 1157 | wc -l").trim(), "8000", "a route and its guard each");
     until_ready();
 
     let monitor = Monitor::start(&["nexthop"]);
@@ -51,7 +51,7 @@ fn thousands_of_destinations_move_by_one_message_and_a_held_up_agent_goes_on() {
     scene.route("many", &json!({"destinations": destinations(2, 10_000), "gateways": gateways}));
     until("busy", &true, SOON, || {
         metric("egress_agent_kernel_changes_total") > 0.0
-            && sh("ip -4 route show table 1157 | wc -l").trim().parse::<u32>().unwrap() > 4_000
+            && sh("ip -4 route show table 1157 | wc -l").trim().parse::<u32>().unwrap() > 8_000
     });
     scene.cloud.power_off("a");
     let died = Instant::now();

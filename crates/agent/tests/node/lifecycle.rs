@@ -1,5 +1,8 @@
 //! A StaticRoute's life on a node: put, kept, switched, taken away.
 
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use egress_api::NodeRouteState;
@@ -99,4 +102,40 @@ fn routes_are_put_kept_switched_and_taken_away() {
     until("nothing of ours is left", &String::new(), SOON, ours);
     until("as before", &Some(NODE_PUBLIC), SOON, || seen_from(LISTED));
     drop(agent);
+}
+
+#[test]
+fn no_packet_leaves_with_the_nodes_address_while_the_link_flaps() {
+    let scene = Scene::new();
+    let _agent = Agent::start(&scene);
+    scene.route(
+        "demo",
+        &json!({"destinations": ["192.0.2.80"], "gateways": [{"address": A}, {"address": B}]}),
+    );
+    scene.until_applied("demo", 1);
+    until("through A", &Some(A_PUBLIC), SOON, || seen_from(LISTED));
+    scene.cloud.count_leaks(LISTED);
+
+    let over = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&over);
+    // A thread lives in the network namespace of the one that starts it: on the node.
+    let sender = std::thread::spawn(move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let mut sent = 0_u64;
+        while !stop.load(Ordering::Relaxed) {
+            // Refused while the guard answers: that is what is wanted.
+            sent += u64::from(socket.send_to(b"x", (LISTED, 9999)).is_ok());
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        sent
+    });
+    for _ in 0..10 {
+        ip("link set eth1 down");
+        ip("link set eth1 up");
+        until("through a gateway", &false, SOON, || seen_from(LISTED).is_none());
+    }
+    over.store(true, Ordering::Relaxed);
+    let sent = sender.join().unwrap();
+    assert!(sent > 100, "only {sent} packets were sent");
+    assert_eq!(scene.cloud.leaks(), 0, "of {sent} packets");
 }

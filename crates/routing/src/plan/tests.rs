@@ -42,14 +42,33 @@ fn one_destination_takes_one_route_and_the_rules_in_their_order() {
     assert_eq!(rules, [900, 901, 990, 1000, 1001]);
     let sources: Vec<_> = plan.state.rules.iter().filter_map(|rule| rule.from).collect();
     assert_eq!(sources, ["10.116.0.2/32", "10.116.0.2/32", "203.0.113.11/32"].map(net));
-    let table: Vec<_> = plan.state.routes.keys().map(|key| (key.table, key.destination)).collect();
-    assert_eq!(table, [(1157, net("198.51.100.40/32")), (1160, net("0.0.0.0/0")), (1161, net("0.0.0.0/0"))]);
+    let table: Vec<_> =
+        plan.state.routes.keys().map(|key| (key.table, key.destination, key.metric)).collect();
+    let (destination, everything) = (net("198.51.100.40/32"), net("0.0.0.0/0"));
+    let guard = Layout::default().guard_metric;
+    assert_eq!(
+        table,
+        [(1157, destination, 0), (1157, destination, guard), (1160, everything, 0), (1161, everything, 0)]
+    );
     assert_eq!(way(&plan, "198.51.100.40"), through_gateway(A));
     assert_eq!(way(&plan, "198.51.100.41"), Way::Default);
     let report = &plan.routes[0];
     assert!(report.is_applied());
     assert_eq!((report.applied, report.total, report.gateway), (1, 1, Some(ip(A))));
     assert_eq!(report.usable_gateways, [ip(A), ip(B)]);
+}
+
+#[test]
+fn a_link_that_goes_down_leaves_guards_that_drop() {
+    let plan = planned(&[route("all", 1, &["0.0.0.0/0"], &[A, B]), route("db", 2, &["198.51.100.40"], &[B])]);
+    let mut kernel = holding(&plan.state);
+    // As the kernel does it: every nexthop on the link goes, and every route on those.
+    kernel.nexthops.clear();
+    kernel.routes.retain(|_, route| !matches!(route.get().kind, RouteKind::Nexthop(_)));
+    let way = |to: &str| lookup(&kernel, &node().main_routes, packet(ip(to)));
+    assert_eq!(way("198.51.100.40"), Way::Dropped);
+    assert_eq!(way("1.1.1.1"), Way::Dropped);
+    assert_eq!(way("169.254.169.254"), Way::Default, "protected as ever");
 }
 
 #[test]
@@ -420,11 +439,11 @@ fn without_protected_ranges_only_the_constant_ones_are_thrown() {
 }
 
 #[test]
-fn ten_thousand_destinations_take_ten_thousand_routes_and_one_nexthop() {
+fn ten_thousand_destinations_take_a_route_and_a_guard_each_and_one_nexthop() {
     let many: Vec<String> = (0..10_000u32).map(|n| format!("100.{}.{}.0/24", n / 250, n % 250)).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let plan = planned(&[WantedRoute { health_checked: false, ..route("r", 1, &many, &[A]) }]);
-    assert_eq!(plan.state.routes.len(), 10_000);
+    assert_eq!(plan.state.routes.len(), 20_000);
     assert_eq!(plan.state.nexthops.len(), 1);
     let kernel = holding(&plan.state);
     assert!(kernel.routes.values().map(Managed::get).all(|route| route.table == 1157));
