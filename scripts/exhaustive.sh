@@ -13,12 +13,12 @@ cd "$(dirname "$0")/.."
 # name|package|cargo's target|crates it is about|cases of each property per seed|seeds|properties (as the test program takes them)
 suites() {
   cat <<'TABLE'
-routing-plan|egress-routing|--lib|routing|2000|25|plan::tests::properties:: prefix::tests::difference_is_what_is_in_the_prefix_and_in_no_hole prefix::tests::parsing_never_panics_and_round_trips
+routing-plan|egress-routing|--lib|routing|2000|12|plan::tests::properties:: prefix::tests::difference_is_what_is_in_the_prefix_and_in_no_hole prefix::tests::parsing_never_panics_and_round_trips
 health|egress-health|--lib|health|2000|30|detector::tests::down_is_entered_and_left_as_configured selection::tests::never_on_a_dead_one_while_a_live_one_is_known_and_never_moved_by_fewer_misses_than_fall
 lease|egress-runtime|--lib|runtime|4000|40|lease::tests::never_two_current_claims
 simulator-cloud|do-simulator|--lib|simulator|2000|30|cloud::properties::
-netlink-codec|egress-netlink|--lib|netlink routing|50000|20|tests::bytes::a_nexthop tests::bytes::no_
-controller-decisions|egress-controller|--test model|controller api digitalocean runtime|1000|60|whatever_happens_no_invariant_breaks_and_the_pair_comes_back
+netlink-codec|egress-netlink|--lib|netlink routing|50000|10|tests::bytes::a_nexthop tests::bytes::no_
+controller-decisions|egress-controller|--test model|controller api digitalocean runtime|1000|24|whatever_happens_no_invariant_breaks_and_the_pair_comes_back
 TABLE
 }
 
