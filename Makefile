@@ -42,7 +42,7 @@ images: setup ## OCI images of controller and agent into target/images/
 	@cargo xtask images
 
 .PHONY: push
-push: ## pushes the images: REGISTRY=registry.digitalocean.com/<name>; renders target/deploy/install.yaml
+push: setup ## pushes the images: REGISTRY=registry.digitalocean.com/<name>; renders target/deploy/install.yaml
 	@test -n "$(REGISTRY)" || { echo "REGISTRY=registry.digitalocean.com/<your registry> is missing" >&2; exit 2; }
 	@cargo xtask images
 	@cargo xtask push --registry "$(REGISTRY)"

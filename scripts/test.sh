@@ -18,6 +18,8 @@ finish() {
   local code=$?
   if [ $code -ne 0 ] && [ $failed -eq 0 ]; then failed=1 failures=("ended early with $code"); fi
   printf '\nall of it: %d s\n' $SECONDS
+  # Tests that could not judge say so in their logs; nobody shall have to look there to know.
+  grep -hE '^(NOT TESTED|SKIPPED):' target/log/*.log 2>/dev/null | sort -u || true
   [ ${#failures[@]} -eq 0 ] || printf 'FAILED: %s\n' "${failures[@]}"
   printf '%d passed, %d failed\n' $passed $failed
   [ $failed -eq 0 ] || exit 1
@@ -65,6 +67,15 @@ make --no-print-directory check || failure "check"
 # The API server's programs are found by this variable first; see tests/control-plane/build.sh.
 KUBEBUILDER_ASSETS=$(tests/control-plane/build.sh all)
 export KUBEBUILDER_ASSETS
+
+# Known vulnerabilities, where the database can be had: it comes from the network.
+if ! timeout 120 scripts/cargo-deny.sh check advisories >target/log/advisories.log 2>&1; then
+  if grep -q 'failed to fetch advisory database' target/log/advisories.log; then
+    echo "NOT TESTED: known vulnerabilities: the advisory database can't be had" | tee target/log/advisories.log
+  else
+    failure "advisories: see target/log/advisories.log"
+  fi
+fi
 
 must "build the tests" cargo test --workspace --locked --no-run
 # Programs one after another, the tests of one in as many threads as there are cores: so few labs at once.

@@ -166,7 +166,7 @@ fn look_around(stage: &Stage) {
     say(&format!("  export KUBECONFIG={}", stage.kubeconfig.display()));
     say(&format!("  export PATH={}:$PATH", stage.kubectl.parent().unwrap_or(&stage.kubectl).display()));
     say("  kubectl get nodes,pods -A");
-    say("  kubectl apply -f examples/egressgateway.yaml && kubectl get egw,sr,ne --watch");
+    say("  kubectl apply -f examples/egressgateway.yaml && kubectl get egw --watch");
     say(&format!("  {} --name {} exec node-1 -- ip route show table 1157", stage.lab.display(), stage.name));
     say("To stop it: make demo-down");
 }
