@@ -10,6 +10,7 @@ use egress_runtime::kubernetes::{CallError, watch_settings};
 use egress_runtime::lease::Claim;
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::core::PartialObjectMeta;
 use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
@@ -272,7 +273,7 @@ impl Context {
                 reason: (*reason).to_owned(),
                 note: Some(note.chars().take(LONGEST_NOTE).collect()),
                 action: decision.effect.as_ref().map_or("Observe", Effect::label).to_owned(),
-                secondary: None,
+                secondary: droplet_of(note, &decision.status),
             };
             let published =
                 tokio::time::timeout(Duration::from_secs(3), self.recorder.publish(&event, &reference)).await;
@@ -281,4 +282,18 @@ impl Context {
             }
         }
     }
+}
+
+/// The Droplet that an event speaks of. The recorder takes events that differ only in their words for one that came again: with
+/// two gateways, only the first would ever be told of.
+fn droplet_of(note: &str, status: &EgressGatewayStatus) -> Option<ObjectReference> {
+    let gateways = status.gateways.iter().map(|gateway| &gateway.name);
+    let name = gateways
+        .chain(status.creating.iter().map(|intent| &intent.name))
+        .find(|name| note.contains(*name))?;
+    Some(ObjectReference {
+        kind: Some("Droplet".into()),
+        name: Some(name.clone()),
+        ..ObjectReference::default()
+    })
 }

@@ -1,8 +1,9 @@
 //! A pair from birth to death.
 
-use egress_api::{EGRESS_GATEWAY_FINALIZER, GatewayRole};
+use egress_api::{EGRESS_GATEWAY_FINALIZER, GatewayRole, GatewayStatus};
+use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 
 use crate::stage::{NODES, OTHER_VPC, Stage, VPC, until};
@@ -56,6 +57,8 @@ async fn made_proven_and_routed(stage: &Stage, uid: &str) {
         status.gateways.iter().filter_map(|gateway| gateway.public_address.clone()).collect();
     assert_eq!(status.public_ips, public);
 
+    each_gateway_is_told_of(stage, &status.gateways).await;
+
     let route = stage.route("demo").await.expect("a StaticRoute of the same name");
     let owner = &route.owner_references()[0];
     assert_eq!(
@@ -80,6 +83,21 @@ async fn made_proven_and_routed(stage: &Stage, uid: &str) {
         }
     })
     .await;
+}
+
+async fn each_gateway_is_told_of(stage: &Stage, gateways: &[GatewayStatus]) {
+    let events: kube::Api<Event> = kube::Api::namespaced(stage.client.clone(), "default");
+    for gateway in gateways {
+        until("an event that this gateway is proven", async || {
+            let notes: Vec<_> = events.list(&ListParams::default()).await.unwrap().items;
+            let told = notes.iter().any(|event| {
+                event.reason.as_deref() == Some("GatewayProven")
+                    && event.note.as_ref().is_some_and(|note| note.contains(&gateway.name))
+            });
+            if told { Ok(()) } else { Err(gateway.name.clone()) }
+        })
+        .await;
+    }
 }
 
 async fn quiet_writes_nothing(stage: &Stage) {
