@@ -10,9 +10,11 @@
 //! One loop ([`reconcile`]) over the node's whole route set; everything around it only wakes it or carries its words away.
 
 pub mod gateways;
+pub mod guarded;
 pub mod metrics;
 pub mod node;
 pub mod objects;
+pub mod pacing;
 pub mod probe;
 pub mod publish;
 pub mod reconcile;

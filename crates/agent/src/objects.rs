@@ -1,20 +1,25 @@
 //! From API objects to what the plan takes: pure.
 //!
-//! An object that can't be decoded keeps its last good version: bad input never costs anybody their routes.
+//! An object that can't be read keeps its last good version, and the report says why: bad input never costs anybody their
+//! routes. What a field's own text gets wrong (a destination, a gateway) is no matter of reading: it costs that entry only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use egress_api::{EgressGateway, StaticRoute};
 use egress_routing::wanted::{StaticRouteFields, WantedRoute};
-use kube::ResourceExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Resource, ResourceExt};
 
-use crate::watches::Guarded;
+use crate::guarded::Guarded;
+
+/// A node's labels.
+pub type Labels = BTreeMap<String, String>;
 
 /// What the API server asks of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Objects {
-    /// StaticRoutes, parsed.
+    /// StaticRoutes that apply to this node, parsed.
     pub routes: Vec<WantedRoute>,
     /// Generation of each StaticRoute by uid.
     pub generations: BTreeMap<String, i64>,
@@ -22,28 +27,46 @@ pub struct Objects {
     pub probed: BTreeMap<Ipv4Addr, BTreeSet<SocketAddrV4>>,
     /// Public addresses of gateways: a route to one of them must not go through another.
     pub gateway_addresses: BTreeSet<Ipv4Addr>,
+    /// StaticRoutes that can't be read, by uid. The last good version, if this agent has seen one, is among `routes`.
+    pub unreadable: BTreeMap<String, Unreadable>,
 }
 
-/// Reads the stores. `previous` is what the last reading gave.
+/// A StaticRoute that can't be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Name of the object.
+    pub name: String,
+    /// The generation that can't be read.
+    pub generation: i64,
+    /// The field, and what is wrong with it.
+    pub why: String,
+    /// Whether its last good version is known. If not, this agent can't tell which routes in the kernel are its.
+    pub is_known: bool,
+}
+
+/// Reads the stores. `labels` are this node's, `None` when the API server never told; `previous` is what the last reading gave.
 pub fn read<'a>(
     static_routes: impl IntoIterator<Item = &'a Guarded<StaticRoute>>,
     egress_gateways: impl IntoIterator<Item = &'a Guarded<EgressGateway>>,
+    labels: Option<&Labels>,
     previous: &Objects,
 ) -> Objects {
     let mut objects = Objects::default();
     for guarded in static_routes {
-        match &guarded.0 {
-            // Deleted, and only held by somebody's finalizer (the older operator's, say): its routes go.
-            Ok(route) if route.metadata.deletion_timestamp.is_some() => {}
-            Ok(route) => objects.add_route(route),
-            Err(broken) => {
-                let uid = broken.metadata.uid.clone().unwrap_or_default();
-                tracing::warn!(name = broken.metadata.name, error = %broken.error, "StaticRoute can't be read");
-                objects.routes.extend(previous.routes.iter().filter(|route| route.uid == uid).cloned());
-                objects
-                    .generations
-                    .extend(previous.generations.get_key_value(&uid).map(|(k, v)| (k.clone(), *v)));
-            }
+        let metadata = guarded.meta();
+        // Deleted, and only held by somebody's finalizer (the older operator's, say): its routes go.
+        if metadata.deletion_timestamp.is_some() {
+            continue;
+        }
+        let selected = guarded.0.as_ref().map_err(|invalid| invalid.error.clone()).and_then(|route| {
+            // Whose labels are not known has no address either, and then nothing is written to the kernel.
+            let selected = labels.map_or(Ok(true), |labels| route.spec.selects(labels));
+            Ok(selected.map_err(|invalid| invalid.to_string())?.then_some(route))
+        });
+        match selected {
+            Ok(Some(route)) => objects.add_route(route),
+            Ok(None) => {}
+            Err(why) => objects.keep(metadata, why, previous),
         }
     }
     for guarded in egress_gateways {
@@ -65,6 +88,25 @@ pub fn read<'a>(
 }
 
 impl Objects {
+    /// Whether the kernel may hold routes of an object that nobody could read since this agent started.
+    pub fn may_hold_unknown_routes(&self) -> bool {
+        self.unreadable.values().any(|object| !object.is_known)
+    }
+
+    /// Keeps the last good version of an object that can't be read.
+    fn keep(&mut self, metadata: &ObjectMeta, why: String, previous: &Objects) {
+        let name = metadata.name.clone().unwrap_or_default();
+        let uid = metadata.uid.clone().unwrap_or_default();
+        let generation = metadata.generation.unwrap_or_default();
+        tracing::debug!(name, why, "StaticRoute can't be read");
+        let known = previous.generations.get(&uid);
+        if let Some(generation) = known {
+            self.routes.extend(previous.routes.iter().filter(|route| route.uid == uid).cloned());
+            self.generations.insert(uid.clone(), *generation);
+        }
+        self.unreadable.insert(uid, Unreadable { name, generation, why, is_known: known.is_some() });
+    }
+
     fn add_route(&mut self, route: &StaticRoute) {
         let uid = route.uid().unwrap_or_default();
         let gateways = route.spec.ordered_gateways();
@@ -102,7 +144,6 @@ impl Objects {
 #[cfg(test)]
 mod tests {
     use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus};
-    use kube::core::DeserializeGuard;
     use serde_json::json;
 
     use super::*;
@@ -125,7 +166,7 @@ mod tests {
         listed["spec"] = json!({"destinations": ["192.0.2.0/24"],
             "gateways": [{"address": "10.116.0.7", "egressAddress": "203.0.113.7"}]});
         let stores = [static_route(old_shape("old")), static_route(listed)];
-        let objects = read(&stores, [], &Objects::default());
+        let objects = read(&stores, [], None, &Objects::default());
         assert_eq!(objects.routes.len(), 2);
         assert_eq!(objects.probed.keys().collect::<Vec<_>>(), [&Ipv4Addr::new(10, 116, 0, 7)]);
         assert!(objects.gateway_addresses.contains(&Ipv4Addr::new(203, 0, 113, 7)));
@@ -134,18 +175,67 @@ mod tests {
 
     #[test]
     fn an_unreadable_object_keeps_its_last_good_version() {
-        let good = read(&[static_route(old_shape("old"))], [], &Objects::default());
+        let good = read(&[static_route(old_shape("old"))], [], None, &Objects::default());
         let mut broken = old_shape("old");
         broken["spec"]["destinations"] = json!("not a list");
-        let after = read(&[static_route(broken)], [], &good);
+        broken["metadata"]["generation"] = json!(4);
+        let after = read(&[static_route(broken.clone())], [], None, &good);
         assert_eq!(after.routes, good.routes);
+        assert_eq!(after.generations["uid-old"], 3, "the one whose routes are there");
+        let unreadable = &after.unreadable["uid-old"];
+        assert_eq!((unreadable.generation, unreadable.is_known), (4, true));
+        assert_eq!(
+            unreadable.why,
+            "spec.destinations: invalid type: string \"not a list\", expected a sequence"
+        );
+        assert!(!after.may_hold_unknown_routes());
+
+        // An agent that starts with it knows no good version: whose routes are in the kernel can't be told.
+        let fresh = read(&[static_route(broken.clone())], [], None, &Objects::default());
+        assert!(fresh.routes.is_empty() && fresh.may_hold_unknown_routes());
+
+        broken["metadata"]["deletionTimestamp"] = json!("2026-11-21T00:00:00Z");
+        let deleted = read(&[static_route(broken)], [], None, &good);
+        assert!(deleted.routes.is_empty() && deleted.unreadable.is_empty());
+    }
+
+    #[test]
+    fn only_objects_that_select_this_node_are_wanted() {
+        let selecting = |name: &str, selector: serde_json::Value| {
+            let mut object = old_shape(name);
+            object["spec"]["nodeSelector"] = selector;
+            static_route(object)
+        };
+        let stores = [
+            selecting("all", json!({})),
+            selecting("ours", json!({"matchLabels": {"pool": "web"}})),
+            selecting(
+                "theirs",
+                json!({"matchExpressions": [{"key": "pool", "operator": "NotIn", "values": ["web"]}]}),
+            ),
+            selecting("void", json!({"matchExpressions": [{"key": "pool", "operator": "In"}]})),
+        ];
+        let names = |labels: Option<&Labels>| {
+            let objects = read(&stores, [], labels, &Objects::default());
+            let names = objects.routes.iter().map(|route| route.name.clone()).collect::<Vec<_>>();
+            (
+                names.join(" "),
+                objects.unreadable.into_values().map(|one| one.why).collect::<Vec<_>>().join(" "),
+            )
+        };
+        let void = "spec.nodeSelector.matchExpressions[0]: In on 'pool' needs values";
+        let web = Labels::from([("pool".to_owned(), "web".to_owned())]);
+        assert_eq!(names(Some(&web)), ("all ours".to_owned(), void.to_owned()));
+        assert_eq!(names(Some(&Labels::new())), ("all theirs".to_owned(), void.to_owned()));
+        // Without a Node there is no address either, so nothing of this reaches the kernel.
+        assert_eq!(names(None), ("all ours theirs void".to_owned(), String::new()));
     }
 
     #[test]
     fn a_deleted_object_is_not_wanted_whoever_holds_it() {
         let mut held = old_shape("old");
         held["metadata"]["deletionTimestamp"] = json!("2026-11-21T00:00:00Z");
-        assert!(read(&[static_route(held)], [], &Objects::default()).routes.is_empty());
+        assert!(read(&[static_route(held)], [], None, &Objects::default()).routes.is_empty());
     }
 
     #[test]
@@ -173,7 +263,7 @@ mod tests {
             }],
             ..EgressGatewayStatus::default()
         });
-        let objects = read([], &[DeserializeGuard(Ok(gateway))], &Objects::default());
+        let objects = read([], &[Guarded(Ok(gateway))], None, &Objects::default());
         let targets = &objects.probed[&Ipv4Addr::new(10, 116, 0, 100)];
         assert_eq!(targets.len(), 3);
         assert!(objects.routes.is_empty());

@@ -13,6 +13,7 @@
 mod agenda;
 mod holding;
 mod switching;
+mod unknown;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;
@@ -28,6 +29,7 @@ use egress_routing::kernel_state::{Change, KernelState, Managed, Observed, Route
 use egress_routing::{Layout, NodePlan, NodeView, ProtectedReason, Selection, changes};
 use egress_runtime::admin::{Liveness, Readiness};
 use ipnet::Ipv4Net;
+use kube::runtime::reflector::ObjectRef;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::gateways::Gateways;
 use crate::metrics::AgentMetrics;
 use crate::node::{self, Sources};
-use crate::objects::{self, Objects};
+use crate::objects::{self, Labels, Objects};
 use crate::probe::{ProbePlan, ProbeResult, Probes};
 use crate::report::{self, Refused};
 use crate::surroundings::Surroundings;
@@ -104,6 +106,7 @@ pub struct Reconciler {
     results: mpsc::Receiver<ProbeResult>,
     gateways: Gateways,
     selection: Selection,
+    labels: Option<Labels>,
     objects: Objects,
     view: Option<NodeView>,
     plan: NodePlan,
@@ -127,6 +130,7 @@ impl Reconciler {
             results,
             gateways: Gateways::default(),
             selection: Selection::new(),
+            labels: None,
             objects: Objects::default(),
             view: None,
             plan: NodePlan::default(),
@@ -212,6 +216,7 @@ impl Reconciler {
 
     /// Reads everything, plans, writes the difference. Returns how long the next pass may wait.
     async fn pass(&mut self) -> Duration {
+        self.read_labels();
         let objects = self.read_objects();
         let view = match self.look().await {
             Ok((look, observed)) => {
@@ -228,13 +233,17 @@ impl Reconciler {
         let asked_anew = self.objects != objects || self.view.as_ref() != Some(&view);
         self.objects = objects;
         self.view = Some(view);
+        let planned_before = std::mem::take(&mut self.plan.state);
         self.replan();
         if self.is_lost() {
             tracing::warn!("no interface has this node's InternalIP; the kernel stays as it is");
             self.publish();
             return self.back_off();
         }
-        let list = changes(&self.observed, &self.plan.state);
+        let mut list = changes(&self.observed, &self.plan.state);
+        if self.objects.may_hold_unknown_routes() {
+            unknown::spare(&mut list, &planned_before);
+        }
         if !list.is_empty() {
             if !asked_anew {
                 self.with.metrics.repairs.inc_by(list.len() as u64);
@@ -274,10 +283,23 @@ impl Reconciler {
         pause
     }
 
+    /// While the API server has no Node of this name (it is being made anew), the last labels count on.
+    fn read_labels(&mut self) {
+        let node = self.with.watches.nodes.get(&ObjectRef::new(&self.with.node_name));
+        if let Some(node) = node {
+            self.labels = Some(node.metadata.labels.clone().unwrap_or_default());
+        }
+    }
+
     fn read_objects(&self) -> Objects {
         let routes = self.with.watches.static_routes.state();
         let gateways = self.with.watches.egress_gateways.state();
-        objects::read(routes.iter().map(AsRef::as_ref), gateways.iter().map(AsRef::as_ref), &self.objects)
+        objects::read(
+            routes.iter().map(AsRef::as_ref),
+            gateways.iter().map(AsRef::as_ref),
+            self.labels.as_ref(),
+            &self.objects,
+        )
     }
 
     async fn look(&self) -> Result<(Look, Observed), egress_netlink::Error> {
@@ -363,8 +385,7 @@ impl Reconciler {
 
     fn publish(&self) {
         let observations = self.gateways.observations().map(|(_, said)| said.clone()).collect();
-        let status =
-            report::status(&self.plan.routes, &self.objects.generations, &self.refused, observations);
+        let status = report::status(&self.plan.routes, &self.objects, &self.refused, observations);
         self.with.metrics.export(&status, &self.plan.routes);
         self.with.reports.send_if_modified(|current| {
             let is_new = *current != status;

@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use egress_api::{GatewayObservation, NodeEgressStatus, NodeRoute, NodeRouteState, RouteFailure};
+use egress_api::{
+    GatewayObservation, NodeEgressStatus, NodeRoute, NodeRouteState, RouteFailure, UnusableGateway,
+};
 use egress_routing::RouteReport;
 use egress_routing::kernel_state::{Change, NexthopId, RouteKind};
 
-/// A status names so many failures of one StaticRoute at most: it must stay small with 10,000 destinations (I11).
-const MOST_FAILURES: usize = 5;
+use crate::objects::{Objects, Unreadable};
+use size::{Allowance, MOST_ROUTES, shortened};
+
+mod size;
 
 /// What the kernel refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,68 +62,110 @@ impl Refused {
     }
 }
 
-/// The report of a whole node.
+/// The report of a whole node, within the bounds of [`size`].
 pub fn status(
     routes: &[RouteReport],
-    generations: &BTreeMap<String, i64>,
+    objects: &Objects,
     refused: &Refused,
-    gateways: Vec<GatewayObservation>,
+    mut gateways: Vec<GatewayObservation>,
 ) -> NodeEgressStatus {
-    let routes: Vec<NodeRoute> = routes.iter().map(|route| node_route(route, generations, refused)).collect();
-    let applied = routes.iter().filter(|route| route.state == NodeRouteState::Applied).count();
-    NodeEgressStatus {
-        agent_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-        summary: Some(format!("{applied}/{}", routes.len())),
-        routes,
-        gateways,
+    let mut allowance = Allowance::default();
+    let planned =
+        routes.iter().map(|route| (&route.uid, node_route(route, objects, refused, &mut allowance)));
+    let mut entries: BTreeMap<&String, NodeRoute> = planned.collect();
+    for (uid, unreadable) in &objects.unreadable {
+        entries.insert(uid, not_read(uid, unreadable));
+    }
+    let applied = entries.values().filter(|route| route.state == NodeRouteState::Applied).count();
+    let summary = Some(format!("{applied}/{}", entries.len()));
+    // The oldest objects are the ones that are told of: they are first in the plan.
+    let eldest = routes.iter().map(|route| &route.uid).chain(objects.unreadable.keys());
+    let mut routes: Vec<NodeRoute> = eldest.filter_map(|uid| entries.remove(uid)).take(MOST_ROUTES).collect();
+    routes.sort_by(|a, b| (&a.name, &a.uid).cmp(&(&b.name, &b.uid)));
+    for message in gateways.iter_mut().filter_map(|gateway| gateway.message.as_mut()) {
+        *message = shortened(message);
+    }
+    NodeEgressStatus { agent_version: Some(env!("CARGO_PKG_VERSION").to_owned()), summary, routes, gateways }
+}
+
+/// An object whose present version can't be read. What its last good one has in the kernel is not what is asked for now.
+fn not_read(uid: &str, object: &Unreadable) -> NodeRoute {
+    NodeRoute {
+        name: object.name.clone(),
+        uid: uid.to_owned(),
+        observed_generation: object.generation,
+        state: NodeRouteState::NotApplied,
+        applied: 0,
+        total: 0,
+        gateway: None,
+        reason: Some("Unreadable".to_owned()),
+        message: Some(shortened(&format!("what this node has of it stays; {}", object.why))),
+        unusable_gateways: Vec::new(),
+        failures: Vec::new(),
     }
 }
 
-fn node_route(report: &RouteReport, generations: &BTreeMap<String, i64>, refused: &Refused) -> NodeRoute {
+/// Why nothing of an object is in the kernel, in one word and in a sentence.
+fn obstacle(report: &RouteReport, refused: &Refused) -> Option<(&'static str, String)> {
+    if let Some(problem) = &report.problem {
+        return Some((problem.reason(), problem.to_string()));
+    }
+    let nexthop = report.nexthop.and_then(|id| refused.nexthops.get(&id));
+    let words = nexthop.map(|why| format!("the kernel refused the gateway: {why}"));
+    let words = words
+        .or_else(|| refused.rest.first().map(|why| format!("the kernel refused a part of the plan: {why}")));
+    words.map(|words| ("KernelRefused", words))
+}
+
+fn node_route(
+    report: &RouteReport,
+    objects: &Objects,
+    refused: &Refused,
+    allowance: &mut Allowance,
+) -> NodeRoute {
     let not_written = report.nexthop.and_then(|id| refused.routes.get(&id));
-    let nexthop_refused = report.nexthop.and_then(|id| refused.nexthops.get(&id));
-    let obstacle = report
-        .problem
-        .as_ref()
-        .map(ToString::to_string)
-        .or_else(|| nexthop_refused.map(|reason| format!("the kernel refused the gateway: {reason}")))
-        .or_else(|| {
-            refused.rest.first().map(|reason| format!("the kernel refused a part of the plan: {reason}"))
-        });
-    let applied = match &obstacle {
+    let (reason, message) = obstacle(report, refused).unzip();
+    let applied = match &reason {
         Some(_) => 0,
         None => report.applied.saturating_sub(not_written.map_or(0, BTreeMap::len)),
     };
-    let state = if obstacle.is_none() && applied == report.total {
+    let state = if reason.is_none() && applied == report.total {
         NodeRouteState::Applied
     } else if applied > 0 {
         NodeRouteState::Partial
     } else {
         NodeRouteState::NotApplied
     };
-    let failures = report
+    let failure = |destination: &str, reason: &str, message: &str| RouteFailure {
+        destination: shortened(destination),
+        reason: reason.to_owned(),
+        message: shortened(message),
+    };
+    let planned = report
         .failures
         .iter()
-        .map(|failure| RouteFailure {
-            destination: failure.destination.clone(),
-            reason: failure.cause.reason().to_owned(),
-            message: failure.cause.to_string(),
-        })
-        .chain(not_written.into_iter().flatten().map(|(destination, reason)| RouteFailure {
-            destination: destination.clone(),
-            reason: "KernelRefused".to_owned(),
-            message: reason.clone(),
-        }));
+        .map(|one| failure(&one.destination, one.cause.reason(), &one.cause.to_string()));
+    let unwritten = not_written
+        .into_iter()
+        .flatten()
+        .map(|(destination, why)| failure(destination, "KernelRefused", why));
+    let unusable = report.gateway_issues.iter().map(|issue| UnusableGateway {
+        address: issue.gateway.to_string(),
+        reason: issue.fault.reason().to_owned(),
+        message: shortened(&issue.to_string()),
+    });
     NodeRoute {
         name: report.name.clone(),
         uid: report.uid.clone(),
-        observed_generation: generations.get(&report.uid).copied().unwrap_or_default(),
+        observed_generation: objects.generations.get(&report.uid).copied().unwrap_or_default(),
         state,
         applied: bounded(applied),
         total: bounded(report.total),
         gateway: report.gateway.as_ref().map(Ipv4Addr::to_string),
-        message: obstacle,
-        failures: failures.take(MOST_FAILURES).collect(),
+        reason: reason.map(str::to_owned),
+        message: message.map(|message| shortened(&message)),
+        unusable_gateways: allowance.some_of(unusable),
+        failures: allowance.some_of(planned.chain(unwritten)),
     }
 }
 
@@ -128,77 +174,4 @@ fn bounded(count: usize) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use egress_routing::kernel_state::{Nexthop, NexthopTarget, Route};
-    use egress_routing::report::{Failure, FailureCause};
-
-    use super::*;
-
-    fn report(applied: usize, total: usize) -> RouteReport {
-        RouteReport {
-            name: "demo".to_owned(),
-            uid: "u".to_owned(),
-            applied,
-            total,
-            gateway: Some(Ipv4Addr::new(10, 116, 0, 5)),
-            nexthop: Some(NexthopId(241_000_007)),
-            usable_gateways: Vec::new(),
-            gateway_issues: Vec::new(),
-            problem: None,
-            failures: Vec::new(),
-        }
-    }
-
-    fn only(report: RouteReport, refused: &Refused) -> NodeRoute {
-        status(&[report], &BTreeMap::new(), refused, Vec::new()).routes.remove(0)
-    }
-
-    #[test]
-    fn a_plan_counts_as_applied_only_when_the_kernel_took_it() {
-        assert_eq!(only(report(2, 2), &Refused::default()).state, NodeRouteState::Applied);
-
-        let mut refused = Refused::default();
-        let kind = RouteKind::Nexthop(NexthopId(241_000_007));
-        let route = Route { table: 1157, destination: "192.0.2.0/24".parse().unwrap(), metric: 0, kind };
-        refused.note(&Change::PutRoute { route, replaces: None }, &"no memory");
-        let partial = only(report(2, 2), &refused);
-        assert_eq!((partial.state, partial.applied), (NodeRouteState::Partial, 1));
-        assert_eq!(partial.failures[0].message, "no memory");
-
-        let mut refused = Refused::default();
-        let nexthop = Nexthop { id: NexthopId(241_000_007), via: NexthopTarget::Blackhole };
-        refused.note(&Change::PutNexthop { nexthop, replaces: None }, &"not on the link");
-        let none = only(report(2, 2), &refused);
-        assert_eq!((none.state, none.applied), (NodeRouteState::NotApplied, 0));
-        assert!(none.message.unwrap().contains("not on the link"));
-    }
-
-    #[test]
-    fn a_switch_that_the_kernel_took_settles_its_own_nexthop_and_nothing_else() {
-        let put = |id| Change::PutNexthop {
-            nexthop: Nexthop { id: NexthopId(id), via: NexthopTarget::Blackhole },
-            replaces: None,
-        };
-        let mut refused = Refused::default();
-        refused.note(&put(241_000_007), &"not on the link");
-        refused.note(&put(241_000_008), &"not on the link");
-        refused.settle(&put(241_000_008));
-        assert_eq!(only(report(2, 2), &refused).state, NodeRouteState::NotApplied, "another one's success");
-        refused.settle(&put(241_000_007));
-        assert!(refused.is_empty());
-    }
-
-    #[test]
-    fn a_report_names_a_few_failures_however_many_there_are() {
-        let mut many = report(0, 10_000);
-        many.failures = (0..10_000)
-            .map(|n| Failure {
-                destination: format!("10.0.{}.{}", n / 256, n % 256),
-                cause: FailureCause::Conflict { winner: "older".to_owned() },
-            })
-            .collect();
-        let reported = only(many, &Refused::default());
-        assert_eq!(reported.failures.len(), MOST_FAILURES);
-        assert_eq!(reported.failures[0].reason, "Conflict");
-    }
-}
+mod tests;

@@ -11,7 +11,6 @@ use egress_api::{EgressGateway, StaticRoute};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
@@ -19,8 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-/// An object that may not be what its schema says: one broken object must not stop the watch of all others.
-pub type Guarded<K> = DeserializeGuard<K>;
+use crate::guarded::Guarded;
 
 /// The stores. All are empty until [`Watches::ready`] returns.
 pub struct Watches {

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Destination;
+use crate::{Destination, NodeSelector};
 
 /// What the user asks for.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +51,10 @@ pub struct EgressGatewaySpec {
     /// How the way through a gateway to the outside is proven.
     #[serde(default)]
     pub health_check: HealthCheck,
+
+    /// The nodes that leave through the gateways. Left out: every node. All nodes help to prove the gateways.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<NodeSelector>,
 }
 
 fn default_replicas() -> i32 {

@@ -11,6 +11,7 @@ pub mod condition;
 mod egress_gateway;
 mod names;
 mod node_egress;
+mod node_selector;
 mod prefix;
 mod static_route;
 
@@ -21,8 +22,9 @@ pub use egress_gateway::{
 pub use names::*;
 pub use node_egress::{
     GatewayObservation, NodeEgress, NodeEgressFields, NodeEgressStatus, NodeRoute, NodeRouteState,
-    RouteFailure,
+    RouteFailure, UnusableGateway,
 };
+pub use node_selector::{InvalidRequirement, NodeOperator, NodeRequirement, NodeSelector};
 pub use prefix::{Destination, GatewayAddress};
 pub use static_route::{Gateway, StaticRoute, StaticRouteSpec, StaticRouteStatus};
 

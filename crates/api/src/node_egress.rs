@@ -30,6 +30,9 @@ use serde::{Deserialize, Serialize};
 pub struct NodeEgressFields {}
 
 /// The report. Bounded: counts and the first few failures, never one entry per destination. Written only on change.
+///
+/// `routes` and `gateways` are written whole, by the one agent whose they are: as lists by key, the API server would keep a
+/// record of owners larger than the entries themselves.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeEgressStatus {
@@ -41,14 +44,14 @@ pub struct NodeEgressStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<String>,
 
-    /// One entry per StaticRoute that this node knows.
+    /// One entry per StaticRoute that applies to this node, by name; at most 1,000.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "atomic"))]
     pub routes: Vec<NodeRoute>,
 
     /// One entry per gateway that this node probes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["address"]))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub gateways: Vec<GatewayObservation>,
 }
 
@@ -78,9 +81,18 @@ pub struct NodeRoute {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
 
+    /// Why not, in one word, when nothing of it is applied: `GatewayNotOnLink`, `NoVpcInterface`, `Invalid`, ...
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+
     /// Why not, in a sentence, when `state` is not `Applied`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+
+    /// Gateways of the list that this node can't use, whatever their health; the first few.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    pub unusable_gateways: Vec<UnusableGateway>,
 
     /// The first few destinations that are not applied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -107,6 +119,20 @@ pub struct RouteFailure {
     pub destination: String,
 
     /// One word: `Conflict`, `Protected`, `Shadowed`, `Invalid`, ...
+    pub reason: String,
+
+    /// A sentence that names the cause.
+    pub message: String,
+}
+
+/// A gateway that this node can't use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnusableGateway {
+    /// The gateway as it was written.
+    pub address: String,
+
+    /// One word: `GatewayNotOnLink`, `GatewayIsNode`, ...
     pub reason: String,
 
     /// A sentence that names the cause.

@@ -1,13 +1,15 @@
 //! StaticRoute: which destinations leave through which gateway addresses. Drop-in for the older StaticRoute operator.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Destination, GatewayAddress};
+use crate::{Destination, GatewayAddress, InvalidRequirement, NodeSelector};
 
-/// Which destinations every node routes through which gateway.
+/// Which destinations the nodes route through which gateway.
 ///
 /// Either `gateway`, one address taken on trust, as the older StaticRoute operator had it; or `gateways`, an ordered list
 /// that each node probes by itself, using the first that answers.
@@ -21,7 +23,7 @@ use crate::{Destination, GatewayAddress};
     category = "egress",
     status = "StaticRouteStatus",
     derive = "PartialEq",
-    doc = "Destinations that every node of the cluster routes through a gateway in the VPC.",
+    doc = "Destinations that the nodes of the cluster route through a gateway in the VPC.",
     printcolumn(
         name = "READY",
         type_ = "string",
@@ -67,6 +69,11 @@ pub struct StaticRouteSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16))]
     pub gateways: Option<Vec<Gateway>>,
+
+    /// The nodes that route. Left out: every node. Followed as labels change; a node that is not selected has no routes and
+    /// does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<NodeSelector>,
 }
 
 /// One gateway of a StaticRoute.
@@ -115,6 +122,11 @@ impl StaticRouteSpec {
             (None, Some(list)) => list.clone(),
             (None, None) => Vec::new(),
         }
+    }
+
+    /// Whether a node with these labels should have the routes.
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> Result<bool, InvalidRequirement> {
+        self.node_selector.as_ref().map_or(Ok(true), |selector| selector.selects(labels))
     }
 
     /// Whether nodes probe the gateways and choose among them. A bare `gateway` is a static route, as it always was.

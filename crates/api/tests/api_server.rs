@@ -74,6 +74,18 @@ fn refusals() -> Vec<Refusal> {
             "{destinations: [1.1.1.1], gateways: [{address: \"fe80::1\"}]}",
             "spec.gateways[0].address: Invalid value: \"fe80::1\": 'fe80::1' is IPv6, which DigitalOcean Kubernetes nodes do not have; write the gateway's private IPv4 address",
         ),
+        route(
+            "{destinations: [1.1.1.1], gateway: 10.116.0.5, nodeSelector: {matchExpressions: [{key: pool, operator: Has}]}}",
+            "spec.nodeSelector.matchExpressions[0].operator: Unsupported value: \"Has\": supported values: \"In\", \"NotIn\", \"Exists\", \"DoesNotExist\"",
+        ),
+        route(
+            "{destinations: [1.1.1.1], gateway: 10.116.0.5, nodeSelector: {matchExpressions: [{key: pool, operator: In}]}}",
+            "operators In and NotIn need values, Exists and DoesNotExist take none",
+        ),
+        route(
+            "{destinations: [1.1.1.1], gateway: 10.116.0.5, nodeSelector: {matchLabels: {pool: \"not a label\"}}}",
+            "spec.nodeSelector.matchLabels.pool: Invalid value: \"not a label\"",
+        ),
         gateway(
             "{destinations: [], publicIP: Ephemeral}",
             "spec.destinations in body should have at least 1 items",

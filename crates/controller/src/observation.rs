@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use egress_api::{EgressGateway, NodeEgressStatus, StaticRoute};
+use egress_api::{EgressGateway, NodeEgressStatus, NodeSelector, StaticRoute};
 use egress_digitalocean::{Droplet, DropletId};
 use jiff::Timestamp;
 
@@ -41,6 +41,8 @@ pub struct NodeSeen {
     pub name: String,
     /// Its `Ready` condition: dead nodes block nothing.
     pub live: bool,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
     /// Its Droplet.
     pub droplet: Option<DropletId>,
     /// Its NodeEgress.
@@ -96,6 +98,14 @@ pub enum HealthSeen {
     NotReady(String),
     /// It did not answer in time.
     Silent(String),
+}
+
+impl NodeSeen {
+    /// Whether it should have the routes of an object with this selector. One that says nothing selects every node: what is
+    /// not known to be unwanted must not be missing when all is said to be well.
+    pub fn should_route(&self, selector: Option<&NodeSelector>) -> bool {
+        self.live && selector.is_none_or(|selector| selector.selects(&self.labels).unwrap_or(true))
+    }
 }
 
 impl Observation {

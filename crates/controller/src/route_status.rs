@@ -13,6 +13,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::watch;
 
+use crate::decide::NO_NODES;
 use crate::observation::NodeSeen;
 use crate::watches::Mirrors;
 
@@ -85,7 +86,8 @@ async fn write(
 /// What the status of this StaticRoute should be.
 pub fn summarize(route: &StaticRoute, nodes: &[NodeSeen], now: Timestamp) -> StaticRouteStatus {
     let mut status = route.status.clone().unwrap_or_default();
-    let live: Vec<&NodeSeen> = nodes.iter().filter(|node| node.live).collect();
+    let selector = route.spec.node_selector.as_ref();
+    let live: Vec<&NodeSeen> = nodes.iter().filter(|node| node.should_route(selector)).collect();
     let total = live.len();
     let applied = live.iter().filter(|node| matches!(standing(route, node), Standing::Applied)).count();
     let lagging = live.iter().find_map(|node| match standing(route, node) {
@@ -96,7 +98,7 @@ pub fn summarize(route: &StaticRoute, nodes: &[NodeSeen], now: Timestamp) -> Sta
         }
     });
     let (holds, reason, message) = match lagging {
-        _ if total == 0 => (false, "NoNodes", "The cluster has no node that is Ready".to_owned()),
+        _ if total == 0 => (false, "NoNodes", NO_NODES.to_owned()),
         None => (true, "Applied", format!("All {total} nodes have every route")),
         Some((reason, words)) => {
             (false, reason, format!("{applied} of {total} nodes have every route; {words}"))
@@ -144,7 +146,9 @@ fn standing(route: &StaticRoute, node: &NodeSeen) -> Standing {
 
 #[cfg(test)]
 mod tests {
-    use egress_api::{NodeEgressStatus, StaticRouteSpec};
+    use std::collections::BTreeMap;
+
+    use egress_api::{NodeEgressStatus, NodeSelector, StaticRouteSpec};
 
     use super::*;
 
@@ -153,6 +157,7 @@ mod tests {
             destinations: vec!["192.0.2.1".into()],
             gateway: Some("10.0.0.1".into()),
             gateways: None,
+            node_selector: None,
         };
         let mut route = StaticRoute::new("sr", spec);
         route.metadata.uid = Some("u".into());
@@ -169,11 +174,13 @@ mod tests {
             applied: 1,
             total: 1,
             gateway: None,
+            reason: None,
             message: Some("words".into()),
+            unusable_gateways: Vec::new(),
             failures: Vec::new(),
         };
         let report = NodeEgressStatus { routes: vec![entry], ..NodeEgressStatus::default() };
-        NodeSeen { name: name.into(), live: true, droplet: None, report: Some(report) }
+        NodeSeen { name: name.into(), live: true, report: Some(report), ..NodeSeen::default() }
     }
 
     #[test]
@@ -192,6 +199,16 @@ mod tests {
             sum(&[node("a", "u", 3, Applied), node("b", "u", 3, Partial)]),
             ("1/2".into(), "NodesFailed".into())
         );
+        let elsewhere = [node("a", "u", 3, Applied), node("b", "other", 1, Applied)];
+        let mut selecting = route();
+        let pool = |name: &str| BTreeMap::from([("pool".to_owned(), name.to_owned())]);
+        selecting.spec.node_selector =
+            Some(NodeSelector { match_labels: pool("web"), ..NodeSelector::default() });
+        let [a, b] = elsewhere.map(|node| NodeSeen { labels: pool(&node.name), ..node });
+        let status = summarize(&selecting, &[NodeSeen { labels: pool("web"), ..a.clone() }, b.clone()], now);
+        assert_eq!(status.nodes.as_deref(), Some("1/1"), "a node that is not selected does not count");
+        let status = summarize(&selecting, &[a, b], now);
+        assert_eq!((status.nodes.as_deref(), status.conditions[0].reason.as_str()), (Some("0/0"), "NoNodes"));
         let dead = NodeSeen { live: false, ..node("b", "u", 1, Applied) };
         assert_eq!(sum(&[node("a", "u", 3, Applied), dead]), ("1/1".into(), "Applied".into()));
     }

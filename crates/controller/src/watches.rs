@@ -147,6 +147,7 @@ fn node_seen(node: &Node, report: Option<NodeEgressStatus>) -> NodeSeen {
     NodeSeen {
         name: node.metadata.name.clone().unwrap_or_default(),
         live: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+        labels: node.metadata.labels.clone().unwrap_or_default(),
         droplet: node.spec.as_ref().and_then(|spec| spec.provider_id.as_deref()).and_then(node_droplet),
         report,
     }

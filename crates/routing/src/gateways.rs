@@ -37,7 +37,7 @@ fn fault(gateway: Ipv4Addr, vpc: &VpcInterface, node: &NodeView) -> Option<Gatew
     if gateway == vpc.address || node.public_addresses.iter().any(|address| address.addr() == gateway) {
         Some(GatewayFault::OwnAddress)
     } else if !subnet.contains(&gateway) {
-        Some(GatewayFault::NotOnLink { subnet })
+        Some(reserved(gateway, node).unwrap_or(GatewayFault::NotOnLink { subnet }))
     } else if has_reserved && gateway == subnet.network() {
         Some(GatewayFault::NetworkAddress)
     } else if has_reserved && gateway == subnet.broadcast() {
@@ -47,6 +47,23 @@ fn fault(gateway: Ipv4Addr, vpc: &VpcInterface, node: &NodeView) -> Option<Gatew
     } else {
         None
     }
+}
+
+/// The range that says better than "not on the link" what the address is.
+fn reserved(gateway: Ipv4Addr, node: &NodeView) -> Option<GatewayFault> {
+    let (prefix, reason) = node.protected.iter().find(|(prefix, reason)| {
+        let telling = matches!(
+            reason,
+            ProtectedReason::Pods
+                | ProtectedReason::Services
+                | ProtectedReason::LinkLocal
+                | ProtectedReason::Loopback
+                | ProtectedReason::Multicast
+                | ProtectedReason::Broadcast
+        );
+        telling && prefix.contains(&gateway)
+    })?;
+    Some(GatewayFault::Reserved { prefix, reason })
 }
 
 /// Gives every gateway a slot, and names those for which there was none.

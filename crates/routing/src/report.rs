@@ -166,6 +166,14 @@ pub struct GatewayIssue {
 /// Why a node can't use a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum GatewayFault {
+    /// In a range where no gateway can be.
+    #[error("lies in {prefix}, the range of {reason}")]
+    Reserved {
+        /// That range.
+        prefix: Ipv4Net,
+        /// Whose it is.
+        reason: ProtectedReason,
+    },
     /// Not in the subnet of the VPC interface.
     #[error("is not in the VPC subnet {subnet} of this node")]
     NotOnLink {
@@ -190,6 +198,14 @@ impl GatewayFault {
     /// The fault in one word, for `reason` fields.
     pub fn reason(&self) -> &'static str {
         match self {
+            Self::Reserved { reason, .. } => match reason {
+                ProtectedReason::Pods => "GatewayIsPod",
+                ProtectedReason::Services => "GatewayIsService",
+                ProtectedReason::Loopback => "GatewayIsLoopback",
+                ProtectedReason::Multicast => "GatewayIsMulticast",
+                ProtectedReason::Broadcast => "GatewayIsBroadcastAddress",
+                _ => "GatewayIsLinkLocal",
+            },
             Self::NotOnLink { .. } => "GatewayNotOnLink",
             Self::OwnAddress => "GatewayIsThisNode",
             Self::Node => "GatewayIsNode",

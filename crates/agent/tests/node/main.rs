@@ -8,4 +8,5 @@ mod lifecycle;
 mod node_network;
 mod recovery;
 mod scene;
+mod selection;
 mod uninstall;

@@ -9,10 +9,13 @@ use super::route::{self, RoutePlan};
 use super::{Look, creation, is_proven, population};
 use crate::cloud::elapsed;
 use crate::identity::droplet_id;
-use crate::observation::Trouble;
+use crate::observation::{NodeSeen, Trouble};
 
 /// Reason of Degraded when all that exists works and more was asked for.
 pub(super) const FEWER: &str = "FewerGateways";
+
+/// Message of Ready when there is nobody to route for.
+pub(crate) const NO_NODES: &str = "The cluster has no Ready node that spec.nodeSelector selects";
 
 // An endpoint that misses a look or two is nothing to tell people of.
 const DOUBT: Duration = Duration::from_secs(30);
@@ -74,7 +77,7 @@ fn ready(look: &Look<'_>, status: &EgressGatewayStatus, plan: &RoutePlan, proven
     }
     let (applied, live) = nodes(look);
     if live == 0 {
-        return no("NoNodes", "The cluster has no node that is Ready".to_owned());
+        return no("NoNodes", NO_NODES.to_owned());
     }
     if applied < live {
         return no("NodesPending", format!("{applied} of {live} nodes have every route{}", lagging(look)));
@@ -191,14 +194,20 @@ fn taken(look: &Look<'_>) -> String {
 fn nodes(look: &Look<'_>) -> (usize, usize) {
     match route::ours(look) {
         Some(route) => route::nodes_applied(route, &look.seen.nodes),
-        None => (0, look.seen.live_nodes().count()),
+        None => (0, routing_nodes(look).count()),
     }
 }
 
-// The first live node that lags, and why.
+// Nodes that should leave through the gateways.
+fn routing_nodes<'a>(look: &Look<'a>) -> impl Iterator<Item = &'a NodeSeen> {
+    let selector = look.seen.gateway.spec.node_selector.as_ref();
+    look.seen.nodes.iter().filter(move |node| node.should_route(selector))
+}
+
+// The first of them that lags, and why.
 fn lagging(look: &Look<'_>) -> String {
     let Some(route) = route::ours(look) else { return String::new() };
-    for node in look.seen.live_nodes() {
+    for node in routing_nodes(look) {
         let Some(report) = &node.report else {
             return format!("; {} reports nothing: does its agent run?", node.name);
         };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus};
+use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, StaticRoute};
 
 use super::{Look, Presence, creation, is_leaving, is_proven, judge, route};
 use crate::decision::{DELETE_AGAIN, Effect, LET_GO, MOST_FAILED_BRING_UPS};
@@ -130,7 +130,8 @@ fn may_create(look: &Look<'_>, status: &EgressGatewayStatus) -> bool {
     look.cloud().is_some() && look.seen.site.is_ok() && !route::is_foreign(look) && !has_given_up(status)
 }
 
-// Every node that lives has the list without it, or it is dead anyway and nodes had their time.
+// Every node that lives has the list without it or, when it is no longer selected, no routes; or the gateway is dead anyway and
+// nodes had their time.
 fn has_been_let_go(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
     let Some(route) = look.seen.route.as_ref() else { return true };
     let listed = route.spec.ordered_gateways();
@@ -140,5 +141,13 @@ fn has_been_let_go(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
     let (current, live) = route::nodes_applied(route, &look.seen.nodes);
     let waited = gateway.since.as_ref().map_or(Duration::ZERO, |since| look.since(since));
     let patience = if gateway.ready { LET_GO_OF_A_WORKING_ONE } else { LET_GO };
-    current == live || waited >= patience
+    (current == live && !unselected_nodes_hold_on(look, route)) || waited >= patience
+}
+
+fn unselected_nodes_hold_on(look: &Look<'_>, route: &StaticRoute) -> bool {
+    let selector = route.spec.node_selector.as_ref();
+    look.seen.live_nodes().filter(|node| !node.should_route(selector)).any(|node| {
+        let routes = node.report.as_ref().map(|report| report.routes.as_slice()).unwrap_or_default();
+        routes.iter().any(|entry| Some(&entry.uid) == route.metadata.uid.as_ref())
+    })
 }

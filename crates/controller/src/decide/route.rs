@@ -82,6 +82,7 @@ fn change(look: &Look<'_>, order: &[GatewayStatus]) -> Option<StaticRouteSpec> {
         destinations: look.seen.gateway.spec.destinations.clone(),
         gateway: None,
         gateways: Some(gateways),
+        node_selector: look.seen.gateway.spec.node_selector.clone(),
     };
     (ours(look).map(|route| &route.spec) != Some(&spec)).then_some(spec)
 }
@@ -94,7 +95,8 @@ fn entry(gateway: &GatewayStatus) -> Option<Gateway> {
     })
 }
 
-/// How many live nodes have all of this generation of the StaticRoute in their kernel, and how many live nodes there are.
+/// How many nodes have all of this generation of the StaticRoute in their kernel, and how many should: those that are alive
+/// and selected.
 pub fn nodes_applied(route: &StaticRoute, nodes: &[NodeSeen]) -> (usize, usize) {
     let applied = |node: &&NodeSeen| {
         let routes = node.report.as_ref().map(|report| report.routes.as_slice()).unwrap_or_default();
@@ -104,6 +106,7 @@ pub fn nodes_applied(route: &StaticRoute, nodes: &[NodeSeen]) -> (usize, usize) 
                 && entry.state == NodeRouteState::Applied
         })
     };
-    let live = || nodes.iter().filter(|node| node.live);
-    (live().filter(applied).count(), live().count())
+    let selector = route.spec.node_selector.as_ref();
+    let routing = || nodes.iter().filter(|node| node.should_route(selector));
+    (routing().filter(applied).count(), routing().count())
 }

@@ -398,7 +398,43 @@ fn a_droplet_goes_only_when_every_live_node_has_let_go_of_it_or_it_is_dead_long_
         let generation = seen.route.as_ref().and_then(|route| route.metadata.generation).unwrap();
         seen.nodes[1].report.as_mut().unwrap().routes[0].observed_generation = generation;
         assert!(deletes(&world, &mut seen, now + 1), "the dead node blocks nothing");
+
+        let (world, mut seen, now) = leaving(ready);
+        let first = serde_json::json!({"matchLabels": {"pool": "pool-1"}});
+        let route = &mut seen.route.as_mut().unwrap().spec;
+        for selector in [&mut seen.gateway.spec.node_selector, &mut route.node_selector] {
+            *selector = Some(serde_json::from_value(first.clone()).unwrap());
+        }
+        seen.nodes[0].report.as_mut().unwrap().routes[0].observed_generation = generation;
+        assert!(!deletes(&world, &mut seen, now + 1), "a node that is no longer selected still has routes");
+        seen.nodes[1].report.as_mut().unwrap().routes.clear();
+        assert!(deletes(&world, &mut seen, now + 1));
     }
+}
+
+#[test]
+fn the_selector_goes_to_the_static_route_and_nodes_beside_it_do_not_count() {
+    let (world, mut seen, now) = calm();
+    let select =
+        |pool: &str| serde_json::from_value(serde_json::json!({"matchLabels": {"pool": pool}})).unwrap();
+    seen.gateway.spec.node_selector = select("pool-1");
+    let Some(Effect::ApplyStaticRoute(spec)) = effect_at(&world, &mut seen, now).0 else {
+        panic!("the StaticRoute has no selector yet")
+    };
+    assert_eq!(spec.node_selector, seen.gateway.spec.node_selector);
+    seen.route.as_mut().unwrap().spec = spec;
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!((effect, decision.status.nodes.as_deref()), (None, Some("1/1")));
+    assert_eq!(reason(&decision, READY), yes("EgressWorks"));
+
+    seen.gateway.spec.node_selector = select("none");
+    let Some(Effect::ApplyStaticRoute(spec)) = effect_at(&world, &mut seen, now).0 else {
+        panic!("the StaticRoute has the old selector")
+    };
+    seen.route.as_mut().unwrap().spec = spec;
+    let (_, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!(decision.status.nodes.as_deref(), Some("0/0"));
+    assert_eq!(reason(&decision, READY), no("NoNodes"));
 }
 
 #[test]

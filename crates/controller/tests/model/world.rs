@@ -327,7 +327,9 @@ impl State {
             applied: 1,
             total: 1,
             gateway: None,
+            reason: None,
             message: None,
+            unusable_gateways: Vec::new(),
             failures: Vec::new(),
         });
         let report =
@@ -335,6 +337,7 @@ impl State {
         let node = |name: &str, id: u64| NodeSeen {
             name: name.into(),
             live: true,
+            labels: BTreeMap::from([("pool".into(), name.into())]),
             droplet: Some(DropletId(id)),
             report: Some(report.clone()),
         };

@@ -47,3 +47,38 @@ fn a_gateway_without_a_slot_is_named_and_gets_one_when_it_is_free() {
         slots(&full)[&"10.116.0.100".parse().unwrap()]
     );
 }
+
+#[test]
+fn an_address_that_cannot_be_a_gateway_is_refused_with_what_it_is() {
+    let node = node();
+    let vpc = node.vpc.clone().unwrap();
+    for (address, reason, words) in [
+        ("10.116.0.2", "GatewayIsThisNode", "is this node's own address"),
+        ("203.0.113.11", "GatewayIsThisNode", "is this node's own address"),
+        ("10.116.0.3", "GatewayIsNode", "is a node of the cluster"),
+        ("10.116.0.0", "GatewayIsNetworkAddress", "is the network address of the VPC subnet"),
+        ("10.116.15.255", "GatewayIsBroadcastAddress", "is the broadcast address of the VPC subnet"),
+        (
+            "255.255.255.255",
+            "GatewayIsBroadcastAddress",
+            "lies in 255.255.255.255/32, the range of broadcast",
+        ),
+        ("10.244.1.7", "GatewayIsPod", "lies in 10.244.0.0/16, the range of pods"),
+        ("10.245.0.1", "GatewayIsService", "lies in 10.245.0.0/16, the range of services"),
+        (
+            "169.254.169.254",
+            "GatewayIsLinkLocal",
+            "lies in 169.254.0.0/16, the range of link-local and metadata",
+        ),
+        ("127.0.0.1", "GatewayIsLoopback", "lies in 127.0.0.0/8, the range of loopback"),
+        ("224.0.0.5", "GatewayIsMulticast", "lies in 224.0.0.0/4, the range of multicast"),
+        ("10.99.0.5", "GatewayNotOnLink", "is not in the VPC subnet 10.116.0.0/20 of this node"),
+        ("203.0.113.1", "GatewayNotOnLink", "is not in the VPC subnet 10.116.0.0/20 of this node"),
+    ] {
+        let (usable, issues) = usable_gateways(&[address.parse().unwrap()], &vpc, &node);
+        assert!(usable.is_empty(), "{address} is taken for a gateway");
+        assert_eq!((issues[0].fault.reason(), issues[0].fault.to_string()), (reason, words.to_owned()));
+    }
+    let (usable, issues) = usable_gateways(&["10.116.0.5".parse().unwrap()], &vpc, &node);
+    assert_eq!((usable.len(), issues.len()), (1, 0));
+}

@@ -1,0 +1,172 @@
+//! Which nodes route, and what a node says that can't: labels, interfaces, addresses. Each cause that goes takes its reason along.
+
+use std::time::Duration;
+
+use egress_api::{NodeRoute, NodeRouteState};
+use serde_json::json;
+
+use crate::cloud::{A, A_PUBLIC, B, NODE_PUBLIC, ip, ours, seen_from, until};
+use crate::scene::{Agent, LISTED, SOON, Scene};
+
+fn said(scene: &Scene, name: &str) -> Option<NodeRoute> {
+    scene.status()?.routes.into_iter().find(|route| route.name == name)
+}
+
+fn until_says(scene: &Scene, name: &str, reason: &str, message: &str) {
+    let expected = (NodeRouteState::NotApplied, Some(reason.to_owned()), Some(message.to_owned()));
+    until(reason, &Some(expected), SOON, || {
+        said(scene, name).map(|route| (route.state, route.reason, route.message))
+    });
+}
+
+#[test]
+fn a_node_routes_while_its_labels_are_selected() {
+    let scene = Scene::new();
+    let agent = Agent::start(&scene);
+    scene.route(
+        "web",
+        &json!({"destinations": ["192.0.2.80"], "gateway": A, "nodeSelector": {"matchLabels": {"pool": "web"}}}),
+    );
+    scene.route(
+        "others",
+        &json!({"destinations": ["192.0.2.81"], "gateway": B, "nodeSelector": {"matchExpressions": [
+            {"key": "pool", "operator": "NotIn", "values": ["web"]}]}}),
+    );
+    scene.until_applied("others", 1);
+    assert_eq!(said(&scene, "web"), None, "a node that is not selected has nothing to say");
+    assert_eq!(seen_from(LISTED), Some(NODE_PUBLIC));
+
+    for _ in 0..2 {
+        scene.kubectl(&["label", "node", "node-1", "pool=web"]);
+        scene.until_applied("web", 1);
+        until("through A", &Some(A_PUBLIC), SOON, || seen_from(LISTED));
+        until("no longer selected", &None, SOON, || said(&scene, "others"));
+        assert!(!ours().contains("192.0.2.81"), "{}", ours());
+
+        scene.kubectl(&["label", "node", "node-1", "pool-"]);
+        scene.until_applied("others", 1);
+        until("no longer selected", &None, SOON, || said(&scene, "web"));
+        until("as before", &Some(NODE_PUBLIC), SOON, || seen_from(LISTED));
+        assert!(!ours().contains("192.0.2.80"), "{}", ours());
+    }
+
+    // Its Node is made anew, by a kubelet that is slow to put the labels back: what was known of it counts on.
+    scene.kubectl(&["label", "node", "node-1", "pool=web"]);
+    scene.until_applied("web", 1);
+    scene.kubectl(&["delete", "node", "node-1"]);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(seen_from(LISTED), Some(A_PUBLIC));
+    drop(agent);
+}
+
+#[test]
+fn a_gateway_that_cannot_be_one_is_told_and_the_others_go_on() {
+    let scene = Scene::new();
+    let agent = Agent::start(&scene);
+    scene.route("good", &json!({"destinations": ["192.0.2.80"], "gateway": A}));
+    scene.until_applied("good", 1);
+    let before = ours();
+    for (address, reason, words) in [
+        ("10.116.0.2", "GatewayIsThisNode", "is this node's own address"),
+        ("203.0.113.11", "GatewayIsThisNode", "is this node's own address"),
+        ("10.116.0.0", "GatewayIsNetworkAddress", "is the network address of the VPC subnet"),
+        ("10.116.15.255", "GatewayIsBroadcastAddress", "is the broadcast address of the VPC subnet"),
+        ("10.244.3.7", "GatewayIsPod", "lies in 10.244.0.0/16, the range of pods"),
+        (
+            "169.254.169.254",
+            "GatewayIsLinkLocal",
+            "lies in 169.254.0.0/16, the range of link-local and metadata",
+        ),
+        ("10.99.0.5", "GatewayNotOnLink", "is not in the VPC subnet 10.116.0.0/20 of this node"),
+    ] {
+        scene.route("bad", &json!({"destinations": ["192.0.2.81"], "gateway": address}));
+        until_says(&scene, "bad", reason, &format!("gateway {address} {words}"));
+        assert_eq!(ours(), before, "{address}");
+    }
+    // Beside one that can be used it is named, and costs nothing.
+    scene.route(
+        "bad",
+        &json!({"destinations": ["192.0.2.81"], "gateways": [{"address": "10.99.0.5"}, {"address": B}]}),
+    );
+    scene.until_applied("bad", 1);
+    let unusable = said(&scene, "bad").unwrap().unusable_gateways;
+    assert_eq!(unusable.len(), 1);
+    assert_eq!(
+        (unusable[0].address.as_str(), unusable[0].reason.as_str()),
+        ("10.99.0.5", "GatewayNotOnLink")
+    );
+
+    // B becomes a node of the cluster, and is none again.
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "b"}});
+    scene.apply(&node);
+    let addresses = json!({"status": {"addresses": [{"type": "InternalIP", "address": B}]}}).to_string();
+    scene.kubectl(&["patch", "node", "b", "--subresource=status", "--type=merge", "-p", &addresses]);
+    until_says(
+        &scene,
+        "bad",
+        "GatewayNotOnLink",
+        "gateway 10.99.0.5 is not in the VPC subnet 10.116.0.0/20 of this node, and 1 more can't be used either",
+    );
+    scene.kubectl(&["delete", "node", "b"]);
+    scene.until_applied("bad", 1);
+    assert_eq!(seen_from(LISTED), Some(A_PUBLIC));
+    drop(agent);
+}
+
+#[test]
+fn without_a_vpc_interface_nothing_is_routed_until_there_is_one() {
+    let scene = Scene::new();
+    ip("addr del 10.116.0.2/20 dev eth1");
+    let agent = Agent::start(&scene);
+    scene.route("demo", &json!({"destinations": ["192.0.2.80"], "gateway": A}));
+    until_says(&scene, "demo", "NoVpcInterface", "this node has no interface in a VPC");
+    assert_eq!(ours(), "");
+    // Events wake the loop: no waiting for the back-off, which may have grown to half a minute.
+    std::thread::sleep(Duration::from_secs(2));
+    ip("addr add 10.116.0.2/20 dev eth1");
+    let took = until("through A", &Some(A_PUBLIC), SOON, || seen_from(LISTED));
+    eprintln!("routed {took:?} after the interface had its address");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    scene.until_applied("demo", 1);
+    drop(agent);
+}
+
+#[test]
+fn of_two_interfaces_the_one_with_the_internal_ip_counts() {
+    let scene = Scene::new();
+    // Another private network on the same node, as a second VPC interface or a bridge of a CNI would be.
+    ip("link add eth2 type veth peer name eth2-peer");
+    ip("addr add 10.120.0.2/20 dev eth2");
+    ip("link set eth2 up");
+    ip("link set eth2-peer up");
+    let agent = Agent::start(&scene);
+    scene.route("there", &json!({"destinations": ["192.0.2.81"], "gateway": "10.120.0.5"}));
+    scene.route("here", &json!({"destinations": ["192.0.2.80"], "gateway": A}));
+    scene.until_applied("here", 1);
+    until_says(
+        &scene,
+        "there",
+        "GatewayNotOnLink",
+        "gateway 10.120.0.5 is not in the VPC subnet 10.116.0.0/20 of this node",
+    );
+    until("through A", &Some(A_PUBLIC), SOON, || seen_from(LISTED));
+
+    // The API server says that the node's address is the other one: the routes move there, and back.
+    let internal = |address: &str| {
+        let status =
+            json!({"status": {"addresses": [{"type": "InternalIP", "address": address}]}}).to_string();
+        scene.kubectl(&["patch", "node", "node-1", "--subresource=status", "--type=merge", "-p", &status]);
+    };
+    internal("10.120.0.2");
+    scene.until_applied("there", 1);
+    until_says(
+        &scene,
+        "here",
+        "GatewayNotOnLink",
+        "gateway 10.116.0.5 is not in the VPC subnet 10.120.0.0/20 of this node",
+    );
+    internal("10.116.0.2");
+    scene.until_applied("here", 1);
+    until("through A", &Some(A_PUBLIC), SOON, || seen_from(LISTED));
+    drop(agent);
+}
