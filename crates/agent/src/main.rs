@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use egress_agent::metrics::{AgentMetrics, PREFIX};
-use egress_agent::publish::publish;
+use egress_agent::publish::{self, Publisher};
 use egress_agent::reconcile::{Configured, Connections, Reconciler};
 use egress_agent::settings::Settings;
 use egress_agent::surroundings::{Surroundings, look_around};
@@ -54,6 +54,16 @@ async fn main() -> anyhow::Result<()> {
     let (found, surroundings) = watch::channel(Surroundings::at_start(&settings.protected_names));
     followers.spawn(look_around(settings.protected_names.clone(), found, Arc::clone(&changed)));
     let (reports, published) = watch::channel(NodeEgressStatus::default());
+    let (storing, stored) = watch::channel(publish::Stored::default());
+    followers.spawn(publish::follow(client.clone(), settings.node_name.clone(), storing));
+    let nodes = watches.nodes.clone();
+    let publisher = Publisher {
+        client: client.clone(),
+        node_name: settings.node_name.clone(),
+        reports: published,
+        stored,
+        nodes: move || nodes.state().len(),
+    };
 
     let mut reconciler = Reconciler::new(Connections {
         node_name: settings.node_name.clone(),
@@ -71,11 +81,10 @@ async fn main() -> anyhow::Result<()> {
     let mut tasks = Tasks::new(shutdown, GRACE);
     tasks.spawn("admin server", admin.serve(tasks.shutdown()));
     let stop = tasks.shutdown();
-    let node_name = settings.node_name.clone();
     tasks.spawn("report", async move {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = publish(client, node_name, published) => {}
+            () = publisher.run() => {}
         }
         Ok::<_, Infallible>(())
     });
