@@ -16,9 +16,6 @@ pub struct Arguments {
     /// `skopeo login`.
     #[arg(long)]
     registry: String,
-    /// The registry speaks plain HTTP, as one on this machine does.
-    #[arg(long)]
-    plain_http: bool,
     /// Name of the Secret that nodes pull with. On DigitalOcean's registry `registry-<name>`, which is what `doctl registry
     /// kubernetes-manifest` calls it; elsewhere none.
     #[arg(long)]
@@ -35,7 +32,7 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
             bail!("target/images/{}.tar is not there; `make images` builds it", product.name);
         }
         let name = format!("{registry}/{}", product.name);
-        let digest = copy(&source, &name, arguments.plain_http)?;
+        let digest = copy(&source, &name)?;
         println!("pushed {name}:{} as {digest}", env!("CARGO_PKG_VERSION"));
         pinned.push((product.name, name, digest));
     }
@@ -60,13 +57,10 @@ fn checked(registry: &str) -> Result<&str> {
     Ok(registry)
 }
 
-fn copy(source: &Path, name: &str, plain_http: bool) -> Result<String> {
+fn copy(source: &Path, name: &str) -> Result<String> {
     let digest_file = source.with_extension("digest");
     let mut skopeo = Command::new("skopeo");
     skopeo.args(["copy", "--quiet", "--retry-times=3", "--digestfile"]).arg(&digest_file);
-    if plain_http {
-        skopeo.arg("--dest-tls-verify=false");
-    }
     skopeo.arg(format!("oci-archive:{}", source.display()));
     skopeo.arg(format!("docker://{name}:{}", env!("CARGO_PKG_VERSION")));
     tree::run(&mut skopeo)?;

@@ -52,8 +52,8 @@ pub struct Arguments {
 pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
     if !arguments.no_build {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--release", "--locked"]).current_dir(root);
-        cargo.args(PRODUCTS.iter().flat_map(|product| ["-p", product.name]));
+        // All of them: alone, these two would be built with fewer features of their dependencies, and not be what the tests ran.
+        cargo.args(["build", "--release", "--locked", "--bins", "--workspace"]).current_dir(root);
         tree::run(&mut cargo)?;
     }
     for product in PRODUCTS {
