@@ -2,7 +2,7 @@
 # Installs the Debian packages the project needs and checks the two prerequisites, Rust and Go. Safe to run any number of times;
 # asks nothing; does nothing when all is there.
 #
-#   scripts/setup.sh [--check-only]
+#   scripts/setup.sh [--check-only | --list]
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -16,6 +16,7 @@ packages=(
   prometheus                                                  # judges the metrics and the dashboard's queries
   python3-venv shellcheck                                     # judges of the simulator and of the scripts
 )
+if [ "${1:-}" = --list ]; then printf '%s\n' "${packages[@]}"; exit; fi
 rust_minimum=1.89
 go_minimum=$(sed -n 's/^go //p' "$here"/../tests/control-plane/*/go.mod | sort -V | tail -1)
 

@@ -82,5 +82,6 @@ must "build the tests" cargo test --workspace --locked --no-run
 judge "unit, contract, kernel, lab" timeout --kill-after=30s $tests_limit cargo test --workspace --locked --no-fail-fast
 judge "manifests at a real API server" tests/manifests.sh
 judge "push to a registry" tests/push.sh
+judge "packages of Debian 12 and 13" tests/debian.sh
 judge "DigitalOcean's own Python client" tests/pydo.sh "$release/do-simulator"
 judge "end to end" timeout --kill-after=60s 15m scripts/e2e.sh
