@@ -23,11 +23,14 @@ root:
 
 .PHONY: setup
 setup: ## Debian packages; checks Rust and Go
-	@scripts/setup.sh --check-only >/dev/null 2>&1 || scripts/setup.sh
+	@scripts/setup.sh
 
 .PHONY: build
 build: setup ## all that the lab runs: control plane, crates, images
 	@scripts/build.sh
+
+# In front of a person: what takes longer than two seconds shows progress, on a terminal or not.
+demo: export STEP_SECONDS := 2
 
 .PHONY: demo
 demo: root build ## a real cluster on this machine, and the main job step by step
@@ -39,13 +42,13 @@ demo-down: root ## stops what `make demo` left running
 
 .PHONY: images
 images: setup ## OCI images of controller and agent into target/images/
-	@cargo xtask images
+	@$(xtask) images
 
 .PHONY: push
 push: setup ## pushes the images: REGISTRY=registry.digitalocean.com/<name>; renders target/deploy/install.yaml
 	@test -n "$(REGISTRY)" || { echo "REGISTRY=registry.digitalocean.com/<your registry> is missing" >&2; exit 2; }
-	@cargo xtask images
-	@cargo xtask push --registry "$(REGISTRY)"
+	@$(xtask) images
+	@$(xtask) push --registry "$(REGISTRY)"
 
 .PHONY: generate
 generate: ## crds/ and deploy/rbac.txt from their sources

@@ -3,8 +3,8 @@
 #
 #   scripts/step.sh NAME COMMAND [ARGUMENT...]
 #
-# Prints the name, then, while it runs, how long it has taken and the last line it wrote (on a terminal every second, else every
-# ten), then the time it took. Output goes to target/log/; the end of it is shown when the command fails.
+# Prints the name, then, while it runs, how long it has taken and the last line it wrote (on a terminal all the time, else every
+# STEP_SECONDS, ten unless set), then the time it took. Output goes to target/log/; the end of it is shown when the command fails.
 # `-m`: the command gets a process group of its own, so that it can be stopped with all it started.
 set -muo pipefail
 name=$1; shift
@@ -26,11 +26,13 @@ say() {
 
 [ -t 1 ] || printf '....  %s\n' "$name"
 ticks=0
+told=$SECONDS
 while kill -0 "$job" 2>/dev/null; do
   if [ -t 1 ]; then
     printf '\r\033[K%s' "$(say ....)"
-  elif [ $ticks -gt 0 ] && [ $((ticks % 50)) -eq 0 ]; then
+  elif [ $((SECONDS - told)) -ge "${STEP_SECONDS:-10}" ]; then
     say ....; echo
+    told=$SECONDS
   fi
   ticks=$((ticks + 1))
   if [ -t 1 ] || [ $ticks -gt 10 ]; then sleep 0.2; else sleep 0.05; fi

@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 
 use crate::error::{Doing, LabError, Result};
 use crate::processes::ProcessRecord;
+use crate::progress::Progress;
 use crate::state::LabName;
 
 /// Mount points of all cgroup hierarchies.
@@ -106,7 +107,7 @@ pub fn processes(name: &LabName) -> Vec<ProcessRecord> {
 }
 
 /// Ends what is left in them, and removes them.
-pub fn remove(name: &LabName) -> Result<()> {
+pub fn remove(name: &LabName, progress: &Progress) -> Result<()> {
     // A killed process leaves its cgroup when the kernel has taken it apart, which takes a while on a busy machine.
     let deadline = Duration::from_secs(20);
     let started = Instant::now();
@@ -128,6 +129,7 @@ pub fn remove(name: &LabName) -> Result<()> {
         if started.elapsed() > deadline {
             return Err(LabError::Deadline { what: "the cgroups are removed".into(), deadline, last });
         }
+        progress.waiting("the kernel to take its cgroups apart");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

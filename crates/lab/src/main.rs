@@ -11,6 +11,7 @@ use egress_lab::internet::{oracle, resolver};
 use egress_lab::machine::{MachineCommand, Place};
 use egress_lab::network::ports::{Direction, Side};
 use egress_lab::processes::LaunchArgs;
+use egress_lab::progress::Progress;
 use egress_lab::relay::RelayArgs;
 use egress_lab::start::{Lock, StartArgs};
 use egress_lab::state::{Lab, LabName, StateDir};
@@ -201,7 +202,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Start { part: Some(part), .. } => faults::start_part(&lab()?, part)?,
         Command::Stop { part: None } => {
             let lock = Lock::take(&name)?;
-            stop::stop(&name, &dir)?;
+            println!("lab {name}: {}", stop::stop(&name, &dir, &Progress::begin())?);
             lock.remove()?;
         }
         Command::Stop { part: Some(part) } => faults::stop_part(&lab()?, part)?,

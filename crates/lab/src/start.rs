@@ -77,7 +77,7 @@ pub fn start(name: &LabName, dir: StateDir, arguments: &StartArgs) -> Result<Lab
             )));
         }
     }
-    stop::stop(name, &dir)?;
+    stop::stop(name, &dir, &progress)?;
     dir.create()?;
     let lab = Lab { settings: settings(name, arguments)?, dir };
     lab.save()?;

@@ -3,6 +3,7 @@
 //! Works without trusting any state: processes are those of the lab's cgroups, of its network namespaces and of its records;
 //! namespaces, cgroups and mounts are found by name. Nothing else is touched. Safe to repeat.
 
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,17 +13,22 @@ use nix::sys::signal::Signal;
 
 use crate::error::{Doing, LabError, Result};
 use crate::processes::{self, ProcessRecord};
+use crate::progress::Progress;
 use crate::state::{LabName, StateDir};
 use crate::{cgroups, netns};
 
-/// Ends all processes of the lab, removes its namespaces, cgroups, mounts and folder.
-pub fn stop(name: &LabName, dir: &StateDir) -> Result<()> {
-    end_processes(name, dir)?;
+/// Ends all processes of the lab, removes its namespaces, cgroups, mounts and folder. Says what there was.
+pub fn stop(name: &LabName, dir: &StateDir, progress: &Progress) -> Result<Remains> {
+    let found = remains(name, dir);
+    end_processes(name, dir, progress)?;
+    // Looked for again: one may have been in the making.
     for namespace in netns::list(&name.prefix()) {
+        progress.waiting("the kernel to remove its namespaces");
         netns::delete(&namespace)?;
     }
-    cgroups::remove(name)?;
-    remove_folder(dir)
+    cgroups::remove(name, progress)?;
+    remove_folder(dir)?;
+    Ok(found)
 }
 
 /// What of a lab is on the machine; all empty after [`stop`].
@@ -38,6 +44,28 @@ pub struct Remains {
     pub mounts: Vec<PathBuf>,
 }
 
+/// What [`stop`] did, for a person.
+impl fmt::Display for Remains {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [
+            (self.processes.len(), "process", "processes"),
+            (self.namespaces.len(), "network namespace", "network namespaces"),
+            (self.cgroups.len(), "cgroup", "cgroups"),
+            (self.mounts.len(), "mount", "mounts"),
+        ];
+        let words: Vec<_> = counts
+            .iter()
+            .filter(|(count, ..)| *count > 0)
+            .map(|(count, one, many)| format!("{count} {}", if *count == 1 { one } else { many }))
+            .collect();
+        if words.is_empty() {
+            f.write_str("nothing was there")
+        } else {
+            write!(f, "stopped, {} removed", words.join(", "))
+        }
+    }
+}
+
 /// Looks for everything that [`stop`] removes.
 pub fn remains(name: &LabName, dir: &StateDir) -> Remains {
     Remains {
@@ -48,7 +76,7 @@ pub fn remains(name: &LabName, dir: &StateDir) -> Remains {
     }
 }
 
-fn end_processes(name: &LabName, dir: &StateDir) -> Result<()> {
+fn end_processes(name: &LabName, dir: &StateDir, progress: &Progress) -> Result<()> {
     let deadline = Duration::from_secs(20);
     let started = Instant::now();
     loop {
@@ -69,6 +97,7 @@ fn end_processes(name: &LabName, dir: &StateDir) -> Result<()> {
                 last: last.join(", "),
             });
         }
+        progress.waiting(&format!("{} processes to end", left.len()));
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -125,5 +154,18 @@ fn remove_folder(dir: &StateDir) -> Result<()> {
             Err(error).doing(|| format!("remove {}", dir.path().display()))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_what_there_was() {
+        let nothing = Remains { processes: vec![], namespaces: vec![], cgroups: vec![], mounts: vec![] };
+        assert_eq!(nothing.to_string(), "nothing was there");
+        let some = Remains { processes: vec![7, 8], namespaces: vec!["egl-demo-cloud".into()], ..nothing };
+        assert_eq!(some.to_string(), "stopped, 2 processes, 1 network namespace removed");
     }
 }

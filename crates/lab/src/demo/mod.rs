@@ -7,6 +7,7 @@ mod report;
 mod stage;
 mod steps;
 mod timeline;
+mod voice;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -14,7 +15,8 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use report::{Report, StepReport};
-use stage::{Stage, explain, say};
+use stage::Stage;
+use voice::Voice;
 
 /// What to show, and where.
 #[derive(Debug, Clone, clap::Args)]
@@ -119,13 +121,14 @@ pub fn run(args: &DemoArgs, name: &str, state_dir: &std::path::Path) -> anyhow::
         kubectl: args.assets.join("kubectl"),
         kubeconfig: state_dir.join("kubeconfig"),
         repository: args.repository.clone(),
+        voice: Voice::begin(),
     };
     let begun = Instant::now();
     let mut report = Report::default();
     let failed = show_steps(&stage, args, &mut report);
     report.write(&args.report)?;
     println!();
-    say(&format!(
+    stage.say(&format!(
         "{:.0} s in all; what was measured: {}",
         begun.elapsed().as_secs_f64(),
         args.report.display()
@@ -144,14 +147,15 @@ pub fn run(args: &DemoArgs, name: &str, state_dir: &std::path::Path) -> anyhow::
 fn show_steps(stage: &Stage, args: &DemoArgs, report: &mut Report) -> Option<&'static str> {
     for (number, step) in STEPS.iter().enumerate() {
         println!("\n[{}/{}] {}", number + 1, STEPS.len(), step.title);
-        explain(step.why);
+        stage.voice.step(step.title);
+        stage.voice.explain(step.why);
         let begun = Instant::now();
         let outcome = (step.body)(stage, args, report);
         let seconds = begun.elapsed().as_secs_f64();
         let error = outcome.as_ref().err().map(|error| format!("{error:#}"));
         match &error {
-            None => say(&format!("ok, {seconds:.1} s")),
-            Some(error) => say(&format!("FAILED after {seconds:.1} s: {error}")),
+            None => stage.say(&format!("ok, {seconds:.1} s")),
+            Some(error) => stage.say(&format!("FAILED after {seconds:.1} s: {error}")),
         }
         report.steps.push(StepReport { name: step.name, ok: error.is_none(), seconds, error });
         if outcome.is_err() {
@@ -162,11 +166,12 @@ fn show_steps(stage: &Stage, args: &DemoArgs, report: &mut Report) -> Option<&'s
 }
 
 fn look_around(stage: &Stage) {
-    say("The lab stays up. To look around:");
-    say(&format!("  export KUBECONFIG={}", stage.kubeconfig.display()));
-    say(&format!("  export PATH={}:$PATH", stage.kubectl.parent().unwrap_or(&stage.kubectl).display()));
-    say("  kubectl get nodes,pods -A");
-    say("  kubectl apply -f examples/egressgateway.yaml && kubectl get egw --watch");
-    say(&format!("  {} --name {} exec node-1 -- ip route show table 1157", stage.lab.display(), stage.name));
-    say("To stop it: make demo-down");
+    stage.say("The lab stays up. To look around:");
+    stage.say(&format!("  export KUBECONFIG={}", stage.kubeconfig.display()));
+    let folder = |program: &PathBuf| program.with_file_name("").display().to_string();
+    stage.say(&format!("  export PATH={}:{}:$PATH", folder(&stage.kubectl), folder(&stage.lab)));
+    stage.say("  kubectl get nodes,pods -A");
+    stage.say("  kubectl apply -f examples/egressgateway.yaml && kubectl get egw --watch");
+    stage.say(&format!("  egress-lab --name {} exec node-1 -- ip route show table 1157", stage.name));
+    stage.say("To stop it: make demo-down");
 }

@@ -1,6 +1,6 @@
-//! What every step of the demo needs: commands with an end, waiting for a condition, and a voice.
+//! What every step of the demo needs: commands that are shown, and waiting for a condition.
 
-use std::io::{IsTerminal, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,17 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-/// A line of progress at least that often while something takes longer.
-const PROGRESS: Duration = Duration::from_secs(2);
+use super::voice::Voice;
 
 /// Between two looks. The cloud's API allows 250 calls a minute, and the controller needs its share.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// The obstacle is told in so many characters; `kubectl describe` has all of it.
-const TERSE: usize = 110;
-
 /// The programs the demo speaks to and where it is.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Stage {
     /// This program: the lab is used by its commands, as a person would.
     pub lab: PathBuf,
@@ -32,15 +28,43 @@ pub struct Stage {
     pub kubeconfig: PathBuf,
     /// The checkout.
     pub repository: PathBuf,
+    /// Everything is said through it.
+    pub voice: Voice,
+}
+
+/// What becomes of what a command prints.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    /// Said line by line as it comes.
+    Said,
+    /// Only handed back.
+    Kept,
 }
 
 impl Stage {
-    /// A kubectl command that must succeed; its output.
-    pub fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        run(self.kubectl_command(arguments))
+    /// One line.
+    pub fn say(&self, line: &str) {
+        self.voice.say(line);
     }
 
-    /// The same, parsed. `-o json` is appended.
+    /// A kubectl command that must succeed; its output.
+    pub fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.run(&shown("kubectl", arguments), self.kubectl_command(arguments), "", Output::Kept)
+    }
+
+    /// The same, and the person sees what it prints.
+    pub fn show(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        self.run(&shown("kubectl", arguments), self.kubectl_command(arguments), "", Output::Said).map(drop)
+    }
+
+    /// The output of a command of the lab goes into a kubectl command.
+    pub fn pipe(&self, from: &[&str], arguments: &[&str]) -> anyhow::Result<()> {
+        let line = format!("{} | {}", shown("egress-lab", from), shown("kubectl", arguments));
+        let input = self.run(&line, self.lab_command(from), "", Output::Kept)?;
+        self.run(&line, self.kubectl_command(arguments), input.trim_end(), Output::Said).map(drop)
+    }
+
+    /// A kubectl command's output, parsed. `-o json` is appended.
     pub fn kubectl_json(&self, arguments: &[&str]) -> anyhow::Result<Value> {
         let text = self.kubectl(&[arguments, &["-o", "json"]].concat())?;
         serde_json::from_str(&text).context("kubectl did not print JSON")
@@ -54,10 +78,10 @@ impl Stage {
 
     /// A command of the lab that must succeed; its output.
     pub fn lab(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        run(self.lab_command(arguments))
+        self.run(&shown("egress-lab", arguments), self.lab_command(arguments), "", Output::Kept)
     }
 
-    /// The same, not started yet.
+    /// The same, not started yet and not shown.
     pub fn lab_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.lab);
         command.current_dir(&self.repository).arg("--name").arg(&self.name);
@@ -67,69 +91,92 @@ impl Stage {
 
     /// A command of the lab whose progress the person sees as it comes.
     pub fn lab_aloud(&self, arguments: &[&str]) -> anyhow::Result<()> {
-        let mut command = self.lab_command(arguments);
-        let status =
-            command.stdin(Stdio::null()).status().with_context(|| format!("cannot run {command:?}"))?;
+        self.run(&shown("egress-lab", arguments), self.lab_command(arguments), "", Output::Said).map(drop)
+    }
+
+    /// Runs it to its end. Whoever watches has seen the command before it runs, and hears of it while it does.
+    fn run(&self, line: &str, mut command: Command, input: &str, output: Output) -> anyhow::Result<String> {
+        self.voice.command(line);
+        let cannot = || format!("cannot run {line}");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(cannot)?;
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (said, complaint) = std::thread::scope(|scope| {
+            let complaint = scope.spawn(|| self.heard(stderr, output));
+            if let Some(mut stdin) = stdin {
+                // Inputs fit into the pipe. A program that ends early shows in its status.
+                let _closed_early = stdin.write_all(input.as_bytes());
+            }
+            (self.heard(stdout, output), complaint.join().unwrap_or_default())
+        });
+        let status = child.wait().with_context(cannot)?;
         if !status.success() {
-            bail!("egress-lab {} failed: {status}", arguments.join(" "));
+            bail!("{line} failed: {status}: {}", complaint.trim());
         }
-        Ok(())
+        Ok(said)
     }
 
-    /// Shows a kubectl command and what it prints.
-    pub fn show(&self, arguments: &[&str]) -> anyhow::Result<()> {
-        say(&format!("$ kubectl {}", arguments.join(" ")));
-        for line in self.kubectl(arguments)?.lines() {
-            say(&format!("  {line}"));
+    /// Reads to the end, and says what is to be said as it comes.
+    fn heard(&self, pipe: Option<impl Read>, output: Output) -> String {
+        let mut all = String::new();
+        let Some(pipe) = pipe else { return all };
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            if output == Output::Said {
+                self.say(&format!("  {line}"));
+            }
+            all.push_str(&line);
+            all.push('\n');
         }
-        Ok(())
+        all
     }
-}
 
-fn run(mut command: Command) -> anyhow::Result<String> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
-    if !output.status.success() {
-        bail!("{command:?} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// One indented line.
-pub fn say(line: &str) {
-    println!("    {line}");
-}
-
-/// A line that explains, set apart where the terminal can.
-pub fn explain(line: &str) {
-    if std::io::stdout().is_terminal() {
-        println!("    \x1b[2m{line}\x1b[0m");
-    } else {
-        println!("    {line}");
-    }
-}
-
-/// Asks `condition` again and again until it has a value; its last word of why not is the error after `deadline`.
-pub fn eventually<T>(
-    what: &str,
-    deadline: Duration,
-    mut condition: impl FnMut() -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let started = Instant::now();
-    let mut told = started;
-    loop {
-        let obstacle = match condition() {
-            Ok(value) => return Ok(value),
-            Err(error) => error,
+    /// Asks `condition` again and again until it has a value; its last word of why not is the error after `deadline`.
+    pub fn eventually<T>(
+        &self,
+        what: &str,
+        deadline: Duration,
+        mut condition: impl FnMut() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let started = Instant::now();
+        self.voice.wait(what);
+        let outcome = loop {
+            let obstacle = match condition() {
+                Ok(value) => break Ok(value),
+                Err(error) => error,
+            };
+            self.voice.obstacle(&format!("{obstacle:#}"));
+            if started.elapsed() > deadline {
+                break Err(obstacle.context(format!("{what}: not within {} s", deadline.as_secs())));
+            }
+            std::thread::sleep(LOOK_AGAIN);
         };
-        if started.elapsed() > deadline {
-            return Err(obstacle.context(format!("{what}: not within {} s", deadline.as_secs())));
+        self.voice.waited();
+        outcome
+    }
+}
+
+/// A command as a person would type it. The lab's folder and name are the demo's own, and kubectl's configuration is exported.
+pub fn shown(program: &str, arguments: &[&str]) -> String {
+    let quoted = arguments.iter().map(|argument| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./=:,@%+".contains(&byte);
+        if !argument.is_empty() && argument.bytes().all(plain) {
+            (*argument).to_owned()
+        } else {
+            format!("'{}'", argument.replace('\'', r"'\''"))
         }
-        if told.elapsed() >= PROGRESS {
-            told = Instant::now();
-            let words: String = format!("{obstacle:#}").chars().take(TERSE).collect();
-            say(&format!("... {:3.0} s, not yet: {words}", started.elapsed().as_secs_f64()));
-            std::io::stdout().flush()?;
-        }
-        std::thread::sleep(LOOK_AGAIN);
+    });
+    std::iter::once(program.to_owned()).chain(quoted).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_shown_so_that_it_can_be_typed() {
+        assert_eq!(shown("kubectl", &["get", "egw,sr", "-o", "wide"]), "kubectl get egw,sr -o wide");
+        let query = "/v2/droplets?tag_name=egress-gateway&per_page=200";
+        assert_eq!(shown("egress-lab", &["cloud", "GET", query]), format!("egress-lab cloud GET '{query}'"));
+        assert_eq!(shown("sh", &["-c", "echo 'a'"]), r"sh -c 'echo '\''a'\'''");
     }
 }

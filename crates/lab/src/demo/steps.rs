@@ -1,15 +1,15 @@
 //! The nine steps. Each shows and checks one thing; see the table in the parent module for what and why.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use super::DemoArgs;
 use super::report::{FailoverReport, LeftBehind, Report};
-use super::stage::{Stage, eventually, explain, say};
+use super::stage::{Stage, shown};
 use super::timeline::timeline;
 use crate::traffic::Connection;
 
@@ -25,11 +25,15 @@ const SEEDS_GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
 /// The same for 10.116.0.12.
 const SEEDS_STANDBY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 6);
 const POD: &str = "curl-test";
+/// So long the client is seen at work before the gateway dies.
+const BEFORE_THE_LOSS: Duration = Duration::from_secs(2);
+/// Longer than a connection waits until it counts as failed.
+const AFTER_THE_LOSS: Duration = Duration::from_secs(4);
 
 pub(super) fn cluster(stage: &Stage, args: &DemoArgs, _: &mut Report) -> anyhow::Result<()> {
     let assets = args.assets.display().to_string();
     stage.lab_aloud(&["start", "--size", "all", "--variant", &args.variant, "--assets", &assets])?;
-    eventually("nodes are Ready", Duration::from_secs(120), || {
+    stage.eventually("nodes are Ready", Duration::from_secs(120), || {
         let nodes = stage.kubectl_json(&["get", "nodes"])?;
         let ready = items(&nodes).iter().filter(|node| condition(node, "Ready") == Some("True")).count();
         ensure!(ready == 2, "{ready} of 2 nodes are Ready");
@@ -42,45 +46,31 @@ pub(super) fn install(stage: &Stage, args: &DemoArgs, _: &mut Report) -> anyhow:
     for image in ["egress-controller.tar", "egress-agent.tar"] {
         stage.lab_aloud(&["load-image", &args.images.join(image).display().to_string()])?;
     }
-    stage.kubectl(&["apply", "--server-side", "-k", "deploy/crds"])?;
-    stage.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"])?;
+    stage.show(&["apply", "--server-side", "-k", "deploy/crds"])?;
+    stage.show(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"])?;
     stage.show(&["apply", "-k", "deploy/overlays/lab"])?;
-    let token = stage.lab(&["token"])?;
-    let secret = serde_json::json!({
-        "apiVersion": "v1", "kind": "Secret",
-        "metadata": {"name": "digitalocean-token", "namespace": NAMESPACE},
-        "stringData": {"token": token.trim()},
-    });
-    let file = tempfile(&secret.to_string())?;
-    let applied = stage.kubectl(&["apply", "-f", &file.display().to_string()]);
-    std::fs::remove_file(&file)?;
-    applied?;
-    say("waiting for the pods to be Ready by their own probes ...");
-    stage.kubectl(&[
-        "-n",
-        NAMESPACE,
-        "rollout",
-        "status",
-        "deployment/egress-controller",
-        "--timeout=120s",
-    ])?;
-    stage.kubectl(&["-n", NAMESPACE, "rollout", "status", "daemonset/egress-agent", "--timeout=120s"])?;
+    let secret = ["create", "secret", "generic", "digitalocean-token", "--from-file=token=/dev/stdin"];
+    stage.pipe(&["token"], &[&["-n", NAMESPACE], secret.as_slice()].concat())?;
+    stage.voice.explain("the pods become Ready by their own probes ...");
+    for workload in ["deployment/egress-controller", "daemonset/egress-agent"] {
+        stage.show(&["-n", NAMESPACE, "rollout", "status", workload, "--timeout=120s"])?;
+    }
     stage.show(&["-n", NAMESPACE, "get", "pods", "-o", "wide"])
 }
 
 pub(super) fn problem(stage: &Stage, _: &DemoArgs, _: &mut Report) -> anyhow::Result<()> {
     stage.show(&["apply", "-f", "tests/seeds/curl-test.yaml"])?;
-    stage.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "pod", POD])?;
+    stage.show(&["wait", "--for=condition=Ready", "--timeout=60s", "pod", POD])?;
     let seen = curl(stage, &LISTED.to_string())?;
     let node = node_address(stage)?;
     ensure!(seen == node, "the outside saw {seen}, the node's public address is {node}");
-    say(&format!("the outside saw {seen}: the node's own address"));
+    stage.say(&format!("the outside saw {seen}: the node's own address"));
     Ok(())
 }
 
 pub(super) fn egress_gateway(stage: &Stage, _: &DemoArgs, report: &mut Report) -> anyhow::Result<()> {
     stage.show(&["apply", "-f", GATEWAY_EXAMPLE])?;
-    eventually("the EgressGateway is Ready", Duration::from_secs(180), || {
+    stage.eventually("the EgressGateway is Ready", Duration::from_secs(180), || {
         let gateway = stage.kubectl_json(&["get", "egressgateway", GATEWAY])?;
         ensure!(condition(&gateway, "Ready") == Some("True"), "{}", progress(&gateway));
         let ready = gateway["status"]["gatewaysReady"].as_str().unwrap_or_default();
@@ -91,7 +81,10 @@ pub(super) fn egress_gateway(stage: &Stage, _: &DemoArgs, report: &mut Report) -
     stage.show(&["get", "egw,sr"])?;
     let droplets = our_droplets(stage)?;
     for droplet in &droplets {
-        say(&format!("in the cloud: Droplet {} {}, {}", droplet["id"], droplet["name"], droplet["status"]));
+        stage.say(&format!(
+            "in the cloud: Droplet {} {}, {}",
+            droplet["id"], droplet["name"], droplet["status"]
+        ));
     }
     ensure!(droplets.len() == 2, "{} Droplets instead of 2", droplets.len());
     report.egress_ip = Some(egress_address(stage)?.to_string());
@@ -102,10 +95,10 @@ pub(super) fn fixed_address(stage: &Stage, _: &DemoArgs, _: &mut Report) -> anyh
     let expected = egress_address(stage)?;
     let seen = curl(stage, &LISTED.to_string())?;
     ensure!(seen == expected, "the outside saw {seen} instead of the gateway's {expected}");
-    say(&format!("the outside saw {seen}: the gateway's address"));
+    stage.say(&format!("the outside saw {seen}: the gateway's address"));
     let (node, unlisted) = (node_address(stage)?, curl(stage, &UNLISTED.to_string())?);
     ensure!(unlisted == node, "a destination that is not listed saw {unlisted} instead of the node's {node}");
-    say(&format!("a destination that is not listed saw {unlisted}: the node's, as before"));
+    stage.say(&format!("a destination that is not listed saw {unlisted}: the node's, as before"));
     Ok(())
 }
 
@@ -121,22 +114,21 @@ pub(super) fn failover(stage: &Stage, args: &DemoArgs, report: &mut Report) -> a
     if until.exists() {
         std::fs::remove_file(&until)?;
     }
-    explain("a client in the pod's network makes a new connection every 20 ms ...");
+    stage.voice.explain("a client in the pod's network makes a new connection every 20 ms ...");
     stage.lab(&["oracle", "reset"])?;
     let lab = stage.lab.display().to_string();
     let target = SocketAddrV4::new(LISTED, 80).to_string();
-    let mut client = stage
-        .lab_command(&["exec", "pod:default/curl-test", "--", &lab, "traffic", "--target", &target])
-        .arg("--out")
-        .arg(&out)
-        .arg("--until")
-        .arg(&until)
-        .spawn()?;
-    std::thread::sleep(Duration::from_secs(2));
+    let client = ["exec", "pod:default/curl-test", "--", lab.as_str(), "traffic", "--target", &target];
+    let files = [("--out", &out), ("--until", &until)].map(|(flag, path)| (flag, path.display().to_string()));
+    let files: Vec<_> = files.iter().flat_map(|(flag, path)| [*flag, path.as_str()]).collect();
+    let client = [client.as_slice(), &files].concat();
+    stage.voice.command(&shown("egress-lab", &client));
+    let mut client = stage.lab_command(&client).spawn()?;
+    watch(stage, &out, BEFORE_THE_LOSS);
     let killed_ms = crate::traffic::now_ms();
     let killed = stage.lab(&["kill", &active]);
-    say(&format!("{active} ({dead}) lost power"));
-    std::thread::sleep(Duration::from_secs(4));
+    stage.say(&format!("{active} ({dead}) lost power"));
+    watch(stage, &out, AFTER_THE_LOSS);
     std::fs::write(&until, "")?;
     client.wait()?;
     killed?;
@@ -145,16 +137,16 @@ pub(super) fn failover(stage: &Stage, args: &DemoArgs, report: &mut Report) -> a
     let timeline = timeline(&connections, killed_ms, dead, &addresses);
     let leaked_packets = leaked_packets(stage, &addresses)?;
     let time = |at: Option<f64>| at.map_or("never".to_owned(), |ms| format!("{ms:+.0} ms"));
-    say(&format!("  last answer through it          {}", time(timeline.last_through_dead_ms)));
-    say(&format!("  first answer through the other  {}", time(timeline.first_through_other_ms)));
-    say(&format!(
+    stage.say(&format!("  last answer through it          {}", time(timeline.last_through_dead_ms)));
+    stage.say(&format!("  first answer through the other  {}", time(timeline.first_through_other_ms)));
+    stage.say(&format!(
         "  of {} connections: {} failed, {} waited (longest {:.0} ms; a lost SYN is sent again after 1 s)",
         timeline.connections,
         timeline.failed_connections,
         timeline.waited_connections,
         timeline.longest_wait_ms
     ));
-    say(&format!("  packets that left with another address than a gateway's: {leaked_packets}"));
+    stage.say(&format!("  packets that left with another address than a gateway's: {leaked_packets}"));
     let leaked_connections = timeline.leaked_connections;
     let switched = timeline.gap_ms.is_some();
     report.failover = Some(FailoverReport {
@@ -173,7 +165,7 @@ pub(super) fn failover(stage: &Stage, args: &DemoArgs, report: &mut Report) -> a
 
 pub(super) fn repair(stage: &Stage, _: &DemoArgs, _: &mut Report) -> anyhow::Result<()> {
     let before: Vec<_> = our_droplets(stage)?.iter().map(|droplet| droplet["id"].clone()).collect();
-    eventually("the pair is whole again", Duration::from_secs(240), || {
+    stage.eventually("the pair is whole again", Duration::from_secs(240), || {
         let gateway = stage.kubectl_json(&["get", "egressgateway", GATEWAY])?;
         let ready = gateway["status"]["gatewaysReady"].as_str().unwrap_or_default();
         let ids: Vec<_> = gateways(&gateway).iter().map(|one| one["dropletID"].clone()).collect();
@@ -200,28 +192,28 @@ pub(super) fn older_operator(stage: &Stage, _: &DemoArgs, _: &mut Report) -> any
     }
     stage.show(&["get", "staticroutes", "-o", "wide"])?;
     for file in all {
-        stage.kubectl(&["delete", "-f", file])?;
+        stage.show(&["delete", "-f", file])?;
     }
-    explain("its failover by hand: delete the primary, apply the secondary; here without a wait");
-    stage.kubectl(&["apply", "-f", "tests/seeds/primary.yaml"])?;
+    stage.voice.explain("its failover by hand: delete the primary, apply the secondary; here without a wait");
+    stage.show(&["apply", "-f", "tests/seeds/primary.yaml"])?;
     expect_seen(stage, "ifconfig.me", SEEDS_GATEWAY)?;
-    stage.kubectl(&["delete", "-f", "tests/seeds/primary.yaml"])?;
-    stage.kubectl(&["apply", "-f", "tests/seeds/secondary.yaml"])?;
+    stage.show(&["delete", "-f", "tests/seeds/primary.yaml"])?;
+    stage.show(&["apply", "-f", "tests/seeds/secondary.yaml"])?;
     expect_seen(stage, "ifconfig.me", SEEDS_STANDBY)?;
-    stage.kubectl(&["delete", "-f", "tests/seeds/secondary.yaml"])?;
+    stage.show(&["delete", "-f", "tests/seeds/secondary.yaml"])?;
     let node = node_address(stage)?;
     expect_seen(stage, "ifconfig.me", node)
 }
 
 pub(super) fn delete(stage: &Stage, _: &DemoArgs, report: &mut Report) -> anyhow::Result<()> {
     stage.show(&["delete", "egressgateway", GATEWAY, "--timeout=120s"])?;
-    let left = eventually("nothing is left", Duration::from_secs(30), || {
+    let left = stage.eventually("nothing is left", Duration::from_secs(30), || {
         let left = left_behind(stage)?;
         report.left_behind = Some(left);
         ensure!(left == LeftBehind { droplets: 0, reserved_ips: 0, routes: 0 }, "left behind: {left:?}");
         Ok(left)
     })?;
-    say(&format!(
+    stage.say(&format!(
         "Droplets: {}, reserved addresses: {}, routes through a gateway on any node: {}",
         left.droplets, left.reserved_ips, left.routes
     ));
@@ -231,12 +223,12 @@ pub(super) fn delete(stage: &Stage, _: &DemoArgs, report: &mut Report) -> anyhow
 }
 
 fn expect_seen(stage: &Stage, name: &str, expected: Ipv4Addr) -> anyhow::Result<()> {
-    eventually(&format!("{name} sees {expected}"), Duration::from_secs(20), || {
+    stage.eventually(&format!("{name} sees {expected}"), Duration::from_secs(20), || {
         let seen = curl(stage, name)?;
         ensure!(seen == expected, "it sees {seen}");
         Ok(())
     })?;
-    say(&format!("{name} sees {expected}"));
+    stage.say(&format!("{name} sees {expected}"));
     Ok(())
 }
 
@@ -313,7 +305,24 @@ fn leaked_packets(stage: &Stage, gateways: &[Ipv4Addr]) -> anyhow::Result<u64> {
     Ok(leaked)
 }
 
-fn read_connections(path: &std::path::Path) -> anyhow::Result<Vec<Connection>> {
+/// Tells every second what the client sees.
+fn watch(stage: &Stage, out: &Path, how_long: Duration) {
+    let started = Instant::now();
+    while started.elapsed() < how_long {
+        std::thread::sleep(Duration::from_secs(1));
+        // The client may be in the middle of its last line.
+        let so_far = std::fs::read_to_string(out).unwrap_or_default();
+        let connections: Vec<Connection> =
+            so_far.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let by = connections.last().and_then(|last| last.seen_as);
+        let by =
+            by.map_or("the last one unanswered".to_owned(), |address| format!("the last one as {address}"));
+        let failed = connections.iter().filter(|one| one.seen_as.is_none()).count();
+        stage.say(&format!("  {} connections so far, {failed} failed, {by}", connections.len()));
+    }
+}
+
+fn read_connections(path: &Path) -> anyhow::Result<Vec<Connection>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let connections: Vec<_> =
         text.lines().map(serde_json::from_str).collect::<Result<_, _>>().context("unreadable connection")?;
@@ -353,13 +362,4 @@ fn progress(object: &Value) -> String {
         .filter_map(|condition| condition["message"].as_str())
         .collect();
     if words.is_empty() { "no condition yet".to_owned() } else { words.join("; ") }
-}
-
-fn tempfile(content: &str) -> anyhow::Result<PathBuf> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let path = std::env::temp_dir().join(format!("egress-lab-{}.json", std::process::id()));
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-    file.write_all(content.as_bytes())?;
-    Ok(path)
 }
