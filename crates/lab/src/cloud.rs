@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::error::{Doing, LabError, Result};
 use crate::netns;
 use crate::network::PROVIDER;
-use crate::network::addresses::{CLOUD_API, HAND_MADE_GATEWAYS, METADATA, NODES, VPC, mac};
+use crate::network::addresses::{CLOUD_API, CLUSTER_ID, HAND_MADE_GATEWAYS, METADATA, NODES, VPC, mac};
 use crate::processes::{self, Launch};
 use crate::progress::Progress;
 use crate::state::{Lab, write_json};
@@ -17,7 +17,6 @@ use crate::state::{Lab, write_json};
 /// What the lab calls the simulator's process.
 pub const PROCESS: &str = "do-simulator";
 const VPC_ID: &str = "c4a5c6e0-10b5-4f4a-9d61-3a2f6f0b7e01";
-const CLUSTER_ID: &str = "b2f1d0c4-7a3e-4b52-8c56-0d1e2f3a4b5c";
 const REGION: &str = "nyc1";
 
 /// VPC, nodes and hand-made gateways, in the simulator's format.

@@ -1,5 +1,6 @@
 //! A whole cloud and cluster on one machine.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -148,6 +149,12 @@ enum Command {
         /// Gateway or Droplet
         machine: String,
     },
+    /// Give the name by which nodes know the API server other addresses; it answers no longer at the old ones
+    ApiAddresses {
+        /// Public addresses that nobody in the lab has
+        #[arg(required = true)]
+        addresses: Vec<Ipv4Addr>,
+    },
     /// Make new connections all the time and write down what became of each
     Traffic(TrafficArgs),
     /// Show the main job, step by step
@@ -240,6 +247,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Heal { machine } => faults::heal(&lab()?, &machine)?,
         Command::Break { what, machine } => faults::break_inside(&lab()?, &machine, what)?,
+        Command::ApiAddresses { addresses } => cluster::move_api_name(&lab()?, &addresses)?,
         Command::Traffic(arguments) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(traffic::run(arguments))?;

@@ -10,11 +10,11 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Doing, LabError, Result};
 use crate::internet::resolver;
-use crate::network::addresses::{API_SERVER, API_SERVER_PORT, CLOUD_API, NODES};
+use crate::network::addresses::{API_NAME_ADDRESSES, API_SERVER, API_SERVER_PORT, CLOUD_API, NODES};
 use crate::network::{INTERNET, PROVIDER};
 use crate::processes::Launch;
 use crate::progress::Progress;
-use crate::state::{Lab, LabName, Settings, Size, StateDir, Variant, hex};
+use crate::state::{ApiServerBy, Lab, LabName, Settings, Size, StateDir, Variant, hex};
 use crate::{cloud, cluster, netns, network, prerequisites, stop};
 
 /// What a lab is started with.
@@ -26,6 +26,9 @@ pub struct StartArgs {
     /// DOKS' kind of cluster network.
     #[arg(long, value_enum, default_value = "overlay")]
     variant: Variant,
+    /// How nodes reach the API server.
+    #[arg(long, value_enum, default_value = "address")]
+    api_server: ApiServerBy,
     /// Folder with the control plane's programs (`tests/control-plane/build.sh` prints it).
     #[arg(long, env = "KUBEBUILDER_ASSETS")]
     assets: Option<PathBuf>,
@@ -117,6 +120,7 @@ fn settings(name: &LabName, arguments: &StartArgs) -> Result<Settings> {
         name: name.clone(),
         size: arguments.size,
         variant: arguments.variant,
+        api_server: arguments.api_server,
         assets: arguments.assets.as_ref().map(absolute).transpose()?,
         simulator: arguments.simulator.as_ref().map(absolute).transpose()?.or(beside),
         token: format!("dop_v1_{token}"),
@@ -158,6 +162,9 @@ fn start_api(lab: &Lab, progress: &Progress) -> Result<()> {
 fn start_network(lab: &Lab, progress: &Progress) -> Result<()> {
     network::build(lab.name(), lab.settings.variant)?;
     resolver::write_names(&lab.dir)?;
+    if lab.settings.api_server == ApiServerBy::Name {
+        cluster::move_api_name(lab, &API_NAME_ADDRESSES)?;
+    }
     Launch::own("internet", lab)?.args(["internet"]).in_namespace(&lab.namespace(INTERNET)).start(lab)?;
     Launch::own("resolver", lab)?.args(["resolver"]).in_namespace(&lab.namespace(PROVIDER)).start(lab)?;
     for node in &NODES {

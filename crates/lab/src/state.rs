@@ -95,6 +95,16 @@ pub enum Variant {
     VpcNative,
 }
 
+/// How nodes reach the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ApiServerBy {
+    /// By the address that the `kubernetes` endpoints have, too.
+    Address,
+    /// As on DOKS by a name with addresses that are not those of the `kubernetes` endpoints and that change.
+    Name,
+}
+
 /// What a lab was started with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
@@ -104,6 +114,8 @@ pub struct Settings {
     pub size: Size,
     /// Its kind of cluster network.
     pub variant: Variant,
+    /// How its nodes reach the API server.
+    pub api_server: ApiServerBy,
     /// Folder with the programs of the control plane, where they are needed.
     pub assets: Option<PathBuf>,
     /// The simulator's program, where there is one.

@@ -8,7 +8,7 @@ use rcgen::{
 };
 
 use crate::error::Result;
-use crate::network::addresses::{API_SERVER, API_SERVICE, NODES};
+use crate::network::addresses::{API_NAME, API_SERVER, API_SERVICE, NODES};
 use crate::state::{Lab, create_private_dir, write_file};
 
 /// Who proves itself to the API server by certificate: file name, user, group.
@@ -40,6 +40,7 @@ pub fn issue(lab: &Lab) -> Result<()> {
         "kubernetes.default",
         "kubernetes.default.svc",
         "kubernetes.default.svc.cluster.local",
+        API_NAME,
     ]
     .into_iter()
     .map(str::to_owned)

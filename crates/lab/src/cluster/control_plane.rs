@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use super::{kubeconfig, kubectl};
 use crate::error::{LabError, Result};
 use crate::network::PROVIDER;
-use crate::network::addresses::{API_SERVER, API_SERVER_PORT, PODS, SERVICES};
+use crate::network::addresses::{API_NAME, API_SERVER, API_SERVER_PORT, PODS, SERVICES};
 use crate::processes::{self, Launch};
-use crate::state::{Lab, Size, create_private_dir};
+use crate::state::{ApiServerBy, Lab, Size, create_private_dir};
 
 /// Where the API server listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub fn start_api_server(lab: &Lab) -> Result<()> {
         let file = |name: &str| pki.join(name).display().to_string();
         let server = Launch::new("kube-apiserver", &lab.asset("kube-apiserver")?).args([
             format!("--advertise-address={}", place.address),
-            format!("--bind-address={}", place.address),
+            format!("--bind-address={}", listening(lab, place)),
             format!("--secure-port={}", place.port),
             format!("--etcd-servers={client}"),
             format!("--service-cluster-ip-range={SERVICES}"),
@@ -89,6 +89,22 @@ pub fn start_api_server(lab: &Lab) -> Result<()> {
         placed(lab, server).start(lab)?;
     }
     Ok(())
+}
+
+/// Where a name means other addresses than the endpoints', the API server answers at all that the provider has.
+fn listening(lab: &Lab, place: ApiServerPlace) -> Ipv4Addr {
+    match lab.settings.api_server {
+        ApiServerBy::Address => place.address,
+        ApiServerBy::Name => Ipv4Addr::UNSPECIFIED,
+    }
+}
+
+/// The API server as kubelets and kube-proxies know it.
+pub(super) fn url_for_nodes(lab: &Lab) -> String {
+    match lab.settings.api_server {
+        ApiServerBy::Address => ApiServerPlace::of(lab).url(),
+        ApiServerBy::Name => format!("https://{API_NAME}:{API_SERVER_PORT}"),
+    }
 }
 
 /// Starts kube-controller-manager and kube-scheduler, or what of them does not run.

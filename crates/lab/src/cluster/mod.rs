@@ -1,11 +1,13 @@
 //! A real Kubernetes cluster: control plane in the provider's namespace, kubelet and containerd in the nodes'.
 
+mod api_name;
 mod certificates;
 mod control_plane;
 mod dns;
 mod images;
 mod node;
 
+pub use api_name::move_api_name;
 pub use certificates::{issue, kubeconfig};
 pub use control_plane::{
     ApiServerPlace, start_api_server, start_controllers, stop_processes, wait_until_ready, write_admin_config,

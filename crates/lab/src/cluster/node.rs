@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::control_plane::url_for_nodes;
 use super::{kubeconfig, kubectl};
 use crate::cgroups;
 use crate::error::{Doing, LabError, Result};
-use crate::network::addresses::{API_SERVER, API_SERVER_PORT, DNS_SERVICE, Node, PODS, RESOLVERS};
+use crate::network::addresses::{DNS_SERVICE, Node, PODS, RESOLVERS};
 use crate::processes::{self, Launch, ProcessRecord};
 use crate::progress::Progress;
 use crate::state::{Lab, Variant, create_private_dir, write_file, write_json};
@@ -186,7 +187,7 @@ const NODE_POOL: &str = "3d3c9a53-6f0d-4d5c-9b0e-5c1f6a1d0b11";
 /// Starts kubelet and kube-proxy.
 pub fn start_kubelet(lab: &Lab, node: &Node) -> Result<()> {
     let folder = lab.dir.node(node.name);
-    let url = format!("https://{API_SERVER}:{API_SERVER_PORT}");
+    let url = url_for_nodes(lab);
     let (kubelet_config, proxy_config) =
         (folder.join("kubelet.kubeconfig"), folder.join("kube-proxy.kubeconfig"));
     kubeconfig(lab, &kubelet_config, node.name, &url)?;

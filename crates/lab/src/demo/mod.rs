@@ -33,6 +33,10 @@ pub struct DemoArgs {
     #[arg(long, default_value = "overlay")]
     pub variant: String,
 
+    /// How the nodes reach the API server: `address` or `name`.
+    #[arg(long, default_value = "address")]
+    pub api_server: String,
+
     /// Folder with the image archives.
     #[arg(long, default_value = "target/images")]
     pub images: PathBuf,

@@ -32,7 +32,8 @@ const AFTER_THE_LOSS: Duration = Duration::from_secs(4);
 
 pub(super) fn cluster(stage: &Stage, args: &DemoArgs, _: &mut Report) -> anyhow::Result<()> {
     let assets = args.assets.display().to_string();
-    stage.lab_aloud(&["start", "--size", "all", "--variant", &args.variant, "--assets", &assets])?;
+    let (variant, api_server) = (args.variant.as_str(), args.api_server.as_str());
+    stage.lab_aloud(&["start", "--variant", variant, "--api-server", api_server, "--assets", &assets])?;
     stage.eventually("nodes are Ready", Duration::from_secs(120), || {
         let nodes = stage.kubectl_json(&["get", "nodes"])?;
         let ready = items(&nodes).iter().filter(|node| condition(node, "Ready") == Some("True")).count();

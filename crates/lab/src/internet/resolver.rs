@@ -57,7 +57,7 @@ fn serve(socket: &UdpSocket, names: &Path) {
 /// The answer to one question; `None` if it is none.
 fn answer(query: &[u8], names: &str) -> Option<Vec<u8>> {
     let question = parse_question(query)?;
-    let addresses = lookup(names, &question.name);
+    let addresses = addresses_of(names, &question.name);
     let wants_address = question.kind == A && question.class == INTERNET;
     let code = match (query[2] & 0x78, addresses.is_empty()) {
         (0, true) => NO_SUCH_NAME,
@@ -115,7 +115,8 @@ fn parse_question(query: &[u8]) -> Option<Question> {
     Some(Question { name: labels.join("."), kind: number(at)?, class: number(at + 2)?, end: at + 4 })
 }
 
-fn lookup(names: &str, wanted: &str) -> Vec<Ipv4Addr> {
+/// What a name means according to the file's text.
+pub fn addresses_of(names: &str, wanted: &str) -> Vec<Ipv4Addr> {
     let pairs = names.lines().filter_map(|line| {
         let (address, name) = line.trim().split_once(' ')?;
         (name.trim() == wanted).then(|| address.parse().ok())?

@@ -30,6 +30,13 @@ pub const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 245, 0, 10);
 pub const API_SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
 /// Its port.
 pub const API_SERVER_PORT: u16 = 6443;
+/// Id of the cluster; nodes have the tag `k8s:<id>`.
+pub const CLUSTER_ID: &str = "b2f1d0c4-7a3e-4b52-8c56-0d1e2f3a4b5c";
+/// The API server's name as on DOKS: `<cluster id>.k8s.ondigitalocean.com`.
+pub const API_NAME: &str = "b2f1d0c4-7a3e-4b52-8c56-0d1e2f3a4b5c.k8s.ondigitalocean.com";
+/// What that name means at first in a lab whose nodes use it; elsewhere it means [`API_SERVER`].
+pub const API_NAME_ADDRESSES: [Ipv4Addr; 2] =
+    [Ipv4Addr::new(198, 51, 100, 11), Ipv4Addr::new(198, 51, 100, 12)];
 /// DigitalOcean's API.
 pub const CLOUD_API: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 20);
 /// The metadata service.
@@ -43,7 +50,8 @@ pub const PRIVATE_RANGES: &str =
     "10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16, 224.0.0.0/3";
 
 /// Names that the resolvers know from the start.
-pub const NAMES: [(&str, Ipv4Addr); 6] = [
+pub const NAMES: [(&str, Ipv4Addr); 7] = [
+    (API_NAME, API_SERVER),
     ("api.digitalocean.com", CLOUD_API),
     ("ifconfig.me", Ipv4Addr::new(34, 160, 111, 145)),
     ("ipinfo.io", Ipv4Addr::new(34, 117, 59, 81)),

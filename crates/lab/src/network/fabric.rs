@@ -1,5 +1,6 @@
 //! The fabric between the machines, the provider's services and the internet.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use super::addresses::{
@@ -47,6 +48,22 @@ pub fn build(name: &LabName, variant: Variant) -> Result<()> {
     netns::sysctl(&internet, &[("ipv4/conf/uplink/arp_announce", "2")])?;
     netns::nft(&cloud, &forwarding())?;
     netns::nft(&cloud, ports::TABLE)
+}
+
+/// Public addresses become the provider's: whatever listens there is reached at them, too.
+pub fn announce(name: &LabName, addresses: &[Ipv4Addr]) -> Result<()> {
+    let own = addresses.iter().map(|address| format!("addr replace {address}/32 dev lo"));
+    netns::ip_batch(&name.namespace(PROVIDER), &own.collect::<Vec<_>>())?;
+    let routes = addresses.iter().map(|address| format!("route replace {address}/32 via {}", TO_PROVIDER.1));
+    netns::ip_batch(&name.namespace(CLOUD), &routes.collect::<Vec<_>>())
+}
+
+/// Ends [`announce`]: they are the internet's again.
+pub fn withdraw(name: &LabName, addresses: &[Ipv4Addr]) -> Result<()> {
+    let routes = addresses.iter().map(|address| format!("route del {address}/32"));
+    netns::ip_batch(&name.namespace(CLOUD), &routes.collect::<Vec<_>>())?;
+    let own = addresses.iter().map(|address| format!("addr del {address}/32 dev lo"));
+    netns::ip_batch(&name.namespace(PROVIDER), &own.collect::<Vec<_>>())
 }
 
 /// Bridges and transfer links, as seen from the fabric.

@@ -18,6 +18,7 @@ pub mod ports;
 #[cfg(test)]
 mod tests;
 
+pub use fabric::{announce, withdraw};
 pub use machines::{DropletLinks, Segment, attach_droplet, detach_droplet};
 
 use crate::error::Result;
