@@ -52,6 +52,33 @@ fn a_droplet_lives_dies_and_comes_back_as_the_commands_say() {
     let routes = world.run(&["exec", NAME, "--", "ip", "route", "show", "table", "all"]);
     assert!(!routes.contains("blackhole"), "a route outlived the machine: {routes}");
 
+    let forwarding = || world.shell(NAME, "cat /proc/sys/net/ipv4/ip_forward").trim() == "1";
+    world.shell(NAME, "echo 1 > /proc/sys/net/ipv4/ip_forward");
+    world.run(&["break", "forwarding", NAME]);
+    assert!(!forwarding(), "break forwarding");
+    assert!(answers(), "a machine that forwards nothing answers for itself");
+
+    world.run(&["stop", "cloud-api"]);
+    let metadata = || {
+        let ask = [
+            "exec",
+            "node-1",
+            "--",
+            "curl",
+            "-sS",
+            "--max-time",
+            "2",
+            "http://169.254.169.254/metadata/v1/id",
+        ];
+        world.output(&ask).status.success()
+    };
+    assert!(!world.output(&["cloud", "GET", &path]).status.success(), "the cloud API answers after its stop");
+    assert!(!metadata(), "the metadata service answers after its stop");
+    assert!(answers(), "machines need no cloud API to run");
+    world.run(&["start", "cloud-api"]);
+    assert!(metadata(), "the metadata service is silent after its start");
+    assert_eq!(status(), "active", "the cloud forgot its Droplet");
+
     world.run(&["reboot", NAME]);
     eventually("the machine answers after the reboot", || answers().then_some(()));
     world.run(&["cloud", "DELETE", &path]);

@@ -179,10 +179,34 @@ fn cut_links_carry_nothing_and_heal() {
         assert!(world.shell(fault[1], "cat /sys/class/net/*/operstate; ip -br link").contains("UP"));
         world.run(&["heal", fault[1]]);
     }
-    world.run(&["break", "nat", "gateway-a"]);
-    assert!(world.hears_nothing("node-1", web(WHOAMI)), "without translation");
     let wrong = world.output(&["cut", "nobody", "vpc"]);
     assert!(!wrong.status.success());
+}
+
+#[test]
+fn a_broken_gateway_is_up_answers_in_the_vpc_and_lets_nothing_through() {
+    for what in ["forwarding", "nat"] {
+        let world = World::start(&["--size", "network"]);
+        let gateway = HAND_MADE_GATEWAYS[0];
+        world.shell("node-1", &format!("ip route add {WHOAMI}/32 via {}", gateway.vpc));
+        assert_eq!(world.whoami("node-1", web(WHOAMI)), Some(gateway.public), "before break {what}");
+        world.run(&["break", what, gateway.name]);
+        assert!(world.hears_nothing("node-1", web(WHOAMI)), "break {what}");
+        // The kernel refuses a closed port as ever: a probe that asks no more than that sees nothing wrong.
+        assert!(world.is_refused("node-1", SocketAddrV4::new(gateway.vpc, 9)), "break {what}");
+        let links = world.shell(gateway.name, "ip -br link");
+        let up = |link: &str| links.lines().any(|line| line.starts_with(link) && line.contains(" UP "));
+        assert!(up("eth0") && up("eth1"), "break {what}: {links}");
+        assert_eq!(
+            world.whoami(gateway.name, web(WHOAMI)),
+            Some(gateway.public),
+            "its own way out, break {what}"
+        );
+        // The other one is none the worse.
+        let other = HAND_MADE_GATEWAYS[1];
+        world.shell("node-1", &format!("ip route replace {WHOAMI}/32 via {}", other.vpc));
+        assert_eq!(world.whoami("node-1", web(WHOAMI)), Some(other.public), "break {what}");
+    }
 }
 
 #[test]
