@@ -9,6 +9,7 @@
 //!
 //! One loop ([`reconcile`]) over the node's whole route set; everything around it only wakes it or carries its words away.
 
+pub mod concerns;
 pub mod gateways;
 pub mod guarded;
 pub mod metrics;

@@ -7,7 +7,8 @@ use egress_api::{AGENT_FIELD_MANAGER, NodeEgress, NodeEgressFields, NodeEgressSt
 use egress_runtime::kubernetes::watch_settings;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Event;
@@ -16,7 +17,9 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::concerns;
 use crate::pacing::Pace;
+use crate::report::Report;
 
 /// The client repeats refused calls by itself; this bounds all of it.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -90,7 +93,7 @@ pub struct Publisher<F> {
     /// Name of this node, and of its report.
     pub node_name: String,
     /// What is to be said; the latest value counts.
-    pub reports: watch::Receiver<NodeEgressStatus>,
+    pub reports: watch::Receiver<Report>,
     /// What the API server has.
     pub stored: watch::Receiver<Stored>,
     /// How many nodes the cluster has.
@@ -107,7 +110,8 @@ impl<F: Fn() -> usize> Publisher<F> {
         }
         let epoch = Instant::now();
         let mut pace = Pace::new(&self.node_name);
-        let mut written: Option<(NodeEgressStatus, Option<String>)> = None;
+        let mut written: Option<(Report, Option<String>)> = None;
+        let mut told = Vec::new();
         let mut pause = RETRY.0;
         let mut ensured = false;
         loop {
@@ -128,7 +132,7 @@ impl<F: Fn() -> usize> Publisher<F> {
             pace.wrote(epoch.elapsed(), nodes);
             // What changed meanwhile goes with it.
             let wanted = self.reports.borrow_and_update().clone();
-            let attempt = write(&self.client, &self.node_name, &wanted, ensured);
+            let attempt = write(&self.client, &self.node_name, &wanted, &mut told, ensured);
             match tokio::time::timeout(DEADLINE, attempt).await.unwrap_or(Err(PublishError::Deadline)) {
                 Ok(version) => {
                     ensured = true;
@@ -161,11 +165,13 @@ impl<F: Fn() -> usize> Publisher<F> {
     }
 }
 
-/// Returns the version that the write made.
+/// Returns the version that the write made. `told` are the conditions as the API server has them, read where that is not
+/// known: their times go on over a restart.
 async fn write(
     client: &Client,
     node_name: &str,
-    status: &NodeEgressStatus,
+    wanted: &Report,
+    told: &mut Vec<Condition>,
     ensured: bool,
 ) -> Result<Option<String>, PublishError> {
     let reports: Api<NodeEgress> = Api::all(client.clone());
@@ -174,11 +180,14 @@ async fn write(
         let nodes: Api<Node> = Api::all(client.clone());
         let node =
             nodes.get_opt(node_name).await?.ok_or_else(|| PublishError::NoNode(node_name.to_owned()))?;
-        reports.patch(node_name, &ours, &Patch::Apply(&owned_by(&node, node_name))).await?;
+        let there = reports.patch(node_name, &ours, &Patch::Apply(&owned_by(&node, node_name))).await?;
+        *told = there.status.unwrap_or_default().conditions;
     }
     let mut report = NodeEgress::new(node_name, NodeEgressFields {});
-    report.status = Some(status.clone());
+    let conditions = concerns::conditions(told, &wanted.concerns, Timestamp::now());
+    report.status = Some(NodeEgressStatus { conditions: conditions.clone(), ..wanted.status.clone() });
     let written = reports.patch_status(node_name, &ours, &Patch::Apply(&report)).await?;
+    *told = conditions;
     Ok(written.metadata.resource_version)
 }
 

@@ -20,7 +20,6 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 
-use egress_api::NodeEgressStatus;
 use egress_health::Tick;
 use egress_netlink::Commands;
 use egress_netlink::monitor::{Event, Monitor};
@@ -34,12 +33,13 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::concerns::{self, Concern};
 use crate::gateways::Gateways;
 use crate::metrics::AgentMetrics;
 use crate::node::{self, Sources};
 use crate::objects::{self, Labels, Objects};
 use crate::probe::{ProbePlan, ProbeResult, Probes};
-use crate::report::{self, Refused};
+use crate::report::{self, Refused, Report};
 use crate::surroundings::Surroundings;
 use crate::watches::Watches;
 use agenda::Agenda;
@@ -77,7 +77,7 @@ pub struct Connections {
     /// Resolvers and protected names.
     pub surroundings: watch::Receiver<Surroundings>,
     /// Where reports go.
-    pub reports: watch::Sender<NodeEgressStatus>,
+    pub reports: watch::Sender<Report>,
     /// What is counted.
     pub metrics: AgentMetrics,
     /// Beaten while the loop turns.
@@ -387,11 +387,19 @@ impl Reconciler {
         let observations = self.gateways.observations().map(|(_, said)| said.clone()).collect();
         let status = report::status(&self.plan.routes, &self.objects, &self.refused, observations);
         self.with.metrics.export(&status, &self.plan.routes);
+        let report = Report { status, concerns: self.concerns() };
         self.with.reports.send_if_modified(|current| {
-            let is_new = *current != status;
-            *current = status;
+            let is_new = *current != report;
+            *current = report;
             is_new
         });
+    }
+
+    /// What is wrong with the node as a whole.
+    fn concerns(&self) -> Vec<Concern> {
+        let mut concerns = Vec::new();
+        concerns.extend(concerns::not_probed(&self.plan.unprobed));
+        concerns
     }
 }
 

@@ -9,10 +9,21 @@ use egress_api::{
 use egress_routing::RouteReport;
 use egress_routing::kernel_state::{Change, NexthopId, RouteKind};
 
+use crate::concerns::Concern;
 use crate::objects::{Objects, Unreadable};
 use size::{Allowance, MOST_ROUTES, shortened};
 
 mod size;
+
+/// What the node has to say. Conditions are made of the concerns where the report is published: only there it is known what
+/// was said before.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// All but the conditions.
+    pub status: NodeEgressStatus,
+    /// What is wrong with the node as a whole.
+    pub concerns: Vec<Concern>,
+}
 
 /// What the kernel refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,7 +73,7 @@ impl Refused {
     }
 }
 
-/// The report of a whole node, within the bounds of [`size`].
+/// The report of a whole node, without conditions, within the bounds of [`size`].
 pub fn status(
     routes: &[RouteReport],
     objects: &Objects,
@@ -85,7 +96,8 @@ pub fn status(
     for message in gateways.iter_mut().filter_map(|gateway| gateway.message.as_mut()) {
         *message = shortened(message);
     }
-    NodeEgressStatus { agent_version: Some(env!("CARGO_PKG_VERSION").to_owned()), summary, routes, gateways }
+    let agent_version = Some(env!("CARGO_PKG_VERSION").to_owned());
+    NodeEgressStatus { agent_version, summary, conditions: Vec::new(), routes, gateways }
 }
 
 /// An object whose present version can't be read. What its last good one has in the kernel is not what is asked for now.

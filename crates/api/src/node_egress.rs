@@ -1,6 +1,6 @@
 //! NodeEgress: what one node has in its kernel and what it sees of each gateway. Written by that node's agent only.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,12 @@ use serde::{Deserialize, Serialize};
         json_path = ".status.summary",
         description = "StaticRoutes applied / known to this node"
     ),
+    printcolumn(
+        name = "TROUBLE",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.status==\"True\")].type",
+        description = "The first thing that is wrong with the whole node; every one stands in status.conditions"
+    ),
     printcolumn(name = "AGENT", type_ = "string", json_path = ".status.agentVersion", priority = "1"),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -43,6 +49,12 @@ pub struct NodeEgressStatus {
     /// `applied/known` StaticRoutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<String>,
+
+    /// What is wrong with the node as a whole, such as another program's rules in the way. `True` is trouble, and a condition
+    /// that is not listed never was `True`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
 
     /// One entry per StaticRoute that applies to this node, by name; at most 1,000.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

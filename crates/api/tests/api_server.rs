@@ -5,6 +5,7 @@
 use std::io::Write;
 use std::process::{Output, Stdio};
 
+use serde_json::json;
 use testkit::ApiServer;
 
 fn kubectl(server: &ApiServer, arguments: &[&str], input: &str) -> Output {
@@ -161,6 +162,35 @@ async fn the_api_server_takes_what_is_right_and_refuses_the_rest_with_field_and_
     );
     let wide = text(&kubectl(&server, &["get", "sr", "primary", "-o", "wide", "--no-headers"], "").stdout);
     assert!(wide.contains("[\"34.160.111.145\"]") && wide.contains("10.116.0.5"), "{wide}");
+
+    // A node says what is wrong with it as a whole, and nothing while all is well.
+    for (name, conditions) in
+        [("quiet", ""), ("over", "Clash=False"), ("two", "Early=False Clash=True Late=True")]
+    {
+        let report = json!({"apiVersion": "networking.digitalocean.com/v1alpha1", "kind": "NodeEgress",
+            "metadata": {"name": name}});
+        kubectl(&server, &["apply", "-f", "-"], &report.to_string());
+        let conditions: Vec<_> =
+            conditions.split_whitespace().map(|one| one.split_once('=').unwrap()).collect();
+        let conditions: Vec<_> = conditions
+            .iter()
+            .map(|(type_, status)| {
+                json!({"type": type_, "status": status, "reason": "Test", "message": "", "lastTransitionTime": "2026-11-21T00:00:00Z"})
+            })
+            .collect();
+        let patch = json!({"status": {"summary": "1/1", "conditions": conditions}}).to_string();
+        let patched = kubectl(
+            &server,
+            &["patch", "ne", name, "--subresource=status", "--type=merge", "-p", &patch],
+            "",
+        );
+        assert!(patched.status.success(), "{}", text(&patched.stderr));
+    }
+    let shown = text(&kubectl(&server, &["get", "ne"], "").stdout);
+    // Without the age.
+    let rows: Vec<_> = shown.lines().map(|line| line[..24].trim_end()).collect();
+    let expected = ["NAME    ROUTES   TROUBLE", "over    1/1", "quiet   1/1", "two     1/1      Clash"];
+    assert_eq!(rows, expected, "{shown}");
 
     // `kubectl explain` reads like documentation: every field says something.
     for kind in ["egressgateway", "staticroute", "nodeegress"] {
