@@ -10,6 +10,7 @@
 //!
 //! Nothing in here reads a clock, a file or a socket, and the same input gives the same output, byte for byte.
 
+pub mod confirm;
 pub mod diff;
 #[cfg(test)]
 mod fib_model;
@@ -27,7 +28,9 @@ pub mod recovery;
 pub mod report;
 mod resolve;
 pub mod wanted;
+pub mod ways;
 
+pub use confirm::Confirmation;
 pub use diff::changes;
 pub use layout::{GatewaySlot, Layout, ProbePath};
 pub use node::{NodeView, VpcInterface};
@@ -36,3 +39,4 @@ pub use protected::{Protected, ProtectedReason};
 pub use recovery::Recovered;
 pub use report::RouteReport;
 pub use wanted::{StaticRouteFields, WantedRoute};
+pub use ways::Ways;

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use crate::confirm::Target;
 use crate::kernel_state::NexthopId;
 use crate::prefix::InvalidValue;
 use crate::protected::ProtectedReason;
@@ -93,6 +94,12 @@ pub enum FailureCause {
         /// The table.
         table: u32,
     },
+    /// With it the node could not reach something that it lives by.
+    #[error("through it {cut} did not answer, and around it did")]
+    RolledBack {
+        /// What was cut off.
+        cut: Target,
+    },
     /// The text is no destination.
     #[error(transparent)]
     Invalid(#[from] InvalidValue),
@@ -107,6 +114,7 @@ impl FailureCause {
             Self::Shadowed { .. } => "Shadowed",
             Self::Excluded { .. } => "Excluded",
             Self::Foreign { .. } => "ForeignRoute",
+            Self::RolledBack { .. } => "RolledBack",
             Self::Invalid(_) => "Invalid",
         }
     }
@@ -133,6 +141,17 @@ pub enum RouteProblem {
     /// The VPC interface is down: what is routed is dropped until it is back.
     #[error("the node's VPC interface is down; routed traffic is dropped until it is back")]
     LinkDown,
+    /// Its latest version cut the node off from something that it lives by.
+    #[error(
+        "rolled back: with this version {cut} was cut off from this node; {}; it is tried again when its spec or the \
+         node's network changes", if *.restored { "the last confirmed version is in force" } else { "nothing of it is routed" }
+    )]
+    RolledBack {
+        /// What was cut off.
+        cut: Target,
+        /// An earlier version was confirmed and is in force.
+        restored: bool,
+    },
     /// All nexthop ids are taken.
     #[error("no nexthop id is free on this node")]
     NoNexthopId,
@@ -148,6 +167,7 @@ impl RouteProblem {
                 issues.first().map_or("NoGateway", |issue| issue.fault.reason())
             }
             Self::LinkDown => "LinkDown",
+            Self::RolledBack { .. } => "RolledBack",
             Self::NoNexthopId => "NoNexthopId",
         }
     }

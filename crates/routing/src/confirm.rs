@@ -1,0 +1,461 @@
+//! Commit-confirm: what a change of what is routed may not do is cut the node off from what it lives by.
+//!
+//! After each change somebody looks at the API server, the metadata service and the resolvers, each twice: as any program of
+//! the node would reach it (through our table) and bound so that our table is not asked (around it). This module decides
+//! what a look means. Pure: `now` is an argument, a look is a value.
+//!
+//! ```text
+//!              applied(): the routes are others, or an object is
+//!   Confirmed ───────────────────────────────────────────────────► Trying ◄─┐ another change joins: more suspects
+//!       ▲                                                            │ │ └──┘
+//!       │  a look at what is tried: nothing is cut, and everything   │ │
+//!       │  that ever answered answers                                │ │ three looks in a row: a target answers around
+//!       └────────────────────────────────────────────────────────────┘ │ our table and not through it
+//!                                                                      ▼
+//!                         a suspect's route leads there: RolledBack, its last confirmed version is in force
+//!                         no suspect's: Spared, that one address is kept off the gateways
+//!                         (both are changes: Trying goes on)
+//! ```
+//!
+//! - Guilt is proven by difference. A target that answers neither way proves nothing, however long that lasts: the trial
+//!   stays open, holds nobody up, and is decided when the target answers again.
+//! - Guilty is the object whose route leads to the target, if it changed since the last confirmed plan; where another one's
+//!   change laid that way open (it gave up a destination, say), all that changed are.
+//! - What was rolled back is tried again when its spec or the node's network changes; each further time for the network's
+//!   sake alone later than the last.
+//! - A switch among the gateways of a confirmed StaticRoute is no change, nor is an object that goes.
+//! - After a start nobody knows what was confirmed. What the kernel holds counts as that, but is looked at like a change:
+//!   what is cut then is spared, since leaving out a whole object would let out what it routed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use crate::kernel_state::NexthopId;
+use crate::node::NodeView;
+use crate::report::{Failure, FailureCause, RouteProblem, RouteReport};
+use crate::wanted::WantedRoute;
+use crate::ways::Ways;
+
+/// Looks in a row that must see the same cut. One look takes 0.9 s at most: a lost packet, and even a gateway that dies and
+/// is left in that moment, cost nobody a rollback, and three are over in well under 5 s.
+const MISSES: u32 = 3;
+
+/// Time from a look that saw a cut to the next.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// First and longest time between two looks that proved nothing.
+const SILENCE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+
+/// First and longest time until something is tried again for the network's sake alone, from the second time on.
+const RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+
+/// What a node lives by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lifeline {
+    /// The Kubernetes API server.
+    ApiServer,
+    /// The cloud's metadata service.
+    Metadata,
+    /// A resolver of the node.
+    Resolver,
+}
+
+impl fmt::Display for Lifeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ApiServer => "the API server",
+            Self::Metadata => "the metadata service",
+            Self::Resolver => "the resolver",
+        })
+    }
+}
+
+/// One address of a lifeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    /// What is there.
+    pub lifeline: Lifeline,
+    /// Where.
+    pub address: SocketAddrV4,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.lifeline, self.address)
+    }
+}
+
+/// How a target answered in one look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answers {
+    /// To a socket like any other on the node.
+    pub through: bool,
+    /// To a socket whose packets our table is not asked about.
+    pub around: bool,
+}
+
+/// One look at every target.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Look {
+    /// What [`Confirmation::change`] said when the look began.
+    pub change: u64,
+    /// The answers.
+    pub answers: BTreeMap<Target, Answers>,
+}
+
+/// What a look means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing yet.
+    Open,
+    /// What the kernel holds is confirmed.
+    Confirmed,
+    /// These objects cut the target off: plan again, with [`Confirmation::in_force`].
+    RolledBack {
+        /// What was cut off.
+        cut: Target,
+        /// Uids.
+        objects: Vec<String>,
+    },
+    /// Nobody's change is to blame: plan again, with [`Confirmation::spared`] among the protected addresses.
+    Spared {
+        /// What was cut off.
+        cut: Target,
+    },
+}
+
+/// An object whose latest version is not in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RolledBack {
+    /// The version that was tried.
+    pub refused: WantedRoute,
+    /// The one that is in force: without a destination when none was ever confirmed.
+    pub instead: WantedRoute,
+    /// What the refused one cut off.
+    pub cut: Target,
+    network: NodeView,
+    not_before: Duration,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Confirmation {
+    state: State,
+    /// Goes up with every change.
+    change: u64,
+    /// The objects that changed since the last confirmed plan, each with its version in that.
+    suspects: BTreeMap<String, WantedRoute>,
+    /// The objects were noted once: from then on a new one is a change.
+    is_noted: bool,
+    /// What has answered through our table since the start and is still there.
+    worked: BTreeSet<Target>,
+    rolled_back: BTreeMap<String, RolledBack>,
+    rollbacks: BTreeMap<String, u32>,
+    spared: BTreeMap<Ipv4Addr, Lifeline>,
+}
+
+#[derive(Debug)]
+enum State {
+    Confirmed(Ways),
+    Trying(Trial),
+}
+
+#[derive(Debug)]
+struct Trial {
+    /// `None` after a start.
+    confirmed: Option<Ways>,
+    tried: Ways,
+    misses: BTreeMap<Target, u32>,
+    /// The change that `next_look` was set for.
+    change: u64,
+    next_look: Duration,
+    pause: Duration,
+}
+
+impl Trial {
+    fn new(confirmed: Option<Ways>, tried: Ways, change: u64, now: Duration) -> Self {
+        Self { confirmed, tried, misses: BTreeMap::new(), change, next_look: now, pause: SILENCE.0 }
+    }
+
+    /// Whether packets to `address` go to a gateway because of what is tried. `worked`: what is there answered before.
+    fn made_the_way_to(
+        &self,
+        address: Ipv4Addr,
+        worked: bool,
+        is_suspect: impl Fn(NexthopId) -> bool,
+    ) -> bool {
+        let Some(way) = self.tried.to(address) else { return false };
+        // Nobody knows what was before.
+        let Some(confirmed) = &self.confirmed else { return true };
+        match confirmed.to(address) {
+            // It worked before: the way was the one around our table, and that one answers.
+            None => true,
+            Some(before) => worked && (before != way || is_suspect(way)),
+        }
+    }
+}
+
+impl Confirmation {
+    /// Right after a start. `spared` are the addresses that the kernel was found to keep off the gateways: a restart must not
+    /// change that before it has looked.
+    pub fn after_start(spared: impl IntoIterator<Item = Ipv4Addr>) -> Self {
+        Self {
+            state: State::Trying(Trial::new(None, Ways::default(), 0, Duration::ZERO)),
+            change: 0,
+            suspects: BTreeMap::new(),
+            is_noted: false,
+            worked: BTreeSet::new(),
+            rolled_back: BTreeMap::new(),
+            rollbacks: BTreeMap::new(),
+            spared: spared.into_iter().map(|address| (address, Lifeline::ApiServer)).collect(),
+        }
+    }
+
+    /// The number of the latest change.
+    pub fn change(&self) -> u64 {
+        self.change
+    }
+
+    /// When to look next; `None` while everything is confirmed.
+    pub fn next_look(&self) -> Option<Duration> {
+        match &self.state {
+            State::Confirmed(_) => None,
+            State::Trying(trial) => Some(trial.next_look),
+        }
+    }
+
+    /// Objects of which not the latest version is in force, by uid.
+    pub fn rolled_back(&self) -> &BTreeMap<String, RolledBack> {
+        &self.rolled_back
+    }
+
+    /// Addresses that no gateway may carry: they were found cut off and nobody's change was to blame.
+    pub fn spared(&self) -> &BTreeMap<Ipv4Addr, Lifeline> {
+        &self.spared
+    }
+
+    /// The objects as they are to be planned, in the same order; `None` when that is as they are. Forgets rollbacks whose
+    /// object or network is another one now.
+    pub fn in_force(
+        &mut self,
+        wanted: &[WantedRoute],
+        node: &NodeView,
+        now: Duration,
+    ) -> Option<Vec<WantedRoute>> {
+        let network = network(node);
+        self.rolled_back.retain(|uid, rolled_back| {
+            let is_same = wanted.iter().any(|route| route.uid == *uid && *route == rolled_back.refused);
+            is_same && (rolled_back.network == network || now < rolled_back.not_before)
+        });
+        self.rollbacks.retain(|uid, _| wanted.iter().any(|route| route.uid == *uid));
+        if self.rolled_back.is_empty() {
+            return None;
+        }
+        let version = |route: &WantedRoute| {
+            self.rolled_back.get(&route.uid).map_or_else(|| route.clone(), |one| one.instead.clone())
+        };
+        Some(wanted.iter().map(version).collect())
+    }
+
+    /// Notes which objects differ, both as they are planned: the suspects of a change.
+    pub fn note(&mut self, before: &[WantedRoute], after: &[WantedRoute]) {
+        let known: BTreeMap<&str, &WantedRoute> =
+            before.iter().map(|route| (route.uid.as_str(), route)).collect();
+        let present: BTreeSet<&str> = after.iter().map(|route| route.uid.as_str()).collect();
+        self.suspects.retain(|uid, _| present.contains(uid.as_str()));
+        if !std::mem::replace(&mut self.is_noted, true) {
+            return;
+        }
+        for route in after {
+            // Taken back, by its owner or by us: what is in force was confirmed.
+            if self.suspects.get(&route.uid) == Some(route) || self.rolled_back.contains_key(&route.uid) {
+                self.change += u64::from(self.suspects.remove(&route.uid).is_some());
+                continue;
+            }
+            let confirmed = match known.get(route.uid.as_str()) {
+                Some(previous) if *previous == route || is_switch(previous, route) => continue,
+                Some(previous) => (*previous).clone(),
+                None => without_destinations(route),
+            };
+            self.suspects.entry(route.uid.clone()).or_insert(confirmed);
+            self.change += 1;
+        }
+    }
+
+    /// The kernel holds the plan that answers so.
+    pub fn applied(&mut self, ways: Ways, now: Duration) {
+        match &mut self.state {
+            State::Confirmed(confirmed) if *confirmed == ways && self.suspects.is_empty() => {}
+            State::Confirmed(confirmed) => {
+                self.change += 1;
+                let confirmed = std::mem::take(confirmed);
+                self.state = State::Trying(Trial::new(Some(confirmed), ways, self.change, now));
+            }
+            State::Trying(trial) => {
+                self.change += u64::from(trial.tried != ways);
+                trial.tried = ways;
+                if trial.change != self.change {
+                    trial.change = self.change;
+                    trial.next_look = now;
+                    trial.pause = SILENCE.0;
+                }
+            }
+        }
+    }
+
+    /// Takes a look. `reports` are those of the plan that is in the kernel, `wanted` the objects as they were planned.
+    pub fn on_look(
+        &mut self,
+        look: &Look,
+        reports: &[RouteReport],
+        wanted: &[WantedRoute],
+        node: &NodeView,
+        now: Duration,
+    ) -> Verdict {
+        self.worked.retain(|target| look.answers.contains_key(target));
+        self.worked.extend(look.answers.iter().filter(|(_, said)| said.through).map(|(target, _)| *target));
+        let State::Trying(trial) = &mut self.state else { return Verdict::Open };
+        let owner = |nexthop: NexthopId| {
+            let report = reports.iter().find(|report| report.nexthop == Some(nexthop));
+            report.map(|report| report.uid.as_str())
+        };
+        let is_suspect = |nexthop| owner(nexthop).is_some_and(|uid| self.suspects.contains_key(uid));
+        let is_cut = |target: &Target, said: &Answers| {
+            // A name may lead to another address than before: what is behind it worked.
+            let worked = self.worked.iter().any(|worked| worked.lifeline == target.lifeline);
+            said.around && !said.through && trial.made_the_way_to(*target.address.ip(), worked, is_suspect)
+        };
+        let cut: BTreeSet<Target> = look
+            .answers
+            .iter()
+            .filter(|(target, said)| is_cut(target, said))
+            .map(|(target, _)| *target)
+            .collect();
+        trial.misses.retain(|target, _| cut.contains(target));
+        for target in &cut {
+            *trial.misses.entry(*target).or_default() += 1;
+        }
+        let proven = trial.misses.iter().find(|(_, misses)| **misses >= MISSES).map(|(target, _)| *target);
+        if let Some(cut) = proven {
+            let guilty = trial.tried.to(*cut.address.ip()).and_then(owner).map(str::to_owned);
+            return self.condemn(cut, guilty, wanted, node, now);
+        }
+        let is_first = trial.confirmed.is_none();
+        if look.change == self.change && cut.is_empty() && is_proof(look, &self.worked, is_first) {
+            let tried = std::mem::take(&mut trial.tried);
+            self.confirm(tried, look);
+            return Verdict::Confirmed;
+        }
+        if cut.is_empty() {
+            trial.next_look = now + trial.pause;
+            trial.pause = (trial.pause * 2).min(SILENCE.1);
+        } else {
+            trial.next_look = now + AGAIN;
+        }
+        Verdict::Open
+    }
+
+    fn confirm(&mut self, tried: Ways, look: &Look) {
+        self.state = State::Confirmed(tried);
+        self.suspects.clear();
+        self.rollbacks.retain(|uid, _| self.rolled_back.contains_key(uid));
+        let asked: BTreeMap<Ipv4Addr, Lifeline> =
+            look.answers.keys().map(|target| (*target.address.ip(), target.lifeline)).collect();
+        self.spared.retain(|address, lifeline| match asked.get(address) {
+            Some(known) => {
+                *lifeline = *known;
+                true
+            }
+            None => false,
+        });
+    }
+
+    fn condemn(
+        &mut self,
+        cut: Target,
+        guilty: Option<String>,
+        wanted: &[WantedRoute],
+        node: &NodeView,
+        now: Duration,
+    ) -> Verdict {
+        self.change += 1;
+        if let State::Trying(trial) = &mut self.state {
+            trial.misses.clear();
+            trial.next_look = now + AGAIN;
+        }
+        let objects: Vec<String> = match guilty {
+            Some(uid) if self.suspects.contains_key(&uid) => vec![uid],
+            _ => self.suspects.keys().cloned().collect(),
+        };
+        if objects.is_empty() {
+            self.spared.insert(*cut.address.ip(), cut.lifeline);
+            return Verdict::Spared { cut };
+        }
+        for uid in &objects {
+            let refused = wanted.iter().find(|route| route.uid == *uid);
+            let (Some(instead), Some(refused)) = (self.suspects.remove(uid), refused.cloned()) else {
+                continue;
+            };
+            let times = self.rollbacks.entry(uid.clone()).or_default();
+            let wait = times.checked_sub(1).map_or(Duration::ZERO, |times| {
+                RETRY.0.saturating_mul(2_u32.saturating_pow(times)).min(RETRY.1)
+            });
+            *times += 1;
+            let not_before = now + wait;
+            let network = network(node);
+            self.rolled_back.insert(uid.clone(), RolledBack { refused, instead, cut, network, not_before });
+        }
+        Verdict::RolledBack { cut, objects }
+    }
+}
+
+impl RolledBack {
+    /// Says it in the object's report.
+    pub fn mark(&self, report: &mut RouteReport) {
+        let problem =
+            RouteProblem::RolledBack { cut: self.cut, restored: !self.instead.destinations.is_empty() };
+        let address = *self.cut.address.ip();
+        let covering = self.refused.destinations.keys().filter(|destination| destination.contains(&address));
+        report.failures = covering
+            .max_by_key(|destination| destination.prefix_len())
+            .map(|destination| Failure {
+                destination: destination.to_string(),
+                cause: FailureCause::RolledBack { cut: self.cut },
+            })
+            .into_iter()
+            .collect();
+        report.total = self.refused.destinations.len() + self.refused.invalid_destinations.len();
+        report.applied = 0;
+        report.problem = Some(problem);
+    }
+}
+
+/// Whether everything that ever answered does so through what is tried.
+fn is_proof(look: &Look, worked: &BTreeSet<Target>, is_first: bool) -> bool {
+    let answers = |target: &Target| look.answers.get(target).is_some_and(|said| said.through);
+    let silent_since_the_start = is_first && worked.is_empty() && !look.answers.is_empty();
+    !silent_since_the_start && worked.iter().all(answers)
+}
+
+/// What of a node makes it worth another try.
+fn network(node: &NodeView) -> NodeView {
+    NodeView { candidates: BTreeSet::new(), ..node.clone() }
+}
+
+/// The same but for gateways, and none that was not in the list before.
+fn is_switch(before: &WantedRoute, after: &WantedRoute) -> bool {
+    let is_subset = after.gateways.iter().all(|gateway| before.gateways.contains(gateway));
+    is_subset && !after.gateways.is_empty() && {
+        let rest = WantedRoute { gateways: before.gateways.clone(), ..after.clone() };
+        rest == *before
+    }
+}
+
+fn without_destinations(route: &WantedRoute) -> WantedRoute {
+    WantedRoute { destinations: BTreeMap::new(), invalid_destinations: Vec::new(), ..route.clone() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,291 @@
+use std::net::SocketAddrV4;
+
+use super::*;
+use crate::fixture::{ip, node, route};
+use crate::kernel_state::Observed;
+use crate::{Layout, NodePlan, Selection, plan};
+
+mod properties;
+
+const GOOD: &str = "10.116.0.100";
+const DEAD: &str = "10.116.0.101";
+
+fn target(lifeline: Lifeline, address: &str) -> Target {
+    Target { lifeline, address: SocketAddrV4::new(ip(address), 443) }
+}
+
+/// An address of the API server that nobody protects.
+fn api_server() -> Target {
+    target(Lifeline::ApiServer, "192.0.2.10")
+}
+
+fn answers(through: bool, around: bool) -> Answers {
+    Answers { through, around }
+}
+
+const BOTH: (bool, bool) = (true, true);
+const CUT: (bool, bool) = (false, true);
+const SILENT: (bool, bool) = (false, false);
+
+/// An agent's loop around the state machine.
+struct Scene {
+    confirmation: Confirmation,
+    node: NodeView,
+    in_force: Vec<WantedRoute>,
+    plan: NodePlan,
+    now: Duration,
+}
+
+impl Scene {
+    /// After a start with these objects, not looked at yet.
+    fn starting(wanted: &[WantedRoute]) -> Self {
+        let mut scene = Self {
+            confirmation: Confirmation::after_start([]),
+            node: node(),
+            in_force: Vec::new(),
+            plan: NodePlan::default(),
+            now: Duration::ZERO,
+        };
+        scene.pass(wanted);
+        scene
+    }
+
+    /// With everything confirmed.
+    fn confirmed(wanted: &[WantedRoute]) -> Self {
+        let mut scene = Self::starting(wanted);
+        assert_eq!(scene.look(BOTH), Verdict::Confirmed);
+        scene
+    }
+
+    fn pass(&mut self, wanted: &[WantedRoute]) {
+        let in_force =
+            self.confirmation.in_force(wanted, &self.node, self.now).unwrap_or_else(|| wanted.to_vec());
+        self.confirmation.note(&self.in_force, &in_force);
+        let layout = Layout::default();
+        self.plan = plan(&in_force, &self.node, &Selection::new(), &Observed::default(), &layout);
+        self.in_force = in_force;
+        self.confirmation.applied(Ways::of(&self.plan.state, &layout), self.now);
+    }
+
+    fn look(&mut self, api: (bool, bool)) -> Verdict {
+        self.look_at(&[(api_server(), api)])
+    }
+
+    fn look_at(&mut self, said: &[(Target, (bool, bool))]) -> Verdict {
+        self.now += Duration::from_secs(1);
+        let answers = said.iter().map(|(target, (through, around))| (*target, answers(*through, *around)));
+        let look = Look { change: self.confirmation.change(), answers: answers.collect() };
+        self.confirmation.on_look(&look, &self.plan.routes, &self.in_force, &self.node, self.now)
+    }
+
+    /// Three looks that see the same; the last one's verdict.
+    fn condemn(&mut self) -> Verdict {
+        assert_eq!((self.look(CUT), self.look(CUT)), (Verdict::Open, Verdict::Open));
+        self.look(CUT)
+    }
+}
+
+fn covering(name: &str, gateway: &str) -> WantedRoute {
+    route(name, 1, &["192.0.2.0/24"], &[gateway])
+}
+
+fn harmless(name: &str) -> WantedRoute {
+    route(name, 1, &["1.2.3.4"], &[GOOD])
+}
+
+/// Every state with every kind of look, and with a change.
+#[test]
+fn the_transition_table() {
+    let quiet = [harmless("quiet")];
+    let rolled_back = || Verdict::RolledBack { cut: api_server(), objects: vec!["uid-bad".to_owned()] };
+    let tried = [harmless("quiet"), covering("bad", DEAD)];
+    for (state, looks, verdict, is_open, instead) in [
+        ("starting", vec![], Verdict::Open, true, None),
+        ("starting", vec![SILENT], Verdict::Open, true, None),
+        ("starting", vec![BOTH], Verdict::Confirmed, false, None),
+        ("starting", vec![CUT, CUT, CUT], Verdict::Spared { cut: api_server() }, true, None),
+        ("confirmed", vec![], Verdict::Open, false, None),
+        ("confirmed", vec![CUT, CUT, CUT], Verdict::Open, false, None),
+        ("confirmed", vec![SILENT], Verdict::Open, false, None),
+        ("trying", vec![], Verdict::Open, true, None),
+        ("trying", vec![BOTH], Verdict::Confirmed, false, None),
+        ("trying", vec![SILENT, SILENT, SILENT, SILENT], Verdict::Open, true, None),
+        ("trying", vec![SILENT, BOTH], Verdict::Confirmed, false, None),
+        ("trying", vec![CUT, CUT], Verdict::Open, true, None),
+        ("trying", vec![CUT, CUT, BOTH], Verdict::Confirmed, false, None),
+        ("trying", vec![CUT, SILENT, CUT, CUT], Verdict::Open, true, None),
+        ("trying", vec![SILENT, CUT, CUT, CUT], rolled_back(), true, Some(0)),
+        ("trying", vec![CUT, CUT, CUT], rolled_back(), true, Some(0)),
+    ] {
+        let mut scene = match state {
+            "starting" => Scene::starting(&tried),
+            "confirmed" => Scene::confirmed(&tried),
+            _ => {
+                let mut scene = Scene::confirmed(&quiet);
+                scene.pass(&tried);
+                scene
+            }
+        };
+        let last = looks.iter().map(|look| scene.look(*look)).last().unwrap_or(Verdict::Open);
+        assert_eq!(last, verdict, "{state} {looks:?}");
+        assert_eq!(scene.confirmation.next_look().is_some(), is_open, "{state} {looks:?}");
+        let found = scene.confirmation.rolled_back().get("uid-bad").map(|one| one.instead.destinations.len());
+        assert_eq!(found, instead, "{state} {looks:?}");
+    }
+}
+
+#[test]
+fn the_last_confirmed_version_comes_back_and_the_report_names_what_was_cut() {
+    let mut scene = Scene::confirmed(&[covering("edited", GOOD)]);
+    let before = scene.plan.state.clone();
+    let edited = [covering("edited", DEAD)];
+    scene.pass(&edited);
+    assert_ne!(scene.plan.state, before);
+    assert!(matches!(scene.condemn(), Verdict::RolledBack { .. }));
+    scene.pass(&edited);
+    assert_eq!(scene.plan.state, before);
+    let rolled_back = scene.confirmation.rolled_back()["uid-edited"].clone();
+    let report = &mut scene.plan.routes[0];
+    rolled_back.mark(report);
+    let problem = report.problem.clone().unwrap();
+    assert_eq!(problem.reason(), "RolledBack");
+    let said = problem.to_string();
+    assert!(
+        said.contains("the API server (192.0.2.10:443)") && said.contains("last confirmed version"),
+        "{said}"
+    );
+    assert_eq!(report.failures[0].destination, "192.0.2.0/24");
+    assert!(!report.is_applied());
+    assert_eq!(scene.look(BOTH), Verdict::Confirmed);
+    scene.pass(&edited);
+    assert_eq!((&scene.plan.state, scene.confirmation.next_look()), (&before, None), "not tried again");
+}
+
+#[test]
+fn it_is_tried_again_when_its_spec_or_the_network_changes_and_ever_later_for_the_networks_sake() {
+    let mut scene = Scene::confirmed(&[]);
+    let bad = [covering("bad", DEAD)];
+    scene.pass(&bad);
+    scene.condemn();
+    let is_tried = |scene: &mut Scene, wanted: &[WantedRoute]| {
+        scene.pass(wanted);
+        !scene.confirmation.rolled_back().contains_key("uid-bad")
+    };
+    scene.node.candidates.insert(ip("10.116.0.103"));
+    assert!(!is_tried(&mut scene, &bad), "a gateway that waits is no other network");
+    // The first time at once, then a minute later, then two.
+    for (minutes, address) in [(0, "10.116.0.7"), (1, "10.116.0.8"), (2, "10.116.0.9")] {
+        scene.node.protected.insert_address(ip(address), crate::ProtectedReason::Node);
+        if minutes > 0 {
+            scene.now += Duration::from_secs(60 * minutes - 10);
+            assert!(!is_tried(&mut scene, &bad), "{minutes}");
+            scene.now += Duration::from_secs(10);
+        }
+        assert!(is_tried(&mut scene, &bad), "{minutes}");
+        assert!(matches!(scene.condemn(), Verdict::RolledBack { .. }));
+    }
+    let other = [route("bad", 1, &["192.0.2.0/25"], &[DEAD])];
+    assert!(is_tried(&mut scene, &other), "another spec");
+    scene.condemn();
+    assert!(is_tried(&mut scene, &[]), "gone");
+    assert_eq!(scene.look(BOTH), Verdict::Confirmed);
+}
+
+#[test]
+fn changes_that_come_meanwhile_are_neither_lost_nor_blamed() {
+    let mut scene = Scene::confirmed(&[harmless("old")]);
+    scene.pass(&[harmless("old"), covering("bad", DEAD)]);
+    scene.look(CUT);
+    let all = [harmless("old"), covering("bad", DEAD), route("late", 2, &["5.6.7.8"], &[GOOD])];
+    scene.pass(&all);
+    scene.look(CUT);
+    assert_eq!(
+        scene.look(CUT),
+        Verdict::RolledBack { cut: api_server(), objects: vec!["uid-bad".to_owned()] }
+    );
+    scene.pass(&all);
+    let ways = Ways::of(&scene.plan.state, &Layout::default());
+    assert!(ways.to(ip("5.6.7.8")).is_some() && ways.to(ip("1.2.3.4")).is_some());
+    assert_eq!(ways.to(ip("192.0.2.10")), None);
+}
+
+#[test]
+fn a_look_that_began_before_a_change_confirms_nothing() {
+    let mut scene = Scene::confirmed(&[]);
+    let stale = scene.confirmation.change();
+    scene.pass(&[covering("bad", DEAD)]);
+    let look = Look { change: stale, answers: [(api_server(), answers(true, true))].into() };
+    let verdict =
+        scene.confirmation.on_look(&look, &scene.plan.routes, &scene.in_force, &scene.node, scene.now);
+    assert_eq!(verdict, Verdict::Open);
+    // Nor does one of before the last of two changes.
+    let stale = scene.confirmation.change();
+    scene.pass(&[covering("bad", DEAD), harmless("late")]);
+    let look = Look { change: stale, ..look };
+    let verdict =
+        scene.confirmation.on_look(&look, &scene.plan.routes, &scene.in_force, &scene.node, scene.now);
+    assert_eq!(verdict, Verdict::Open);
+}
+
+#[test]
+fn switches_among_the_gateways_of_a_confirmed_object_and_deletes_are_no_trial() {
+    let listed = |gateways: &[&str]| [route("pair", 1, &["192.0.2.0/24"], gateways)];
+    let mut scene = Scene::confirmed(&listed(&[GOOD, DEAD]));
+    for gateways in [&[DEAD, GOOD][..], &[DEAD], &[DEAD]] {
+        scene.pass(&listed(gateways));
+        assert_eq!(scene.confirmation.next_look(), None, "{gateways:?}");
+    }
+    scene.pass(&listed(&[GOOD]));
+    assert!(scene.confirmation.next_look().is_some(), "it was not in the list any more");
+    let mut scene = Scene::confirmed(&[covering("gone", GOOD), harmless("stays")]);
+    scene.pass(&[harmless("stays")]);
+    assert_eq!(scene.look(SILENT), Verdict::Open);
+    assert_eq!(scene.look(BOTH), Verdict::Confirmed);
+    assert!(scene.confirmation.rolled_back().is_empty());
+}
+
+/// Its own route does not lead there: it gave up what kept an older object's route from doing so.
+#[test]
+fn who_lays_the_way_open_is_rolled_back_and_without_a_suspect_the_address_is_spared() {
+    let wide = || route("wide", 1, &["192.0.2.0/24"], &[DEAD]);
+    let kept = route("keeps", 2, &["192.0.2.10"], &[GOOD]);
+    let mut scene = Scene::confirmed(&[wide(), kept]);
+    let without = [wide(), route("keeps", 2, &["5.6.7.8"], &[GOOD])];
+    scene.pass(&without);
+    let verdict = scene.condemn();
+    assert_eq!(verdict, Verdict::RolledBack { cut: api_server(), objects: vec!["uid-keeps".to_owned()] });
+
+    // A delete does the same and can't be taken back.
+    let mut scene = Scene::confirmed(&[wide(), route("keeps", 2, &["192.0.2.10"], &[GOOD])]);
+    scene.pass(&[wide()]);
+    assert_eq!(scene.condemn(), Verdict::Spared { cut: api_server() });
+    assert!(scene.confirmation.spared().contains_key(&ip("192.0.2.10")));
+    scene.node.protected.insert_address(ip("192.0.2.10"), crate::ProtectedReason::ApiServer);
+    scene.pass(&[wide()]);
+    assert_eq!(scene.look(BOTH), Verdict::Confirmed);
+    assert!(scene.confirmation.spared().contains_key(&ip("192.0.2.10")), "as long as something is there");
+}
+
+#[test]
+fn what_a_restart_found_spared_stays_so_until_a_look_says_what_is_there() {
+    let mut scene = Scene::starting(&[]);
+    scene.confirmation = Confirmation::after_start([ip("192.0.2.10"), ip("192.0.2.11")]);
+    scene.pass(&[covering("all", DEAD)]);
+    assert_eq!(scene.confirmation.spared().len(), 2);
+    assert_eq!(scene.look(BOTH), Verdict::Confirmed);
+    assert_eq!(scene.confirmation.spared().keys().collect::<Vec<_>>(), [&ip("192.0.2.10")]);
+}
+
+#[test]
+fn one_silent_resolver_of_two_holds_nothing_up() {
+    let resolvers = ["192.0.2.53", "192.0.2.54"].map(|address| target(Lifeline::Resolver, address));
+    let mut scene = Scene::confirmed(&[]);
+    let said = [(api_server(), BOTH), (resolvers[0], BOTH), (resolvers[1], SILENT)];
+    scene.pass(&[harmless("one")]);
+    assert_eq!(scene.look_at(&said), Verdict::Confirmed);
+    // One that is cut while the other answers is cut all the same.
+    scene.pass(&[harmless("one"), route("two", 1, &["192.0.2.54"], &[DEAD])]);
+    let said = [(api_server(), BOTH), (resolvers[0], BOTH), (resolvers[1], CUT)];
+    assert_eq!((scene.look_at(&said), scene.look_at(&said)), (Verdict::Open, Verdict::Open));
+    assert!(matches!(scene.look_at(&said), Verdict::RolledBack { .. }));
+}

@@ -1,0 +1,167 @@
+//! The state machine in a world where some gateways forward and some don't, and where targets go silent and come back.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ProtectedReason;
+
+const TARGETS: [(Lifeline, &str); 3] = [
+    (Lifeline::ApiServer, "192.0.2.10"),
+    (Lifeline::ApiServer, "192.0.2.200"),
+    (Lifeline::Resolver, "198.18.0.53"),
+];
+const DESTINATIONS: [&str; 6] =
+    ["0.0.0.0/0", "192.0.2.0/24", "192.0.2.10/32", "192.0.2.128/25", "198.18.0.53/32", "8.8.8.8/32"];
+const GATEWAYS: [&str; 4] = ["10.116.0.100", "10.116.0.101", "10.116.0.102", "10.116.0.103"];
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Object, its destinations, its gateway.
+    Put(usize, Vec<usize>, usize),
+    Delete(usize),
+    /// Target goes silent or comes back.
+    Toggle(usize),
+    /// So many looks.
+    Look(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0usize..4, proptest::collection::vec(0..DESTINATIONS.len(), 1..3), 0..GATEWAYS.len())
+            .prop_map(|(object, destinations, gateway)| Step::Put(object, destinations, gateway)),
+        1 => (0usize..4).prop_map(Step::Delete),
+        1 => (0..TARGETS.len()).prop_map(Step::Toggle),
+        3 => (1usize..5).prop_map(Step::Look),
+    ]
+}
+
+struct World {
+    scene: Scene,
+    wanted: BTreeMap<usize, WantedRoute>,
+    alive: [bool; TARGETS.len()],
+    forwards: Vec<bool>,
+}
+
+impl World {
+    fn wanted(&self) -> Vec<WantedRoute> {
+        self.wanted.values().cloned().collect()
+    }
+
+    fn pass(&mut self) {
+        let mut node = node();
+        for address in self.scene.confirmation.spared().keys() {
+            node.protected.insert_address(*address, ProtectedReason::ApiServer);
+        }
+        // What is spared makes no other network: the loop adds it where it plans.
+        let own = std::mem::replace(&mut self.scene.node, node);
+        let wanted = self.wanted();
+        let in_force = self.scene.confirmation.in_force(&wanted, &own, self.scene.now).unwrap_or(wanted);
+        self.scene.confirmation.note(&self.scene.in_force, &in_force);
+        let layout = Layout::default();
+        self.scene.plan = plan(&in_force, &self.scene.node, &Selection::new(), &Observed::default(), &layout);
+        self.scene.in_force = in_force;
+        self.scene.confirmation.applied(Ways::of(&self.scene.plan.state, &layout), self.scene.now);
+        self.scene.node = own;
+    }
+
+    /// What each target answers, by the world's own rules.
+    fn answers(&self) -> Vec<(Target, (bool, bool))> {
+        let ways = Ways::of(&self.scene.plan.state, &Layout::default());
+        let forwards = |nexthop| {
+            let report = self.scene.plan.routes.iter().find(|report| report.nexthop == Some(nexthop));
+            let gateway = report.and_then(|report| report.gateway).unwrap();
+            GATEWAYS.iter().zip(&self.forwards).any(|(address, forwards)| ip(address) == gateway && *forwards)
+        };
+        let answers = TARGETS.iter().zip(self.alive).map(|((lifeline, address), alive)| {
+            let through = alive && ways.to(ip(address)).is_none_or(forwards);
+            (target(*lifeline, address), (through, alive))
+        });
+        answers.collect()
+    }
+
+    fn look(&mut self) -> Verdict {
+        let said = self.answers();
+        let verdict = self.scene.look_at(&said);
+        if matches!(verdict, Verdict::RolledBack { .. } | Verdict::Spared { .. }) {
+            self.pass();
+        }
+        verdict
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(512), ..ProptestConfig::default() })]
+
+    /// Whatever is edited in whatever order, and whoever is silent for how long meanwhile: when there is calm, nothing that
+    /// answers around our table is silent through it, and nobody is rolled back whose way there works.
+    #[test]
+    fn no_change_leaves_a_node_cut_off_and_nobody_innocent_is_rolled_back(
+        steps in proptest::collection::vec(step(), 1..24),
+        forwards in proptest::collection::vec(any::<bool>(), GATEWAYS.len()),
+    ) {
+        let mut world = World {
+            scene: Scene::starting(&[]),
+            wanted: BTreeMap::new(),
+            alive: [true; TARGETS.len()],
+            forwards,
+        };
+        prop_assert_eq!(world.look(), Verdict::Confirmed);
+        let mut confirmed: BTreeMap<String, Vec<WantedRoute>> = BTreeMap::new();
+        let mut steps: Vec<_> = steps;
+        // Calm at the end: everybody answers, and there is time.
+        let end = steps.len();
+        steps.push(Step::Look(40));
+        for (index, step) in steps.into_iter().enumerate() {
+            if index == end {
+                world.alive = [true; TARGETS.len()];
+            }
+            let mut looks = 0;
+            match step {
+                Step::Put(object, destinations, gateway) => {
+                    let destinations: Vec<&str> = destinations.into_iter().map(|one| DESTINATIONS[one]).collect();
+                    let created = i64::try_from(object).unwrap();
+                    let put = route(&object.to_string(), created, &destinations, &[GATEWAYS[gateway]]);
+                    world.wanted.insert(object, put);
+                    world.pass();
+                }
+                Step::Delete(object) => {
+                    world.wanted.remove(&object);
+                    world.pass();
+                }
+                Step::Toggle(target) => world.alive[target] = !world.alive[target],
+                Step::Look(count) => looks = count,
+            }
+            for _ in 0..looks {
+                let before = world.answers();
+                let in_force = world.scene.in_force.clone();
+                match world.look() {
+                    Verdict::Confirmed => {
+                        for route in in_force {
+                            confirmed.entry(route.uid.clone()).or_default().push(route);
+                        }
+                    }
+                    Verdict::RolledBack { cut, objects } => {
+                        let said = before.iter().find(|(target, _)| *target == cut).unwrap().1;
+                        prop_assert_eq!(said, CUT, "without a difference");
+                        for uid in objects {
+                            let instead = &world.scene.confirmation.rolled_back()[&uid].instead;
+                            let was_confirmed = confirmed.get(&uid).is_some_and(|all| all.contains(instead));
+                            prop_assert!(was_confirmed || instead.destinations.is_empty(), "{uid}");
+                        }
+                    }
+                    Verdict::Spared { cut } => {
+                        prop_assert_eq!(before.iter().find(|(target, _)| *target == cut).unwrap().1, CUT);
+                    }
+                    Verdict::Open => {}
+                }
+                for (uid, one) in world.scene.confirmation.rolled_back() {
+                    prop_assert!(world.wanted().contains(&one.refused), "{uid}: an older version is held against it");
+                }
+            }
+        }
+        for (target, said) in world.answers() {
+            prop_assert_eq!(said, BOTH, "{} is cut off", target);
+        }
+        prop_assert_eq!(world.scene.confirmation.next_look(), None);
+    }
+}
