@@ -12,6 +12,7 @@
 pub mod concerns;
 pub mod gateways;
 pub mod guarded;
+pub mod lifelines;
 pub mod metrics;
 pub mod node;
 pub mod objects;

@@ -35,7 +35,7 @@ async fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
     telemetry::init(settings.log_format, &settings.log)?;
     let shutdown = shutdown::on_signal()?;
-    let client = kubernetes::client().await?;
+    let (client, api_server) = kubernetes::client_and_server().await?;
 
     let mut metrics = Metrics::new(PREFIX, env!("CARGO_PKG_VERSION"));
     let agent_metrics = AgentMetrics::register(&mut metrics);
@@ -70,6 +70,7 @@ async fn main() -> anyhow::Result<()> {
         configured: configured(&settings),
         kernel: Commands::start().context("no netlink socket")?,
         watches,
+        api_server,
         changed,
         surroundings,
         reports,

@@ -36,6 +36,8 @@ pub struct AgentMetrics {
     pub probe_seconds: Family<LevelLabels, Histogram, fn() -> Histogram>,
     /// Switches from one gateway to another that this node decided by itself.
     pub failovers: Counter,
+    /// Changes of StaticRoutes that were taken back because they cut the node off.
+    pub rollbacks: Counter,
     /// Kernel objects that were missing or wrong and were put right though nothing had been asked anew.
     pub repairs: Counter,
     /// Changes that the kernel accepted.
@@ -113,6 +115,7 @@ impl AgentMetrics {
             probes: Family::default(),
             probe_seconds: Family::new_with_constructor(latency_buckets as fn() -> Histogram),
             failovers: Counter::default(),
+            rollbacks: Counter::default(),
             repairs: Counter::default(),
             kernel_changes: Counter::default(),
             netlink_errors: Counter::default(),
@@ -146,6 +149,11 @@ impl AgentMetrics {
             "failovers",
             "Switches of a StaticRoute to another gateway that this node decided",
             ours.failovers.clone(),
+        );
+        registry.register(
+            "rollbacks",
+            "Changes of StaticRoutes taken back because they cut the node off from what it lives by",
+            ours.rollbacks.clone(),
         );
         registry.register(
             "repairs",

@@ -8,9 +8,11 @@
 //!   keeps what is there.
 //! - What can't be planned stays: a node whose VPC interface is not known is left as it is.
 //! - A restart plans what is there and writes nothing (I7): ids, slots and chosen gateways are read back from the kernel.
+//! - A change that cuts the node off from what it lives by is taken back ([`confirming`]).
 //! - When the loop ends the routes stay, unless an uninstall is confirmed.
 
 mod agenda;
+mod confirming;
 mod holding;
 mod switching;
 mod unknown;
@@ -25,7 +27,9 @@ use egress_netlink::Commands;
 use egress_netlink::monitor::{Event, Monitor};
 use egress_netlink::ownership::Claim;
 use egress_routing::kernel_state::{Change, KernelState, Managed, Observed, RouteKind};
-use egress_routing::{Layout, NodePlan, NodeView, ProtectedReason, Selection, changes};
+use egress_routing::{
+    Confirmation, Layout, NodePlan, NodeView, ProtectedReason, Selection, WantedRoute, Ways, changes,
+};
 use egress_runtime::admin::{Liveness, Readiness};
 use ipnet::Ipv4Net;
 use kube::runtime::reflector::ObjectRef;
@@ -35,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::concerns::{self, Concern};
 use crate::gateways::Gateways;
+use crate::lifelines::Looked;
 use crate::metrics::AgentMetrics;
 use crate::node::{self, Sources};
 use crate::objects::{self, Labels, Objects};
@@ -72,6 +77,8 @@ pub struct Connections {
     pub kernel: Commands,
     /// The API server's objects.
     pub watches: Watches,
+    /// Host and port of the API server.
+    pub api_server: Option<(String, u16)>,
     /// Notified when an object or the surroundings changed.
     pub changed: Arc<Notify>,
     /// Resolvers and protected names.
@@ -113,6 +120,16 @@ pub struct Reconciler {
     observed: Observed,
     refused: Refused,
     retry: Duration,
+    confirmation: Confirmation,
+    /// The change that was planned last.
+    planned_change: u64,
+    /// The objects as they are planned, where that is not as they are.
+    in_force: Option<Vec<WantedRoute>>,
+    /// Addresses of the API server's host.
+    api_servers: BTreeSet<SocketAddrV4>,
+    looking: bool,
+    looks: mpsc::Sender<Looked>,
+    looked: mpsc::Receiver<Looked>,
     /// Addresses that the kernel kept from every gateway when this agent started; `None` before the first look.
     inherited: Option<BTreeSet<Ipv4Net>>,
 }
@@ -122,6 +139,8 @@ impl Reconciler {
     pub fn new(with: Connections) -> Self {
         // Deep enough for one second of probes of 32 gateways; a prober waits when the loop is busy.
         let (sender, results) = mpsc::channel(512);
+        // One look at a time.
+        let (looks, looked) = mpsc::channel(1);
         Self {
             with,
             layout: Layout::default(),
@@ -137,6 +156,13 @@ impl Reconciler {
             observed: Observed::default(),
             refused: Refused::default(),
             retry: RETRY.0,
+            confirmation: Confirmation::after_start([]),
+            planned_change: 0,
+            in_force: None,
+            api_servers: BTreeSet::new(),
+            looking: false,
+            looks,
+            looked,
             inherited: None,
         }
     }
@@ -151,10 +177,13 @@ impl Reconciler {
         let mut beat = tokio::time::interval(BEAT);
         let mut agenda = Agenda::at(Instant::now());
         loop {
+            let next_look = self.next_look();
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
                 Some(result) = self.results.recv() => self.on_probe(&result).await,
+                Some(looked) = self.looked.recv() => self.on_look(looked, &mut agenda),
+                () = tokio::time::sleep_until(next_look) => self.begin_look(),
                 () = tokio::time::sleep_until(agenda.next()) => {
                     let started = Instant::now();
                     let pause = self.pass().await;
@@ -230,8 +259,14 @@ impl Reconciler {
                 return self.back_off();
             }
         };
-        let asked_anew = self.objects != objects || self.view.as_ref() != Some(&view);
+        let in_force = self.confirmation.in_force(&objects.routes, &view, self.now().0);
+        let before = self.in_force.as_deref().unwrap_or(&self.objects.routes);
+        self.confirmation.note(before, in_force.as_deref().unwrap_or(&objects.routes));
+        let asked_anew = self.objects != objects
+            || self.view.as_ref() != Some(&view)
+            || self.confirmation.change() != self.planned_change;
         self.objects = objects;
+        self.in_force = in_force;
         self.view = Some(view);
         let planned_before = std::mem::take(&mut self.plan.state);
         self.replan();
@@ -252,6 +287,8 @@ impl Reconciler {
         }
         self.refused = Refused::default();
         let taken = self.apply(list).await;
+        self.confirmation.applied(Ways::of(&self.plan.state, &self.layout), self.now().0);
+        self.planned_change = self.confirmation.change();
         self.start_probes();
         self.publish();
         if !taken {
@@ -269,12 +306,16 @@ impl Reconciler {
 
     /// On the first look: which single addresses does our table pass over?
     fn inherit(&mut self) {
-        let observed = &self.observed;
-        self.inherited.get_or_insert_with(|| {
-            let ours =
-                observed.routes.values().map(Managed::get).filter(|route| route.kind == RouteKind::Throw);
-            ours.map(|route| route.destination).filter(|destination| destination.prefix_len() == 32).collect()
-        });
+        if self.inherited.is_some() {
+            return;
+        }
+        let ours = self.observed.routes.values().map(Managed::get);
+        let single: BTreeSet<Ipv4Net> = ours
+            .filter(|route| route.kind == RouteKind::Throw && route.destination.prefix_len() == 32)
+            .map(|route| route.destination)
+            .collect();
+        self.confirmation = Confirmation::after_start(single.iter().map(Ipv4Net::addr));
+        self.inherited = Some(single);
     }
 
     fn back_off(&mut self) -> Duration {

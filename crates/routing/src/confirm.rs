@@ -27,6 +27,7 @@
 //! - After a start nobody knows what was confirmed. What the kernel holds counts as that, but is looked at like a change:
 //!   what is cut then is spared, since leaving out a whole object would let out what it routed.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use crate::kernel_state::NexthopId;
 use crate::node::NodeView;
+use crate::protected::ProtectedReason;
 use crate::report::{Failure, FailureCause, RouteProblem, RouteReport};
 use crate::wanted::WantedRoute;
 use crate::ways::Ways;
@@ -119,7 +121,7 @@ pub enum Verdict {
         /// Uids.
         objects: Vec<String>,
     },
-    /// Nobody's change is to blame: plan again, with [`Confirmation::spared`] among the protected addresses.
+    /// Nobody's change is to blame: plan again, for [`Confirmation::protect`].
     Spared {
         /// What was cut off.
         cut: Target,
@@ -234,6 +236,20 @@ impl Confirmation {
     /// Addresses that no gateway may carry: they were found cut off and nobody's change was to blame.
     pub fn spared(&self) -> &BTreeMap<Ipv4Addr, Lifeline> {
         &self.spared
+    }
+
+    /// The node as it is to be planned for: what is spared is protected.
+    pub fn protect<'a>(&self, node: &'a NodeView) -> Cow<'a, NodeView> {
+        let mut node = Cow::Borrowed(node);
+        for (address, lifeline) in &self.spared {
+            let reason = match lifeline {
+                Lifeline::ApiServer => ProtectedReason::ApiServer,
+                Lifeline::Metadata => ProtectedReason::LinkLocal,
+                Lifeline::Resolver => ProtectedReason::Resolver,
+            };
+            node.to_mut().protected.insert_address(*address, reason);
+        }
+        node
     }
 
     /// The objects as they are to be planned, in the same order; `None` when that is as they are. Forgets rollbacks whose

@@ -27,6 +27,9 @@ pub struct Layout {
     pub first_probe_table: u32,
     /// Priority of the rule for probes through the gateway of slot 0; slot n has this + n.
     pub first_probe_priority: u32,
+    /// Priority of the rule that sends a source port range of its own by main, on a node without a public address: what
+    /// looks whether a target answers around our table needs it. Its ports are those after the last slot's.
+    pub around_priority: u32,
     /// Priority of `from <public address> lookup main`: the node's public sockets and replies to what came in there.
     pub reply_priority: u32,
     /// Priority of `to <destination> lookup <table>` for destinations in the node's public on-link subnet, which main
@@ -54,6 +57,7 @@ impl Default for Layout {
             table: 1157,
             first_probe_table: 1160,
             first_probe_priority: 900,
+            around_priority: 932,
             reply_priority: 990,
             on_link_priority: 995,
             main_priority: 1000,
@@ -81,6 +85,11 @@ impl Layout {
     pub fn probe_port_range(&self, slot: GatewaySlot) -> RangeInclusive<u16> {
         let first = self.first_probe_port + u16::from(slot.0) * self.probe_ports;
         first..=first + (self.probe_ports - 1)
+    }
+
+    /// Source ports whose packets take main's way on a node without a public address.
+    pub fn around_ports(&self) -> RangeInclusive<u16> {
+        self.probe_port_range(GatewaySlot(self.probe_slots))
     }
 
     /// Nexthop object of the probe table of `slot`.
@@ -153,8 +162,10 @@ mod tests {
             assert_eq!(ports.clone().count(), 64);
             previous_end = *ports.end();
             assert_eq!(layout.slot_of_table(layout.probe_table(slot)), Some(slot));
-            assert!(layout.probe_priority(slot) < layout.reply_priority);
+            assert!(layout.probe_priority(slot) < layout.around_priority);
         }
+        assert_eq!(*layout.around_ports().start(), previous_end + 1);
+        assert!(layout.around_priority < layout.reply_priority);
         assert_eq!(layout.slot_of_table(layout.table), None);
         assert_eq!(layout.slot_of_table(1160 + 32), None);
     }

@@ -39,4 +39,4 @@ pub use protected::{Protected, ProtectedReason};
 pub use recovery::Recovered;
 pub use report::RouteReport;
 pub use wanted::{StaticRouteFields, WantedRoute};
-pub use ways::Ways;
+pub use ways::{Around, Ways};

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //!  rules      900+n from <vpc address> tcp sport <ports of slot n>  lookup 1160+n      one per probed gateway
+//!             932   from <vpc address> tcp sport <ports of its own>  lookup main, only without a public address
 //!             990   from <public address>                           lookup main
 //!             995   to <destination in the public on-link subnet>   lookup 1157
 //!             1000                                                  lookup main, not its default route
@@ -386,6 +387,15 @@ fn record_lists(wanted: &[WantedRoute], layout: &Layout, plan: &mut NodePlan) {
 fn add_rules(node: &NodeView, layout: &Layout, state: &mut KernelState) {
     if !state.routes.keys().any(|key| key.table == layout.table) {
         return;
+    }
+    if let Some(vpc) = node.vpc.as_ref().filter(|_| node.public_addresses.is_empty()) {
+        let ports = layout.around_ports();
+        state.rules.insert(Rule {
+            from: Some(Ipv4Net::from(vpc.address)),
+            ip_protocol: Some(TCP),
+            source_ports: Some((*ports.start(), *ports.end())),
+            ..Rule::lookup(layout.around_priority, MAIN_TABLE)
+        });
     }
     for address in &node.public_addresses {
         let from = Some(Ipv4Net::from(address.addr()));

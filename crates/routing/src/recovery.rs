@@ -5,13 +5,15 @@
 //! With that the kernel itself says between which gateways a StaticRoute may be moved, and in which order. A gateway that is
 //! probed and in no list (it waits to be proven) is in no group, so nothing ever moves to it.
 //!
-//! Invariants: nothing is added that was not there, nothing is taken away, and the only change to a StaticRoute is its
-//! gateway, within its own list.
+//! Invariants: nothing is added that was not there but an exception for an address that the node lives by and was cut off
+//! from (`confirm`), nothing is taken away, and the only change to a StaticRoute is its gateway, within its own list.
 
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
+
 use crate::kernel_state::{
-    Change, Gateway, GroupMember, KernelState, Nexthop, NexthopId, NexthopTarget, Observed,
+    Change, Gateway, GroupMember, KernelState, Nexthop, NexthopId, NexthopTarget, Observed, Route, RouteKind,
 };
 use crate::layout::{Layout, ProbePath};
 
@@ -73,6 +75,17 @@ impl Recovered {
         let nexthop = Nexthop { id: route.nexthop, via: NexthopTarget::Gateway(gateway) };
         self.state.insert_nexthop(nexthop.clone());
         Some(Change::PutNexthop { replaces: observed.nexthops.get(&nexthop.id).cloned(), nexthop })
+    }
+
+    /// Keeps one address off the gateways.
+    pub fn spare(&mut self, address: Ipv4Addr, layout: &Layout) {
+        let destination = Ipv4Net::from(address);
+        self.state.insert_route(Route {
+            table: layout.table,
+            destination,
+            metric: 0,
+            kind: RouteKind::Throw,
+        });
     }
 
     /// Index of the link on which a gateway of some list is.

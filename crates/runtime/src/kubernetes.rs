@@ -82,8 +82,20 @@ pub fn install_crypto_provider() {
 ///
 /// Token files are read again as they rotate.
 pub async fn client() -> Result<Client, ClientError> {
+    Ok(client_and_server().await?.0)
+}
+
+/// The same, and the server's host and port.
+pub async fn client_and_server() -> Result<(Client, Option<(String, u16)>), ClientError> {
     let config = with_timeouts(Config::infer().await?);
-    Client::try_from(config).map_err(ClientError::Build)
+    let server = host_and_port(&config);
+    Ok((Client::try_from(config).map_err(ClientError::Build)?, server))
+}
+
+fn host_and_port(config: &Config) -> Option<(String, u16)> {
+    let url = &config.cluster_url;
+    let default = if url.scheme_str() == Some("http") { 80 } else { 443 };
+    Some((url.host()?.to_owned(), url.port_u16().unwrap_or(default)))
 }
 
 /// The same configuration with this module's timeouts and without silent repetition.
@@ -126,6 +138,16 @@ mod tests {
         assert!(READ_TIMEOUT > WATCH_TIMEOUT + kubes_own_margin);
         assert!(READ_TIMEOUT <= Duration::from_secs(40));
         assert_eq!(watch_settings().timeout, Some(25));
+    }
+
+    #[test]
+    fn the_server_is_known_by_host_and_port() {
+        let of = |url: &str| host_and_port(&Config::new(url.parse().unwrap())).unwrap();
+        assert_eq!(of("https://10.245.0.1"), ("10.245.0.1".to_owned(), 443));
+        assert_eq!(
+            of("https://a1b2.k8s.ondigitalocean.com:6443/"),
+            ("a1b2.k8s.ondigitalocean.com".to_owned(), 6443)
+        );
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 
 pub use connect::Outcome;
-use connect::{connect_from, connect_through};
+pub(crate) use connect::{connect_from, connect_through};
 
 /// Time between two reachability probes. Three misses make 300 ms: reference measurements put the switch at 0.36 s.
 pub const REACHABILITY_INTERVAL: Duration = Duration::from_millis(100);

@@ -33,6 +33,11 @@ impl Agenda {
         self.next = self.next.min((now + within).max(self.earliest));
     }
 
+    /// What can't wait for the machine's other work: look at once.
+    pub(super) fn wake_at_once(&mut self, now: Instant) {
+        self.next = self.next.min(now);
+    }
+
     /// A look that began at `started` has ended at `now`; the next one is after `pause` unless something happens before.
     pub(super) fn done(&mut self, started: Instant, now: Instant, pause: Duration) {
         self.earliest = now + ((now - started) * (SHARE - 1)).min(LONGEST_REST);

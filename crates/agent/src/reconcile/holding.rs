@@ -3,6 +3,8 @@
 //! What StaticRoutes want is not known then, so nothing is planned. What the kernel holds of ours is kept as it was found,
 //! and a StaticRoute whose gateway died is moved within its own list, which the kernel holds too (`docs/decisions/0006`).
 //! Nobody is moved for any other reason: order and return are decided again when the objects are there.
+//! What the node lives by is looked at too: an agent that was killed while it tried a change may have left one that cuts the
+//! node off from the very API server that it waits for.
 
 use egress_health::selection::Why;
 use egress_netlink::monitor::Monitor;
@@ -30,6 +32,7 @@ impl Reconciler {
         let mut held = None;
         let mut agenda = Agenda::at(Instant::now() + PATIENCE);
         loop {
+            let next_look = self.next_look();
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(false),
@@ -41,6 +44,14 @@ impl Reconciler {
                         agenda.wake(Instant::now(), SETTLE);
                     }
                 }
+                Some(looked) = self.looked.recv() => {
+                    if let Some(held) = &mut held
+                        && self.on_held_look(looked, held)
+                    {
+                        agenda.wake_at_once(Instant::now());
+                    }
+                }
+                () = tokio::time::sleep_until(next_look), if held.is_some() => self.begin_look(),
                 () = tokio::time::sleep_until(agenda.next()) => {
                     let started = Instant::now();
                     let pause = if self.keep(&mut held).await { FULL_COMPARISON } else { RETRY.0 };
@@ -64,8 +75,10 @@ impl Reconciler {
                 }
             };
         self.observed = observed;
+        self.inherit();
         let Some(held) = held else {
             let recovered = Recovered::read(&self.observed, &self.layout);
+            self.confirmation.applied(self.held_ways(&recovered), self.now().0);
             tracing::warn!(
                 static_routes = recovered.routes.len(),
                 gateways = recovered.probes.len(),

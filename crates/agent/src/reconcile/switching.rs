@@ -1,5 +1,6 @@
 //! Which gateway each StaticRoute uses, and the short way from a probe to the kernel.
 
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
 use egress_routing::plan;
@@ -11,22 +12,27 @@ use crate::probe::ProbeResult;
 impl Reconciler {
     /// Plans with the gateways that were chosen, and chooses anew where the plan says which can be used.
     pub(super) fn replan(&mut self) {
-        let Some(view) = &self.view else { return };
+        let Some(view) = self.view_in_force().map(Cow::into_owned) else { return };
         self.selection.retain(|uid, _| self.objects.generations.contains_key(uid));
-        self.plan = plan(&self.objects.routes, view, &self.selection, &self.observed, &self.layout);
+        self.plan = plan(self.routes_in_force(), &view, &self.selection, &self.observed, &self.layout);
         let probed = self.plan.probes.iter().map(|path| path.gateway).collect();
         self.gateways.retain(&probed, self.now());
         let chosen = self.choices();
         for (uid, gateway) in chosen {
-            self.plan.switch(&uid, gateway, view, &self.observed);
+            self.plan.switch(&uid, gateway, &view, &self.observed);
             self.selection.insert(uid, gateway);
+        }
+        for report in &mut self.plan.routes {
+            if let Some(rolled_back) = self.confirmation.rolled_back().get(&report.uid) {
+                rolled_back.mark(report);
+            }
         }
     }
 
     /// The gateway that each StaticRoute should use now, where that is another than the last chosen or planned one.
     fn choices(&self) -> Vec<(String, Ipv4Addr)> {
         let now = self.now();
-        let reports = self.objects.routes.iter().zip(&self.plan.routes);
+        let reports = self.routes_in_force().iter().zip(&self.plan.routes);
         reports
             .filter_map(|(wanted, report)| {
                 let selected = self.selection.get(&wanted.uid).copied();

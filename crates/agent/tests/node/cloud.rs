@@ -127,13 +127,42 @@ impl Cloud {
         count.split_whitespace().next().unwrap().parse().unwrap()
     }
 
-    fn serve_who_am_i(&self) {
+    /// Runs a command in the internet.
+    pub fn in_internet(&self, command: &str) -> String {
+        sh(&format!("ip netns exec {} {command}", self.name("inet")))
+    }
+
+    /// A listener in the internet, at every address; who connects to what it accepts is somewhere else all the same.
+    fn listen_in_internet(&self, port: u16) -> TcpListener {
         let namespace = File::open(format!("/run/netns/{}", self.name("inet"))).unwrap();
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
+        let listening = std::thread::spawn(move || {
             setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-            let listener = TcpListener::bind("0.0.0.0:80").unwrap();
-            ready.send(()).unwrap();
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap()
+        });
+        listening.join().unwrap()
+    }
+
+    /// What is at `to` on the node answers at every address of the internet, on `port`.
+    pub fn publish(&self, port: u16, to: SocketAddr) {
+        let listener = self.listen_in_internet(port);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (Ok(outer), Ok(inner)) = (stream, TcpStream::connect(to)) else { continue };
+                for (mut from, mut to) in [(outer.try_clone(), inner.try_clone()), (Ok(inner), Ok(outer))]
+                    .map(|(a, b)| (a.unwrap(), b.unwrap()))
+                {
+                    std::thread::spawn(move || {
+                        let _broken = std::io::copy(&mut from, &mut to);
+                        let _gone = to.shutdown(std::net::Shutdown::Write);
+                    });
+                }
+            }
+        });
+    }
+
+    fn serve_who_am_i(&self) {
+        let listener = self.listen_in_internet(80);
+        std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { return };
                 let Ok(SocketAddr::V4(caller)) = stream.peer_addr() else { continue };
@@ -141,7 +170,6 @@ impl Cloud {
                 let _gone = stream.write_all(caller.ip().to_string().as_bytes());
             }
         });
-        is_ready.recv().unwrap();
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::io::Write;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use egress_api::{NodeEgress, NodeEgressStatus, NodeRouteState};
+use egress_api::{NodeEgress, NodeEgressStatus, NodeRoute, NodeRouteState};
 use kube::Api;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -89,6 +90,11 @@ impl Scene {
         self.report()?.status
     }
 
+    /// What the node says of one StaticRoute.
+    pub fn route_report(&self, name: &str) -> Option<NodeRoute> {
+        self.status()?.routes.into_iter().find(|route| route.name == name)
+    }
+
     pub fn state_of(&self, name: &str) -> Option<(NodeRouteState, u32)> {
         let status = self.status()?;
         status.routes.iter().find(|route| route.name == name).map(|route| (route.state, route.applied))
@@ -108,11 +114,18 @@ impl Scene {
     }
 
     fn to_api_server(&self) -> String {
+        format!("-o lo -p tcp --dport {}", self.api_server_port())
+    }
+
+    /// The port on the node's loopback at which the API server listens.
+    pub fn api_server_port(&self) -> u16 {
         let config = std::fs::read_to_string(self.server.kubeconfig()).unwrap();
-        let port = config.split("https://127.0.0.1:").nth(1).unwrap().split('"').next().unwrap();
-        format!("-o lo -p tcp --dport {port}")
+        config.split("https://127.0.0.1:").nth(1).unwrap().split('"').next().unwrap().parse().unwrap()
     }
 }
+
+/// The program under test.
+pub const AGENT: &str = env!("CARGO_BIN_EXE_egress-agent");
 
 pub struct Agent {
     child: Child,
@@ -126,11 +139,16 @@ impl Agent {
     }
 
     pub fn start_with(scene: &Scene, arguments: &[&str]) -> Self {
+        Self::start_at(Command::new(AGENT), &scene.server.kubeconfig(), arguments)
+    }
+
+    /// `program` becomes the agent when it gets these arguments and environment.
+    pub fn start_at(mut program: Command, kubeconfig: &Path, arguments: &[&str]) -> Self {
         let log = tempfile::NamedTempFile::new().unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_egress-agent"))
+        let child = program
             .args(["--node-name=node-1", "--admin-listen=127.0.0.1:9191"])
             .args(arguments)
-            .env("KUBECONFIG", scene.server.kubeconfig())
+            .env("KUBECONFIG", kubeconfig)
             .env("LOG", std::env::var("LOG").unwrap_or_else(|_| "info".to_owned()))
             .stdin(Stdio::null())
             .stdout(log.reopen().unwrap())

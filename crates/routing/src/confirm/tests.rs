@@ -62,7 +62,8 @@ impl Scene {
             self.confirmation.in_force(wanted, &self.node, self.now).unwrap_or_else(|| wanted.to_vec());
         self.confirmation.note(&self.in_force, &in_force);
         let layout = Layout::default();
-        self.plan = plan(&in_force, &self.node, &Selection::new(), &Observed::default(), &layout);
+        let node = self.confirmation.protect(&self.node);
+        self.plan = plan(&in_force, &node, &Selection::new(), &Observed::default(), &layout);
         self.in_force = in_force;
         self.confirmation.applied(Ways::of(&self.plan.state, &layout), self.now);
     }
@@ -260,8 +261,8 @@ fn who_lays_the_way_open_is_rolled_back_and_without_a_suspect_the_address_is_spa
     scene.pass(&[wide()]);
     assert_eq!(scene.condemn(), Verdict::Spared { cut: api_server() });
     assert!(scene.confirmation.spared().contains_key(&ip("192.0.2.10")));
-    scene.node.protected.insert_address(ip("192.0.2.10"), crate::ProtectedReason::ApiServer);
     scene.pass(&[wide()]);
+    assert_eq!(Ways::of(&scene.plan.state, &Layout::default()).to(ip("192.0.2.10")), None);
     assert_eq!(scene.look(BOTH), Verdict::Confirmed);
     assert!(scene.confirmation.spared().contains_key(&ip("192.0.2.10")), "as long as something is there");
 }

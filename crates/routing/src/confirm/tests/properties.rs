@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ProtectedReason;
 
 const TARGETS: [(Lifeline, &str); 3] = [
     (Lifeline::ApiServer, "192.0.2.10"),
@@ -48,20 +47,8 @@ impl World {
     }
 
     fn pass(&mut self) {
-        let mut node = node();
-        for address in self.scene.confirmation.spared().keys() {
-            node.protected.insert_address(*address, ProtectedReason::ApiServer);
-        }
-        // What is spared makes no other network: the loop adds it where it plans.
-        let own = std::mem::replace(&mut self.scene.node, node);
         let wanted = self.wanted();
-        let in_force = self.scene.confirmation.in_force(&wanted, &own, self.scene.now).unwrap_or(wanted);
-        self.scene.confirmation.note(&self.scene.in_force, &in_force);
-        let layout = Layout::default();
-        self.scene.plan = plan(&in_force, &self.scene.node, &Selection::new(), &Observed::default(), &layout);
-        self.scene.in_force = in_force;
-        self.scene.confirmation.applied(Ways::of(&self.scene.plan.state, &layout), self.scene.now);
-        self.scene.node = own;
+        self.scene.pass(&wanted);
     }
 
     /// What each target answers, by the world's own rules.
