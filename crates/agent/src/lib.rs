@@ -9,10 +9,12 @@
 //!
 //! One loop ([`reconcile`]) over the node's whole route set; everything around it only wakes it or carries its words away.
 
+pub mod api_server;
 pub mod concerns;
 pub mod gateways;
 pub mod guarded;
 pub mod lifelines;
+pub mod metadata;
 pub mod metrics;
 pub mod node;
 pub mod objects;

@@ -14,10 +14,8 @@ use egress_routing::confirm::{Answers, Lifeline, Look, Target};
 use futures::future::join_all;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+use crate::metadata::ADDRESS as METADATA;
 use crate::probe::{Outcome, connect_from, connect_through};
-
-/// The cloud's metadata service.
-const METADATA: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(169, 254, 169, 254), 80);
 
 /// Port of a resolver; they answer over TCP too.
 const DNS: u16 = 53;
@@ -35,7 +33,7 @@ pub struct Whereabouts {
     pub api_server: Option<(String, u16)>,
     /// Addresses that the host had when it was last asked for.
     pub last_known: BTreeSet<SocketAddrV4>,
-    /// Endpoints of the API server.
+    /// Endpoints of the API server, and the addresses of the name under which the node knows it.
     pub endpoints: BTreeSet<SocketAddrV4>,
     /// The node's resolvers.
     pub resolvers: BTreeSet<Ipv4Addr>,

@@ -1,17 +1,19 @@
 //! The node agent.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use egress_agent::api_server::ApiServer;
 use egress_agent::metrics::{AgentMetrics, PREFIX};
 use egress_agent::publish::{self, Publisher};
 use egress_agent::reconcile::{Configured, Connections, Reconciler};
 use egress_agent::report::Report;
 use egress_agent::settings::Settings;
-use egress_agent::surroundings::{Surroundings, look_around};
+use egress_agent::surroundings::{Names, Surroundings, look_around};
 use egress_agent::uninstall::Uninstall;
 use egress_agent::watches::Watches;
 use egress_netlink::Commands;
@@ -35,7 +37,7 @@ async fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
     telemetry::init(settings.log_format, &settings.log)?;
     let shutdown = shutdown::on_signal()?;
-    let (client, api_server) = kubernetes::client_and_server().await?;
+    let (client, server) = kubernetes::client_and_server().await?;
 
     let mut metrics = Metrics::new(PREFIX, env!("CARGO_PKG_VERSION"));
     let agent_metrics = AgentMetrics::register(&mut metrics);
@@ -51,8 +53,9 @@ async fn main() -> anyhow::Result<()> {
     let mut followers = JoinSet::new();
     let watches = Watches::start(&client, &changed, &mut followers);
     let uninstall = Uninstall::follow(&client, &settings.namespace, &settings.daemonset, &mut followers);
-    let (found, surroundings) = watch::channel(Surroundings::at_start(&settings.protected_names));
-    followers.spawn(look_around(settings.protected_names.clone(), found, Arc::clone(&changed)));
+    let (found, surroundings) = watch::channel(Surroundings::at_start());
+    let (names, wanted) = watch::channel(own_names(&settings, server.as_ref()));
+    followers.spawn(look_around(wanted, found, Arc::clone(&changed)));
     let (reports, published) = watch::channel(Report::default());
     let (storing, stored) = watch::channel(publish::Stored::default());
     followers.spawn(publish::follow(client.clone(), settings.node_name.clone(), storing));
@@ -70,8 +73,13 @@ async fn main() -> anyhow::Result<()> {
         configured: configured(&settings),
         kernel: Commands::start().context("no netlink socket")?,
         watches,
-        api_server,
+        server: server.clone(),
         changed,
+        api_server: ApiServer::new(
+            server.as_ref(),
+            settings.api_server_name.as_ref().and_then(|host| host.port),
+        ),
+        names,
         surroundings,
         reports,
         metrics: agent_metrics,
@@ -100,6 +108,15 @@ async fn main() -> anyhow::Result<()> {
     });
     tracing::info!(node = settings.node_name, version = env!("CARGO_PKG_VERSION"), "egress-agent started");
     Ok(tasks.run().await?)
+}
+
+fn own_names(settings: &Settings, server: Option<&(String, u16)>) -> Names {
+    let host = server.map(|(host, _)| host.clone());
+    Names {
+        api_server: settings.api_server_name.as_ref().map(|host| host.name.clone()),
+        client: host.filter(|host| host.parse::<IpAddr>().is_err()),
+        protected: settings.protected_names.iter().filter(|name| !name.is_empty()).cloned().collect(),
+    }
 }
 
 fn configured(settings: &Settings) -> Configured {

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use egress_netlink::reading::{Interface, MainRoute};
-use egress_routing::{NodeView, Protected, ProtectedReason, VpcInterface};
+use egress_routing::{NodeView, Protected, ProtectedReason, Uncertainty, VpcInterface};
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+use crate::api_server::ApiServer;
 use crate::objects::Objects;
 use crate::surroundings::Surroundings;
 
@@ -26,10 +26,12 @@ pub struct Sources<'a> {
     pub main_routes: &'a [MainRoute],
     /// Every node of the cluster.
     pub nodes: &'a [&'a Node],
-    /// Endpoints of the API server.
-    pub api_servers: &'a [&'a EndpointSlice],
-    /// Resolvers and protected names.
+    /// Where the API server is, as far as it is known without asking for names.
+    pub api_server: &'a ApiServer,
+    /// Resolvers, names of the API server, protected names.
     pub surroundings: &'a Surroundings,
+    /// Names that are to be protected.
+    pub protected_names: &'a BTreeSet<String>,
     /// Gateways to probe, and their public addresses.
     pub objects: &'a Objects,
     /// Ranges of pods, services, and the user's list.
@@ -56,8 +58,35 @@ pub fn view(sources: Sources<'_>, previous: Option<&NodeView>) -> NodeView {
         .map(|route| route.destination)
         .collect();
     let protected = protected(&sources, vpc.as_ref(), default_route.and_then(|route| route.gateway));
+    let uncertain = uncertain(&sources, &protected);
     let candidates = sources.objects.probed.keys().copied().collect();
-    NodeView { vpc, public_addresses, main_routes, protected, candidates }
+    NodeView { vpc, public_addresses, main_routes, protected, uncertain, candidates }
+}
+
+// Nothing may be opened before it is known what must stay shut.
+fn uncertain(sources: &Sources<'_>, protected: &Protected) -> Option<Uncertainty> {
+    let surroundings = sources.surroundings;
+    let asked = |name: &String| surroundings.names.contains_key(name);
+    if !surroundings.looked || !sources.protected_names.iter().all(asked) {
+        return Some(Uncertainty::LookingAround);
+    }
+    let nameless = surroundings.api_server.iter().find(|(_, addresses)| addresses.is_empty());
+    if let Some((name, _)) = nameless {
+        return Some(Uncertainty::ApiServerName { name: name.clone() });
+    }
+    // What a Service address or the node's own loopback stands for is somewhere else.
+    let stands_for_itself = |address: &Ipv4Addr| {
+        let own = Ipv4Net::from(*address);
+        !protected.iter().any(|(range, why)| {
+            range.contains(&own)
+                && matches!(
+                    why,
+                    ProtectedReason::Services | ProtectedReason::Loopback | ProtectedReason::LinkLocal
+                )
+        })
+    };
+    let mut known = surroundings.api_server.values().flatten().chain(sources.api_server.addresses());
+    (!known.any(stands_for_itself)).then_some(Uncertainty::NoApiServer)
 }
 
 fn default_route(routes: &[MainRoute]) -> Option<&MainRoute> {
@@ -105,11 +134,8 @@ fn protected(sources: &Sources<'_>, vpc: Option<&VpcInterface>, provider: Option
             protected.insert(range, ProtectedReason::Pods);
         }
     }
-    for slice in sources.api_servers {
-        let endpoints = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
-        for address in endpoints.filter_map(|text| text.parse().ok()) {
-            protected.insert_address(address, ProtectedReason::ApiServer);
-        }
+    for address in sources.surroundings.api_server.values().flatten().chain(sources.api_server.addresses()) {
+        protected.insert_address(*address, ProtectedReason::ApiServer);
     }
     for resolver in &sources.surroundings.resolvers {
         protected.insert_address(*resolver, ProtectedReason::Resolver);
@@ -129,12 +155,22 @@ fn protected(sources: &Sources<'_>, vpc: Option<&VpcInterface>, provider: Option
     for (range, reason) in sources.configured {
         protected.insert(*range, *reason);
     }
-    if sources.surroundings.incomplete {
-        for address in sources.inherited.into_iter().flatten() {
-            protected.insert(*address, ProtectedReason::CloudApi);
-        }
+    for subnet in
+        sources.interfaces.iter().flat_map(|link| &link.addresses).filter(|address| is_private(**address))
+    {
+        protected.insert(subnet.trunc(), ProtectedReason::OnLink);
+    }
+    for address in sources.inherited.into_iter().flatten() {
+        protected.insert(*address, ProtectedReason::Inherited);
     }
     protected
+}
+
+// The anchor's range, bridges of containers: what the node is attached to beside VPC and public subnet. RFC 1918, RFC 6598.
+fn is_private(subnet: Ipv4Net) -> bool {
+    let address = subnet.addr();
+    let shared = address.octets()[0] == 100 && address.octets()[1] & 0xc0 == 64;
+    subnet.prefix_len() > 0 && (address.is_private() || shared)
 }
 
 fn addresses(node: &Node, types: &[&str]) -> Vec<Ipv4Addr> {
@@ -202,10 +238,10 @@ mod tests {
         surroundings: &Surroundings,
         inherited: Option<&BTreeSet<Ipv4Net>>,
     ) -> NodeView {
-        let slice: EndpointSlice = serde_json::from_value(json!({
-            "addressType": "IPv4", "metadata": {}, "endpoints": [{"addresses": ["198.51.100.10"]}],
-        }))
-        .unwrap();
+        let mut api_server = ApiServer::default();
+        let slice =
+            json!({"addressType": "IPv4", "metadata": {}, "endpoints": [{"addresses": ["198.51.100.10"]}]});
+        api_server.see([&serde_json::from_value(slice).unwrap()], std::time::Instant::now());
         let sources = Sources {
             name: "node-1",
             interfaces,
@@ -215,8 +251,9 @@ mod tests {
                 route("10.116.0.0/20", 3, None),
             ],
             nodes: &nodes.iter().collect::<Vec<_>>(),
-            api_servers: &[&slice],
+            api_server: &api_server,
             surroundings,
+            protected_names: &BTreeSet::new(),
             objects: &Objects::default(),
             configured: &[("10.245.0.0/16".parse().unwrap(), ProtectedReason::Services)],
             inherited,
@@ -250,18 +287,6 @@ mod tests {
         let before = see(&links, None);
         let after = see_with(&links, Some(&before), &[], &Surroundings::default(), None);
         assert_eq!(after.vpc, before.vpc);
-    }
-
-    #[test]
-    fn what_was_protected_stays_so_until_the_protected_names_are_known() {
-        let address = "104.16.181.15/32".parse().unwrap();
-        let is_protected = |incomplete| {
-            let surroundings = Surroundings { incomplete, ..Surroundings::default() };
-            let seen = see_with(&[], None, &[], &surroundings, Some(&BTreeSet::from([address])));
-            seen.protected.iter().any(|(range, _)| range == address)
-        };
-        assert!(is_protected(true));
-        assert!(!is_protected(false));
     }
 
     #[test]

@@ -6,8 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use egress_api::{EgressGateway, StaticRoute};
+use egress_api::{EgressGateway, Gateway, GatewayAddress, StaticRoute};
+use egress_routing::kernel_state::Observed;
+use egress_routing::recovery::gateways_of;
 use egress_routing::wanted::{StaticRouteFields, WantedRoute};
+use egress_routing::{Layout, ReferenceFault};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
@@ -51,8 +54,10 @@ pub fn read<'a>(
     labels: Option<&Labels>,
     previous: &Objects,
 ) -> Objects {
+    let static_routes: Vec<_> = static_routes.into_iter().collect();
+    let egress_gateways: Vec<_> = egress_gateways.into_iter().collect();
     let mut objects = Objects::default();
-    for guarded in static_routes {
+    for guarded in &static_routes {
         let metadata = guarded.meta();
         // Deleted, and only held by somebody's finalizer (the older operator's, say): its routes go.
         if metadata.deletion_timestamp.is_some() {
@@ -64,12 +69,15 @@ pub fn read<'a>(
             Ok(selected.map_err(|invalid| invalid.to_string())?.then_some(route))
         });
         match selected {
-            Ok(Some(route)) => objects.add_route(route),
+            Ok(Some(route)) => {
+                let followed = followed(route, &static_routes, &egress_gateways, previous);
+                objects.add_route(route, followed);
+            }
             Ok(None) => {}
             Err(why) => objects.keep(metadata, why, previous),
         }
     }
-    for guarded in egress_gateways {
+    for guarded in &egress_gateways {
         match &guarded.0 {
             Ok(gateway) => objects.add_candidates(gateway),
             Err(broken) => {
@@ -85,6 +93,61 @@ pub fn read<'a>(
     // The stores have no order; a plan must not depend on it.
     objects.routes.sort_by(|a, b| (a.created, &a.name, &a.uid).cmp(&(b.created, &b.name, &b.uid)));
     objects
+}
+
+/// What an EgressGateway gives a StaticRoute that names it.
+enum Followed {
+    /// Its proven gateways, in order.
+    List(Vec<Gateway>),
+    /// None, and what was used last.
+    Last(Vec<Gateway>, ReferenceFault),
+}
+
+/// The list that a StaticRoute follows; `None` when it names no EgressGateway.
+///
+/// The list is that of the EgressGateway's own StaticRoute: ordered, proven, and never made empty while there is hope.
+fn followed(
+    route: &StaticRoute,
+    static_routes: &[&Guarded<StaticRoute>],
+    egress_gateways: &[&Guarded<EgressGateway>],
+    previous: &Objects,
+) -> Option<Followed> {
+    let name = &route.spec.gateway_ref.as_ref()?.name;
+    let before = previous.routes.iter().find(|one| Some(&one.uid) == route.metadata.uid.as_ref());
+    let last = |fault| {
+        let addresses = before.map(|before| before.gateways.as_slice()).unwrap_or_default();
+        let gateways = addresses
+            .iter()
+            .map(|address| Gateway { address: GatewayAddress(address.to_string()), egress_address: None });
+        Some(Followed::Last(gateways.collect(), fault))
+    };
+    let metadata = egress_gateways.iter().map(|guarded| match &guarded.0 {
+        Ok(gateway) => &gateway.metadata,
+        Err(broken) => &broken.metadata,
+    });
+    let name = name.clone();
+    let deleted = ReferenceFault::Deleted { name: name.clone() };
+    let gone = Some(Followed::Last(Vec::new(), deleted.clone()));
+    let Some(egress_gateway) = metadata.into_iter().find(|metadata| metadata.name.as_ref() == Some(&name))
+    else {
+        // Whoever saw it go knows better than who finds nothing.
+        let saw_it_go = before.is_some_and(|before| before.reference_fault.as_ref() == Some(&deleted));
+        return if saw_it_go { gone } else { last(ReferenceFault::Missing { name }) };
+    };
+    if egress_gateway.deletion_timestamp.is_some() {
+        return gone;
+    }
+    let is_its = |one: &&StaticRoute| {
+        let owners = one.metadata.owner_references.as_deref().unwrap_or_default();
+        owners
+            .iter()
+            .any(|owner| Some(&owner.uid) == egress_gateway.uid.as_ref() && owner.controller == Some(true))
+    };
+    let its_own = static_routes.iter().filter_map(|guarded| guarded.0.as_ref().ok()).find(is_its);
+    match its_own.map(|own| own.spec.ordered_gateways()) {
+        Some(list) if !list.is_empty() => Some(Followed::List(list)),
+        _ => last(ReferenceFault::NotReady { name }),
+    }
 }
 
 impl Objects {
@@ -107,19 +170,41 @@ impl Objects {
         self.unreadable.insert(uid, Unreadable { name, generation, why, is_known: known.is_some() });
     }
 
-    fn add_route(&mut self, route: &StaticRoute) {
+    /// Fills in from the kernel what an agent that was started without its EgressGateway can't know.
+    pub fn recover(&mut self, observed: &Observed, layout: &Layout) {
+        for route in &mut self.routes {
+            let keeps = matches!(
+                route.reference_fault,
+                Some(ReferenceFault::Missing { .. } | ReferenceFault::NotReady { .. })
+            );
+            if keeps && route.gateways.is_empty() {
+                route.gateways = gateways_of(route.destinations.keys(), observed, layout);
+                for gateway in &route.gateways {
+                    self.probed.entry(*gateway).or_default();
+                }
+            }
+        }
+    }
+
+    fn add_route(&mut self, route: &StaticRoute, followed: Option<Followed>) {
         let uid = route.uid().unwrap_or_default();
-        let gateways = route.spec.ordered_gateways();
+        let (gateways, reference_fault) = match followed {
+            None => (route.spec.ordered_gateways(), None),
+            Some(Followed::List(list)) => (list, None),
+            Some(Followed::Last(list, fault)) => (list, Some(fault)),
+        };
         let destinations: Vec<&str> = route.spec.destinations.iter().map(|one| one.0.as_str()).collect();
+        let excluded: Vec<&str> = route.spec.excluded_destinations.iter().map(|one| one.0.as_str()).collect();
         let addresses: Vec<&str> = gateways.iter().map(|one| one.address.0.as_str()).collect();
         self.routes.push(WantedRoute::parse(StaticRouteFields {
             name: &route.name_any(),
             uid: &uid,
             created: route.creation_timestamp().map_or(0, |time| time.0.as_second()),
             destinations: &destinations,
-            excluded: &[],
+            excluded: &excluded,
             gateways: &addresses,
             health_checked: route.spec.is_health_checked(),
+            reference_fault,
         }));
         self.gateway_addresses.extend(
             gateways.iter().filter_map(|one| one.egress_address.as_ref()?.0.parse::<Ipv4Addr>().ok()),
@@ -236,6 +321,81 @@ mod tests {
         let mut held = old_shape("old");
         held["metadata"]["deletionTimestamp"] = json!("2026-11-21T00:00:00Z");
         assert!(read(&[static_route(held)], [], None, &Objects::default()).routes.is_empty());
+    }
+
+    fn following(name: &str) -> serde_json::Value {
+        json!({
+            "apiVersion": "networking.digitalocean.com/v1", "kind": "StaticRoute",
+            "metadata": {"name": "follower", "uid": "uid-follower", "generation": 1},
+            "spec": {"destinations": ["192.0.2.0/24"], "gatewayRef": {"name": name}},
+        })
+    }
+
+    fn egress_gateway(name: &str, deleted: bool) -> Guarded<EgressGateway> {
+        let mut object = json!({
+            "apiVersion": "networking.digitalocean.com/v1alpha1", "kind": "EgressGateway",
+            "metadata": {"name": name, "uid": format!("uid-{name}")},
+            "spec": {"destinations": ["192.0.2.80"], "publicIP": "Ephemeral"},
+        });
+        if deleted {
+            object["metadata"]["deletionTimestamp"] = json!("2026-11-21T00:00:00Z");
+        }
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn list_of(name: &str, addresses: &[&str]) -> Guarded<StaticRoute> {
+        let gateways: Vec<_> = addresses.iter().map(|address| json!({"address": address})).collect();
+        let mut object = old_shape(name);
+        object["metadata"]["ownerReferences"] = json!([{"apiVersion": "networking.digitalocean.com/v1alpha1",
+            "kind": "EgressGateway", "name": name, "uid": format!("uid-{name}"), "controller": true}]);
+        object["spec"] = json!({"destinations": ["192.0.2.80"], "gateways": gateways});
+        static_route(object)
+    }
+
+    fn follower(objects: &Objects) -> &WantedRoute {
+        objects.routes.iter().find(|route| route.name == "follower").unwrap()
+    }
+
+    #[test]
+    fn a_reference_follows_the_list_of_its_egress_gateway_as_it_changes() {
+        let demo = [egress_gateway("demo", false)];
+        let stores = |list: &[&str]| [static_route(following("demo")), list_of("demo", list)];
+        let first = read(&stores(&["10.116.0.7", "10.116.0.5"]), &demo, None, &Objects::default());
+        let list = ["10.116.0.7", "10.116.0.5"].map(|text| text.parse::<Ipv4Addr>().unwrap());
+        assert_eq!(follower(&first).gateways, list);
+        assert!(follower(&first).health_checked && follower(&first).reference_fault.is_none());
+        let second = read(&stores(&["10.116.0.5"]), &demo, None, &first);
+        assert_eq!(follower(&second).gateways, list[1..]);
+        // Somebody else's StaticRoute of that name is no list of it.
+        let foreign = [static_route(following("demo")), static_route(old_shape("demo"))];
+        let third = read(&foreign, &demo, None, &second);
+        assert_eq!(follower(&third).gateways, list[1..], "the last list stays");
+        assert_eq!(follower(&third).reference_fault.as_ref().unwrap().reason(), "EgressGatewayNotReady");
+    }
+
+    #[test]
+    fn a_reference_to_nothing_keeps_what_there_was_unless_it_was_seen_to_be_deleted() {
+        let stores = [static_route(following("demo")), list_of("demo", &["10.116.0.7"])];
+        let before = read(&stores, &[egress_gateway("demo", false)], None, &Objects::default());
+        // A slip of the pen.
+        let slip = read(&[static_route(following("dmeo"))], &[egress_gateway("demo", false)], None, &before);
+        assert_eq!(follower(&slip).gateways, follower(&before).gateways);
+        assert_eq!(
+            follower(&slip).reference_fault.as_ref().unwrap().to_string(),
+            "EgressGateway dmeo does not exist; make it, or correct spec.gatewayRef.name"
+        );
+        // Gone from the store without a word, as when its definition was deleted: no confirmed delete.
+        let gone = read(&stores[..1], [], None, &before);
+        assert_eq!(follower(&gone).reference_fault.as_ref().unwrap().reason(), "EgressGatewayMissing");
+        // Being deleted, and gone afterwards.
+        let leaving = read(&stores[..1], &[egress_gateway("demo", true)], None, &before);
+        assert_eq!(follower(&leaving).reference_fault.as_ref().unwrap().reason(), "EgressGatewayDeleted");
+        let left = read(&stores[..1], [], None, &leaving);
+        assert_eq!(follower(&left).reference_fault.as_ref().unwrap().reason(), "EgressGatewayDeleted");
+        assert!(follower(&left).gateways.is_empty());
+        // Made again.
+        let again = read(&stores, &[egress_gateway("demo", false)], None, &left);
+        assert_eq!(follower(&again).reference_fault, None);
     }
 
     #[test]

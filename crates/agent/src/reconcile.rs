@@ -37,6 +37,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::api_server::ApiServer;
 use crate::concerns::{self, Concern};
 use crate::gateways::Gateways;
 use crate::lifelines::Looked;
@@ -45,7 +46,7 @@ use crate::node::{self, Sources};
 use crate::objects::{self, Labels, Objects};
 use crate::probe::{ProbePlan, ProbeResult, Probes};
 use crate::report::{self, Refused, Report};
-use crate::surroundings::Surroundings;
+use crate::surroundings::{Names, Surroundings};
 use crate::watches::Watches;
 use agenda::Agenda;
 
@@ -77,11 +78,15 @@ pub struct Connections {
     pub kernel: Commands,
     /// The API server's objects.
     pub watches: Watches,
-    /// Host and port of the API server.
-    pub api_server: Option<(String, u16)>,
+    /// Host and port of the API server, as the client has them.
+    pub server: Option<(String, u16)>,
     /// Notified when an object or the surroundings changed.
     pub changed: Arc<Notify>,
-    /// Resolvers and protected names.
+    /// Where the API server is.
+    pub api_server: ApiServer,
+    /// Names to be looked for.
+    pub names: watch::Sender<Names>,
+    /// What the node needs to live.
     pub surroundings: watch::Receiver<Surroundings>,
     /// Where reports go.
     pub reports: watch::Sender<Report>,
@@ -246,11 +251,14 @@ impl Reconciler {
     /// Reads everything, plans, writes the difference. Returns how long the next pass may wait.
     async fn pass(&mut self) -> Duration {
         self.read_labels();
-        let objects = self.read_objects();
+        let mut objects = self.read_objects();
         let view = match self.look().await {
             Ok((look, observed)) => {
                 self.observed = observed;
                 self.inherit();
+                let slices = self.with.watches.api_servers.state();
+                self.with.api_server.see(slices.iter().map(AsRef::as_ref), std::time::Instant::now());
+                objects.recover(&self.observed, &self.layout);
                 self.see(&look, &objects)
             }
             Err(error) => {
@@ -355,17 +363,18 @@ impl Reconciler {
 
     fn see(&self, look: &Look, objects: &Objects) -> NodeView {
         let nodes = self.with.watches.nodes.state();
-        let api_servers = self.with.watches.api_servers.state();
+        let names = self.with.names.borrow();
         let sources = Sources {
             name: &self.with.node_name,
             interfaces: &look.interfaces,
             main_routes: &look.main_routes,
             nodes: &nodes.iter().map(AsRef::as_ref).collect::<Vec<_>>(),
-            api_servers: &api_servers.iter().map(AsRef::as_ref).collect::<Vec<_>>(),
+            api_server: &self.with.api_server,
             surroundings: &look.surroundings,
+            protected_names: &names.protected,
             objects,
             configured: &self.with.configured,
-            inherited: self.inherited.as_ref(),
+            inherited: self.inherited.as_ref().filter(|_| look.surroundings.is_incomplete()),
         };
         node::view(sources, self.view.as_ref())
     }

@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use egress_api::{
     GatewayObservation, NodeEgressStatus, NodeRoute, NodeRouteState, RouteFailure, UnusableGateway,
 };
-use egress_routing::RouteReport;
 use egress_routing::kernel_state::{Change, NexthopId, RouteKind};
+use egress_routing::{ReferenceFault, RouteReport};
 
 use crate::concerns::Concern;
 use crate::objects::{Objects, Unreadable};
@@ -174,11 +174,15 @@ fn node_route(
         applied: bounded(applied),
         total: bounded(report.total),
         gateway: report.gateway.as_ref().map(Ipv4Addr::to_string),
-        reason: reason.map(str::to_owned),
-        message: message.map(|message| shortened(&message)),
+        reason: reason.or_else(|| report.caveat.as_ref().map(ReferenceFault::reason)).map(str::to_owned),
+        message: message.or_else(|| report.caveat.as_ref().map(caveat)).map(|message| shortened(&message)),
         unusable_gateways: allowance.some_of(unusable),
         failures: allowance.some_of(planned.chain(unwritten)),
     }
+}
+
+fn caveat(fault: &ReferenceFault) -> String {
+    format!("{fault}; the gateways it had last stay in use")
 }
 
 fn bounded(count: usize) -> u32 {

@@ -25,6 +25,11 @@ pub struct Settings {
     #[arg(long, default_value = "egress-agent")]
     pub daemonset: String,
 
+    /// Name of the API server as the node knows it, `host` or `host:port`: all its addresses are kept off the gateways. Left
+    /// out, it follows from the node's own metadata (`<cluster id>.k8s.ondigitalocean.com`).
+    #[arg(long, value_parser = parse_host)]
+    pub api_server_name: Option<Host>,
+
     /// Prefixes that never go through a gateway, beside those the agent finds by itself.
     #[arg(long, value_delimiter = ',')]
     pub protected: Vec<Ipv4Net>,
@@ -48,4 +53,42 @@ pub struct Settings {
     /// Services of the cluster.
     #[arg(long, default_value = "10.245.0.0/16")]
     pub service_range: Ipv4Net,
+}
+
+/// A host name, perhaps with a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// The name.
+    pub name: String,
+    /// The port.
+    pub port: Option<u16>,
+}
+
+fn parse_host(text: &str) -> Result<Host, String> {
+    let (name, port) = match text.split_once(':') {
+        Some((name, port)) => (name, Some(port.parse().map_err(|_| format!("'{port}' is no port"))?)),
+        None => (text, None),
+    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+    if name.is_empty() || !name.bytes().all(plain) {
+        return Err(format!(
+            "'{name}' is no host name; write it like api.example.com or api.example.com:6443"
+        ));
+    }
+    Ok(Host { name: name.to_owned(), port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_has_a_name_and_perhaps_a_port() {
+        let host = |name: &str, port| Ok(Host { name: name.to_owned(), port });
+        assert_eq!(parse_host("api.example.com"), host("api.example.com", None));
+        assert_eq!(parse_host("198.51.100.10:6443"), host("198.51.100.10", Some(6443)));
+        for bad in ["", "https://api.example.com", "api.example.com:", "api.example.com:x", "a b"] {
+            assert!(parse_host(bad).is_err(), "{bad}");
+        }
+    }
 }

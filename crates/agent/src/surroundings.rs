@@ -1,68 +1,106 @@
-//! What the node needs to live and no gateway may carry: resolvers, API server, the cloud's API.
+//! What the node needs to live and no gateway may carry: its resolvers, the API server's names, protected names.
 //!
-//! Read anew every minute; what was found once stays when a later look finds nothing, because a resolver that is down must not
-//! open the way for a route over the API server.
+//! Responsibility: find out and remember. A look every few seconds; what was found once stays when a later look finds nothing,
+//! because a resolver that is down must not open the way for a route over the API server. Which names the API server has:
+//! that of a DOKS cluster follows from the node's own metadata, another one is a setting, and the agent's own client has one.
+
+mod remembered;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures::StreamExt;
 use tokio::sync::{Notify, watch};
 
-/// Time between two looks.
-const INTERVAL: Duration = Duration::from_secs(60);
+use crate::metadata::{self, Metadata};
+pub use remembered::Remembered;
 
-/// Time between two looks while a name has no address yet.
+/// Time between two looks: a new address of the API server is protected this much after its name got it.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Time between two looks while something has no answer yet.
 const SOON: Duration = Duration::from_secs(5);
 
 /// A resolver that is silent must not hold the look for longer.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+/// Names that are asked at a time. Each takes a thread of the C library's resolver while it waits.
+const AT_ONCE: usize = 4;
+
 /// Where the resolvers of the node stand; with `dnsPolicy: Default` kubelet gives a pod the node's own file.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Names whose addresses are to be found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// The API server's name as it was set; the metadata service is not asked then.
+    pub api_server: Option<String>,
+    /// The host that the agent's own client talks to, where that is a name.
+    pub client: Option<String>,
+    /// Protected names.
+    pub protected: BTreeSet<String>,
+}
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
     /// The node's resolvers.
     pub resolvers: BTreeSet<Ipv4Addr>,
-    /// Addresses of every protected name.
+    /// Names of the API server with their addresses, now and lately. Without addresses: there never was an answer.
+    pub api_server: BTreeMap<String, BTreeSet<Ipv4Addr>>,
+    /// Protected names with their addresses, now and lately. Without addresses: there never was an answer.
     pub names: BTreeMap<String, BTreeSet<Ipv4Addr>>,
-    /// A protected name has had no address since the start: what it was in the kernel before is still to be trusted.
-    pub incomplete: bool,
+    /// Why the metadata service did not say which cluster the node belongs to, when it was asked and gave no answer.
+    pub metadata_silence: Option<String>,
+    /// Whether a whole look has ended.
+    pub looked: bool,
 }
 
 impl Surroundings {
     /// What can be had without asking anybody: the resolvers. Nothing may be planned before them, or a restarted agent would
     /// take away what protects them.
-    pub fn at_start(names: &[String]) -> Self {
-        let mut found = Self { incomplete: names.iter().any(|name| !name.is_empty()), ..Self::default() };
-        found.read_resolvers(&std::fs::read_to_string(RESOLV_CONF));
+    pub fn at_start() -> Self {
+        let mut found = Self::default();
+        found.read_resolvers(&std::fs::read_to_string(RESOLV_CONF), &[]);
         found
     }
 
-    fn read_resolvers(&mut self, file: &std::io::Result<String>) {
+    /// Names that were asked and had no answer since the start.
+    pub fn unanswered(&self) -> impl Iterator<Item = &str> {
+        let all = self.api_server.iter().chain(&self.names);
+        all.filter(|(_, addresses)| addresses.is_empty()).map(|(name, _)| name.as_str())
+    }
+
+    /// Something has had no answer since the start: what it was in the kernel before is still to be trusted.
+    pub fn is_incomplete(&self) -> bool {
+        !self.looked || self.unanswered().next().is_some()
+    }
+
+    fn read_resolvers(&mut self, file: &std::io::Result<String>, of_the_cloud: &[Ipv4Addr]) {
         match file.as_ref().map(|text| nameservers(text)) {
             Ok(resolvers) if resolvers.is_empty() => {}
             Ok(resolvers) => self.resolvers = resolvers,
             Err(error) => tracing::warn!(%error, "{RESOLV_CONF} can't be read"),
         }
+        // The file may name a resolver on the node itself, which asks these.
+        self.resolvers.extend(of_the_cloud);
     }
 }
 
-/// Looks around for ever; `changed` is notified when something new was found.
-pub async fn look_around(names: Vec<String>, found: watch::Sender<Surroundings>, changed: Arc<Notify>) {
+/// Looks around for ever; `changed` is notified when something new was found, and a change of `names` is looked at at once.
+pub async fn look_around(
+    mut names: watch::Receiver<Names>,
+    found: watch::Sender<Surroundings>,
+    changed: Arc<Notify>,
+) {
+    let mut memory = Memory::default();
     loop {
-        let mut next = found.borrow().clone();
-        next.read_resolvers(&tokio::fs::read_to_string(RESOLV_CONF).await);
-        for name in names.iter().filter(|name| !name.is_empty()) {
-            let addresses = resolve(name).await;
-            if !addresses.is_empty() {
-                next.names.insert(name.clone(), addresses);
-            }
-        }
-        next.incomplete = names.iter().any(|name| !name.is_empty() && !next.names.contains_key(name));
+        let wanted = names.borrow_and_update().clone();
+        let before = found.borrow().clone();
+        let next = memory.look(&wanted, &before).await;
+        let pause = if next.is_incomplete() || next.metadata_silence.is_some() { SOON } else { INTERVAL };
         let is_new = found.send_if_modified(|current| {
             let is_new = *current != next;
             *current = next;
@@ -71,9 +109,69 @@ pub async fn look_around(names: Vec<String>, found: watch::Sender<Surroundings>,
         if is_new {
             changed.notify_one();
         }
-        let pause = if found.borrow().incomplete { SOON } else { INTERVAL };
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            still_asked = names.changed() => if still_asked.is_err() { return },
+        }
     }
+}
+
+#[derive(Default)]
+struct Memory {
+    metadata: Option<Metadata>,
+    addresses: BTreeMap<String, Remembered>,
+}
+
+impl Memory {
+    async fn look(&mut self, names: &Names, before: &Surroundings) -> Surroundings {
+        let mut next = Surroundings { metadata_silence: None, ..before.clone() };
+        // Said once is enough: a Droplet does not change its cluster.
+        if self.metadata.is_none() && names.api_server.is_none() {
+            match metadata::ask().await {
+                Ok(said) => self.metadata = Some(said),
+                // Nobody is there: no Droplet.
+                Err(error @ metadata::MetadataError::Connect(_)) => tracing::debug!(%error, "no metadata"),
+                Err(error) => next.metadata_silence = Some(error.to_string()),
+            }
+        }
+        let nameservers = self.metadata.as_ref().map(|said| said.nameservers.as_slice()).unwrap_or_default();
+        next.read_resolvers(&tokio::fs::read_to_string(RESOLV_CONF).await, nameservers);
+
+        let cluster = self.metadata.as_ref().and_then(|said| said.cluster.as_deref());
+        let of_the_api_server: BTreeSet<String> =
+            api_server_name(names, cluster).into_iter().chain(names.client.clone()).collect();
+        let asked: BTreeSet<String> = of_the_api_server.iter().chain(&names.protected).cloned().collect();
+        let answers: Vec<_> = futures::stream::iter(asked)
+            .map(|name| async move {
+                let answer = resolve(&name).await;
+                (name, answer)
+            })
+            .buffered(AT_ONCE)
+            .collect()
+            .await;
+        let now = Instant::now();
+        let mut addresses = BTreeMap::new();
+        for (name, answer) in answers {
+            let mut remembered = self.addresses.remove(&name).unwrap_or_default();
+            remembered.answer(&answer, now);
+            addresses.insert(name, remembered);
+        }
+        self.addresses = addresses;
+        let known = |names: &BTreeSet<String>| {
+            let known =
+                names.iter().filter_map(|name| Some((name.clone(), self.addresses.get(name)?.addresses())));
+            known.collect::<BTreeMap<_, _>>()
+        };
+        next.api_server = known(&of_the_api_server);
+        next.names = known(&names.protected);
+        next.looked = true;
+        next
+    }
+}
+
+// Kubelet and everything else on a DOKS worker reach the API server under this name.
+fn api_server_name(names: &Names, cluster: Option<&str>) -> Option<String> {
+    names.api_server.clone().or_else(|| Some(format!("{}.k8s.ondigitalocean.com", cluster?)))
 }
 
 async fn resolve(name: &str) -> BTreeSet<Ipv4Addr> {
@@ -109,5 +207,36 @@ mod tests {
         let text = "# by kubelet\nsearch example.com\nnameserver 67.207.67.2\n nameserver\t67.207.67.3 \nnameserver fe80::1\n";
         let expected = [Ipv4Addr::new(67, 207, 67, 2), Ipv4Addr::new(67, 207, 67, 3)];
         assert_eq!(nameservers(text), expected.into());
+    }
+
+    #[test]
+    fn the_name_of_the_api_server_is_the_setting_else_that_of_the_nodes_cluster() {
+        let set = Names { api_server: Some("api.example.com".to_owned()), ..Names::default() };
+        assert_eq!(api_server_name(&set, Some("c0ffee")).as_deref(), Some("api.example.com"));
+        let unset = Names::default();
+        assert_eq!(api_server_name(&unset, Some("c0ffee")).as_deref(), Some("c0ffee.k8s.ondigitalocean.com"));
+        assert_eq!(api_server_name(&unset, None), None);
+    }
+
+    #[tokio::test]
+    async fn what_was_found_once_stays_when_a_later_look_finds_nothing() {
+        let wanted = Names {
+            api_server: Some("localhost".to_owned()),
+            protected: BTreeSet::from(["no-such-name.invalid".to_owned()]),
+            client: None,
+        };
+        let mut memory = Memory::default();
+        let found = memory.look(&wanted, &Surroundings::default()).await;
+        assert_eq!(found.api_server["localhost"], BTreeSet::from([Ipv4Addr::LOCALHOST]));
+        assert!(found.looked && found.is_incomplete());
+        assert_eq!(found.unanswered().collect::<Vec<_>>(), ["no-such-name.invalid"]);
+        memory
+            .addresses
+            .get_mut("no-such-name.invalid")
+            .unwrap()
+            .answer(&BTreeSet::from([Ipv4Addr::new(192, 0, 2, 1)]), Instant::now());
+        let again = memory.look(&wanted, &found).await;
+        assert_eq!(again.names["no-such-name.invalid"], BTreeSet::from([Ipv4Addr::new(192, 0, 2, 1)]));
+        assert!(!again.is_incomplete());
     }
 }

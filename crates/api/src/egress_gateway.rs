@@ -34,6 +34,11 @@ pub struct EgressGatewaySpec {
     #[schemars(length(min = 1, max = 10_000))]
     pub destinations: Vec<Destination>,
 
+    /// What is left out of `destinations`, up to 1,000: it leaves with the nodes' own addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1_000))]
+    pub excluded_destinations: Vec<Destination>,
+
     /// How many gateways are kept, 1 to 5. With 2, the default, one is active and one stands by; with 1 there is a gap
     /// whenever it fails.
     #[serde(default = "default_replicas")]

@@ -97,7 +97,7 @@ pub struct NodeRoute {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 
-    /// Why not, in a sentence, when `state` is not `Applied`.
+    /// Why not, in a sentence, when `state` is not `Applied`; else what is wrong all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 

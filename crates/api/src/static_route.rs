@@ -11,8 +11,8 @@ use crate::{Destination, GatewayAddress, InvalidRequirement, NodeSelector};
 
 /// Which destinations the nodes route through which gateway.
 ///
-/// Either `gateway`, one address taken on trust, as the older StaticRoute operator had it; or `gateways`, an ordered list
-/// that each node probes by itself, using the first that answers.
+/// Exactly one of `gateway`, one address taken on trust, as the older StaticRoute operator had it; `gateways`, an ordered
+/// list that each node probes by itself, using the first that answers; and `gatewayRef`, an EgressGateway whose list it is.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[kube(
     group = "networking.digitalocean.com",
@@ -45,21 +45,27 @@ use crate::{Destination, GatewayAddress, InvalidRequirement, NodeSelector};
     printcolumn(
         name = "GATEWAY",
         type_ = "string",
-        json_path = ".spec['gateway','gateways']",
+        json_path = ".spec['gateway','gateways','gatewayRef']",
         priority = "1",
-        description = "Gateway, or gateways in order"
+        description = "Gateway, gateways in order, or the EgressGateway that has them"
     ),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.gateway) != has(self.gateways)").message("give either gateway (one address) or gateways (an ordered list), not both and not neither")
+    validation = Rule::new("[has(self.gateway), has(self.gateways), has(self.gatewayRef)].filter(given, given).size() == 1").message("give exactly one of gateway (one address), gateways (an ordered list) and gatewayRef (an EgressGateway, whose list is followed)")
 )]
 pub struct StaticRouteSpec {
     /// What is routed: IPv4 addresses and prefixes, 1 to 10,000. `0.0.0.0/0` is all egress; what a node needs to live
     /// (its API server, metadata, DNS, VPC, pods, services) never goes through a gateway.
     #[schemars(length(min = 1, max = 10_000))]
     pub destinations: Vec<Destination>,
+
+    /// What is left out of `destinations`, up to 1,000. It leaves the way it would without this object: another StaticRoute
+    /// that lists it still routes it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1_000))]
+    pub excluded_destinations: Vec<Destination>,
 
     /// Private address of the one gateway. It is taken on trust: no health check, no failover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,6 +80,19 @@ pub struct StaticRouteSpec {
     /// does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<NodeSelector>,
+
+    /// The EgressGateway whose proven gateways are used, in its order and as they change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway_ref: Option<GatewayRef>,
+}
+
+/// An EgressGateway by its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayRef {
+    /// `metadata.name` of the EgressGateway.
+    #[schemars(length(min = 1, max = 50), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
 }
 
 /// One gateway of a StaticRoute.
@@ -115,7 +134,7 @@ pub struct StaticRouteStatus {
 }
 
 impl StaticRouteSpec {
-    /// The gateways in order; the bare `gateway` is a list of one.
+    /// The gateways in order; the bare `gateway` is a list of one. Empty where an EgressGateway has the list.
     pub fn ordered_gateways(&self) -> Vec<Gateway> {
         match (&self.gateway, &self.gateways) {
             (Some(address), _) => vec![Gateway { address: address.clone(), egress_address: None }],
@@ -131,6 +150,6 @@ impl StaticRouteSpec {
 
     /// Whether nodes probe the gateways and choose among them. A bare `gateway` is a static route, as it always was.
     pub fn is_health_checked(&self) -> bool {
-        self.gateways.is_some()
+        self.gateway.is_none()
     }
 }

@@ -20,6 +20,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim().to_owned()
 }
 
+const EXACTLY_ONE: &str = "give exactly one of gateway (one address), gateways (an ordered list) and gatewayRef (an EgressGateway, whose list is followed)";
+
 struct Refusal {
     object: String,
     words: &'static str,
@@ -59,9 +61,38 @@ fn refusals() -> Vec<Refusal> {
         ),
         route(
             "{destinations: [1.1.1.1], gateway: 10.116.0.5, gateways: [{address: 10.116.0.5}]}",
-            "give either gateway (one address) or gateways (an ordered list), not both and not neither",
+            EXACTLY_ONE,
         ),
-        route("{destinations: [1.1.1.1]}", "give either gateway (one address) or gateways (an ordered list)"),
+        route(
+            "{destinations: [1.1.1.1], gateways: [{address: 10.116.0.5}], gatewayRef: {name: demo}}",
+            EXACTLY_ONE,
+        ),
+        route("{destinations: [1.1.1.1], gateway: 10.116.0.5, gatewayRef: {name: demo}}", EXACTLY_ONE),
+        route("{destinations: [1.1.1.1]}", EXACTLY_ONE),
+        route("{destinations: [1.1.1.1], gatewayRef: {}}", "spec.gatewayRef.name: Required value"),
+        route(
+            "{destinations: [1.1.1.1], gatewayRef: {name: Demo}}",
+            "spec.gatewayRef.name in body should match '^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$'",
+        ),
+        route(
+            "{destinations: [0.0.0.0/0], excludedDestinations: [10.0.0.1/8], gateway: 10.116.0.5}",
+            "spec.excludedDestinations[0]: Invalid value: \"10.0.0.1/8\": '10.0.0.1/8' has bits set behind its prefix length; clear them (10.9.0.0/24, not 10.9.0.1/24) or, for one host, leave the length out",
+        ),
+        route(
+            "{destinations: [0.0.0.0/0], excludedDestinations: [\"2001:db8::/32\"], gateway: 10.116.0.5}",
+            "spec.excludedDestinations[0]: Invalid value: \"2001:db8::/32\": '2001:db8::/32' is IPv6, which DigitalOcean Kubernetes nodes do not have; remove it",
+        ),
+        gateway(
+            "{destinations: [0.0.0.0/0], excludedDestinations: [10.0.0.0/8, private], publicIP: Ephemeral}",
+            "spec.excludedDestinations[1]: Invalid value: \"private\": 'private' is neither an IPv4 address nor a prefix; write it like 203.0.113.7 or 203.0.113.0/24",
+        ),
+        Refusal {
+            object: static_route(&format!(
+                "{{destinations: [0.0.0.0/0], gateway: 10.116.0.5, excludedDestinations: {:?}}}",
+                (0..1_001).map(|n| format!("1.{}.{}.0/24", n / 250, n % 250)).collect::<Vec<_>>()
+            )),
+            words: "spec.excludedDestinations: Too many: 1001: must have at most 1000 items",
+        },
         route(
             "{destinations: [], gateway: 10.116.0.5}",
             "spec.destinations in body should have at least 1 items",

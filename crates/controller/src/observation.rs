@@ -20,6 +20,8 @@ pub struct Observation {
     pub cluster: String,
     /// The StaticRoute of the same name.
     pub route: Option<StaticRoute>,
+    /// StaticRoutes that follow this EgressGateway's list by `spec.gatewayRef`, by name.
+    pub followers: Vec<Follower>,
     /// Every node there is.
     pub nodes: Vec<NodeSeen>,
     /// The cloud, or why it could not be read.
@@ -32,6 +34,15 @@ pub struct Observation {
     pub site: Result<Site, Trouble>,
     /// Why the last effect failed, as far as this process remembers; gone with the next effect that succeeds.
     pub failure: Option<Trouble>,
+}
+
+/// A StaticRoute of a user that follows the list of an EgressGateway.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Follower {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
 }
 
 /// A node and its agent's report.

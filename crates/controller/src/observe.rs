@@ -17,7 +17,7 @@ use crate::cloud::{Cloud, elapsed};
 use crate::decision::REFUSED_PAUSE;
 use crate::health::HealthClient;
 use crate::identity::{Identity, droplet_id};
-use crate::observation::{CloudSeen, HealthSeen, NodeSeen, Observation, Site, Trouble};
+use crate::observation::{CloudSeen, Follower, HealthSeen, NodeSeen, Observation, Site, Trouble};
 use crate::site::{Locator, of_cloud, pod_ranges};
 use crate::watches::{self, Mirrors};
 
@@ -81,11 +81,12 @@ impl Observer {
         let Some(gateway) = within_deadline(gateways.get_opt(name)).await? else { return Ok(None) };
         let route = within_deadline(routes.get_opt(name)).await?;
         // What is deleted while a node still routes through it is a black hole; a mirror whose watch broke would not tell.
-        let nodes = if gateway.metadata.deletion_timestamp.is_some() {
-            watches::read_nodes(&self.client).await?
+        let (nodes, static_routes) = if gateway.metadata.deletion_timestamp.is_some() {
+            (watches::read_nodes(&self.client).await?, watches::read_routes(&self.client).await?)
         } else {
-            self.mirrors.nodes()
+            (self.mirrors.nodes(), self.mirrors.routes())
         };
+        let followers = followers(name, &static_routes);
         let node_droplets: BTreeSet<DropletId> = nodes.iter().filter_map(|node| node.droplet).collect();
         let site = self.site(&gateway, &node_droplets).await;
         let cloud = self.cloud(&gateway, &nodes).await;
@@ -95,7 +96,18 @@ impl Observer {
         };
         let failing_since = self.remember(&health);
         let cluster = self.cluster.clone();
-        Ok(Some(Observation { gateway, cluster, route, nodes, cloud, health, failing_since, site, failure }))
+        Ok(Some(Observation {
+            gateway,
+            cluster,
+            route,
+            followers,
+            nodes,
+            cloud,
+            health,
+            failing_since,
+            site,
+            failure,
+        }))
     }
 
     // Droplets that are asked no more are forgotten after a while, so that this does not grow.
@@ -188,6 +200,21 @@ impl Observer {
         }
         Ok(false)
     }
+}
+
+fn followers(name: &str, static_routes: &[StaticRoute]) -> Vec<Follower> {
+    let follows = |route: &&StaticRoute| {
+        route.spec.gateway_ref.as_ref().is_some_and(|reference| reference.name == name)
+    };
+    let mut followers: Vec<Follower> = static_routes
+        .iter()
+        .filter(follows)
+        .filter_map(|route| {
+            Some(Follower { name: route.metadata.name.clone()?, uid: route.metadata.uid.clone()? })
+        })
+        .collect();
+    followers.sort_unstable();
+    followers
 }
 
 enum ReadError {

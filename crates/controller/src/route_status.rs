@@ -155,9 +155,11 @@ mod tests {
     fn route() -> StaticRoute {
         let spec = StaticRouteSpec {
             destinations: vec!["192.0.2.1".into()],
+            excluded_destinations: Vec::new(),
             gateway: Some("10.0.0.1".into()),
             gateways: None,
             node_selector: None,
+            gateway_ref: None,
         };
         let mut route = StaticRoute::new("sr", spec);
         route.metadata.uid = Some("u".into());

@@ -142,6 +142,13 @@ pub async fn read_nodes(client: &Client) -> Result<Vec<NodeSeen>, CallError> {
     Ok(nodes.items.iter().map(seen).collect())
 }
 
+/// Every StaticRoute that can be read, as the API server's quorum has them now.
+pub async fn read_routes(client: &Client) -> Result<Vec<StaticRoute>, CallError> {
+    let routes: Api<DeserializeGuard<StaticRoute>> = Api::all(client.clone());
+    let routes = within_deadline(routes.list(&ListParams::default())).await?;
+    Ok(routes.items.into_iter().filter_map(|route| route.0.ok()).collect())
+}
+
 fn node_seen(node: &Node, report: Option<NodeEgressStatus>) -> NodeSeen {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     NodeSeen {

@@ -40,6 +40,7 @@ pub(crate) fn node() -> NodeView {
             .into_iter()
             .collect(),
         protected,
+        uncertain: None,
         candidates: std::collections::BTreeSet::new(),
     }
 }
@@ -64,5 +65,6 @@ pub(crate) fn excluding(
         excluded,
         gateways,
         health_checked: true,
+        reference_fault: None,
     })
 }

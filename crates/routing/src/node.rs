@@ -20,8 +20,50 @@ pub struct NodeView {
     /// What must never leave through a gateway. The public on-link subnet as a whole does not belong in here (a
     /// destination in it can be routed); the provider's gateway and other nodes in it do.
     pub protected: Protected,
+    /// What nobody knows yet that should be in `protected`. While there is something, what the kernel routes stays, and
+    /// nothing is opened that is not open already.
+    pub uncertain: Option<Uncertainty>,
     /// Gateways that are to be probed though no StaticRoute names them yet: those that wait to be proven.
     pub candidates: BTreeSet<Ipv4Addr>,
+}
+
+/// What the node lives by and nobody knows yet.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Uncertainty {
+    /// The first look around has not ended.
+    #[error("the agent is still finding out what this node needs to live")]
+    LookingAround,
+    /// Neither a name nor the endpoints of Service `kubernetes` give an address.
+    #[error(
+        "the address of the API server is not known: the node's metadata names no cluster and the endpoints of Service \
+         kubernetes give no address; start the agents with --api-server-name=<its host name>"
+    )]
+    NoApiServer,
+    /// Its name is known and never had an address.
+    #[error(
+        "the name of the API server, {name}, has no address on this node; mend its resolvers, or start the agents with \
+         --api-server-name=<another host name>"
+    )]
+    ApiServerName {
+        /// The name.
+        name: String,
+    },
+}
+
+impl Uncertainty {
+    /// In one word, for `reason` fields.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::LookingAround => "LookingAround",
+            Self::NoApiServer | Self::ApiServerName { .. } => "ApiServerUnknown",
+        }
+    }
+
+    /// Whether `destination` may hold what is not known. An API server behind an address that somebody wrote out in full is
+    /// theirs to know.
+    pub(crate) fn forbids(&self, destination: Ipv4Net) -> bool {
+        matches!(self, Self::LookingAround) || destination.prefix_len() < 32
+    }
 }
 
 /// The node's interface in the VPC.

@@ -28,8 +28,8 @@ use ipnet::Ipv4Net;
 
 use crate::gateways::{assign_slots, gateway_in_kernel, usable_gateways};
 use crate::kernel_state::{
-    Change, Foreign, Gateway, KernelState, Nexthop, NexthopId, NexthopTarget, Observed, Route, RouteKind,
-    Rule, RuleAction,
+    Change, Foreign, Gateway, KernelState, Managed, Nexthop, NexthopId, NexthopTarget, Observed, Route,
+    RouteKey, RouteKind, Rule, RuleAction,
 };
 use crate::layout::{Layout, ProbePath};
 use crate::nexthop_ids;
@@ -39,7 +39,7 @@ use crate::protected::ProtectedReason;
 use crate::recovery;
 use crate::report::{Failure, FailureCause, GatewayIssue, RouteProblem, RouteReport};
 use crate::resolve::{Claims, Resolution, resolve};
-use crate::wanted::{Destination, WantedRoute};
+use crate::wanted::{Destination, ReferenceFault, WantedRoute};
 
 /// The kernel's main table.
 const MAIN_TABLE: u32 = 254;
@@ -90,9 +90,13 @@ pub fn plan(
         (0..wanted.len()).filter(|index| plan.routes[*index].problem.is_none()).collect();
     able.sort_by_key(|index| wanted[*index].seniority());
     let foreign = foreign_routes(observed, layout);
-    let resolution = resolve_claims(wanted, &able, node, &plan.routes, |prefix| {
-        Some((*foreign.get(&prefix)?, layout.table))
-    });
+    let resolution =
+        resolve_claims(wanted, &able, node, &plan.routes, &kept_shut(node, observed, layout), |prefix| {
+            let of_others = foreign.get(&prefix);
+            let of_others =
+                of_others.map(|protocol| FailureCause::Foreign { protocol: *protocol, table: layout.table });
+            of_others.or_else(|| uncertain(prefix, node, observed, layout))
+        });
     let uids: Vec<&str> = able.iter().map(|index| wanted[*index].uid.as_str()).collect();
     let ids = nexthop_ids::assign(&uids, &resolution.table, observed, layout);
     for (index, id) in able.iter().zip(ids) {
@@ -172,6 +176,7 @@ fn blank_report(route: &WantedRoute) -> RouteReport {
         usable_gateways: Vec::new(),
         gateway_issues: Vec::new(),
         problem: route.refused.clone().map(RouteProblem::InvalidExclusion),
+        caveat: None,
         failures: Vec::new(),
     }
 }
@@ -179,6 +184,15 @@ fn blank_report(route: &WantedRoute) -> RouteReport {
 fn check_gateways(wanted: &[WantedRoute], vpc: &VpcInterface, node: &NodeView, reports: &mut [RouteReport]) {
     for (route, report) in wanted.iter().zip(reports) {
         let (usable, issues) = usable_gateways(&route.gateways, vpc, node);
+        match &route.reference_fault {
+            Some(fault @ ReferenceFault::Deleted { .. }) => {
+                report.problem.get_or_insert_with(|| RouteProblem::Reference(fault.clone()));
+            }
+            Some(fault) if route.gateways.is_empty() => {
+                report.problem.get_or_insert_with(|| RouteProblem::Reference(fault.clone()));
+            }
+            fault => report.caveat.clone_from(fault),
+        }
         if usable.is_empty() && report.problem.is_none() {
             report.problem = Some(no_gateway(route, &issues));
         }
@@ -200,7 +214,8 @@ fn resolve_claims(
     able: &[usize],
     node: &NodeView,
     reports: &[RouteReport],
-    blocked: impl Fn(Ipv4Net) -> Option<(u8, u32)>,
+    kept: &BTreeSet<Ipv4Net>,
+    obstacle: impl Fn(Ipv4Net) -> Option<FailureCause>,
 ) -> Resolution {
     let claims: Vec<Claims<'_>> = able
         .iter()
@@ -214,7 +229,7 @@ fn resolve_claims(
     for gateway in able.iter().flat_map(|index| &reports[*index].usable_gateways) {
         protected.insert_address(*gateway, ProtectedReason::Gateway);
     }
-    resolve(&claims, &protected, blocked)
+    resolve(&claims, &protected, kept, obstacle)
 }
 
 /// Writes what became of each claim into the reports.
@@ -248,6 +263,33 @@ fn report_claims(
         });
         plan.routes[*index].failures.extend(invalid);
     }
+}
+
+/// What the table passes over now, as long as it is not known what may be opened.
+fn kept_shut(node: &NodeView, observed: &Observed, layout: &Layout) -> BTreeSet<Ipv4Net> {
+    if node.uncertain.is_none() {
+        return BTreeSet::new();
+    }
+    let ours = observed.routes.values().map(Managed::get).filter(|route| route.table == layout.table);
+    ours.filter(|route| route.kind == RouteKind::Throw).map(|route| route.destination).collect()
+}
+
+/// Why a destination is not routed that is not routed yet.
+fn uncertain(
+    destination: Ipv4Net,
+    node: &NodeView,
+    observed: &Observed,
+    layout: &Layout,
+) -> Option<FailureCause> {
+    let uncertainty = node.uncertain.as_ref().filter(|uncertainty| uncertainty.forbids(destination))?;
+    let has = |metric, is_it: fn(&RouteKind) -> bool| {
+        let key = RouteKey { table: layout.table, destination, metric };
+        observed.routes.get(&key).is_some_and(|route| is_it(&route.get().kind))
+    };
+    // When a link goes down, the guard is all that is left of a route.
+    let there = has(0, |kind| matches!(kind, RouteKind::Nexthop(_)))
+        || has(layout.guard_metric, |kind| *kind == RouteKind::Blackhole);
+    (!there).then(|| FailureCause::Uncertain(uncertainty.clone()))
 }
 
 /// What answers for a routed destination while its own route is gone: when the VPC link goes down the kernel takes every

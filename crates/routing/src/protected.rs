@@ -24,6 +24,8 @@ pub enum ProtectedReason {
     Multicast,
     /// 255.255.255.255.
     Broadcast,
+    /// 240.0.0.0/4, which no network routes.
+    Reserved,
     /// An address of the API server.
     ApiServer,
     /// A resolver of the node, or the cluster's.
@@ -44,6 +46,8 @@ pub enum ProtectedReason {
     CloudApi,
     /// From the user's list.
     UserList,
+    /// Protected in the kernel by an earlier agent, for a reason that is not known now.
+    Inherited,
 }
 
 impl fmt::Display for ProtectedReason {
@@ -53,6 +57,7 @@ impl fmt::Display for ProtectedReason {
             Self::Loopback => "loopback",
             Self::Multicast => "multicast",
             Self::Broadcast => "broadcast",
+            Self::Reserved => "reserved",
             Self::ApiServer => "the API server",
             Self::Resolver => "a DNS resolver",
             Self::Vpc => "the VPC",
@@ -63,6 +68,7 @@ impl fmt::Display for ProtectedReason {
             Self::Gateway => "a gateway itself",
             Self::CloudApi => "the cloud's API",
             Self::UserList => "the list of protected ranges",
+            Self::Inherited => "it was protected when the agent started",
         })
     }
 }
@@ -74,13 +80,14 @@ pub struct Protected {
 }
 
 impl Default for Protected {
-    /// What is protected on every machine: 169.254.0.0/16, 127.0.0.0/8, 224.0.0.0/4 and 255.255.255.255. (Measured
-    /// on Linux 6.18: `ip route get` sends all but loopback through our table unless they are thrown.)
+    /// What is protected on every machine: 169.254.0.0/16, 127.0.0.0/8, 224.0.0.0/4, 240.0.0.0/4 and 255.255.255.255.
+    /// (Measured on Linux 6.18: `ip route get` sends all but loopback through our table unless they are thrown.)
     fn default() -> Self {
         let always = [
             (Ipv4Addr::new(169, 254, 0, 0), 16, ProtectedReason::LinkLocal),
             (Ipv4Addr::new(127, 0, 0, 0), 8, ProtectedReason::Loopback),
             (Ipv4Addr::new(224, 0, 0, 0), 4, ProtectedReason::Multicast),
+            (Ipv4Addr::new(240, 0, 0, 0), 4, ProtectedReason::Reserved),
             (Ipv4Addr::BROADCAST, 32, ProtectedReason::Broadcast),
         ];
         let prefixes = always

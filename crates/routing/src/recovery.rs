@@ -8,12 +8,16 @@
 //! Invariants: nothing is added that was not there but an exception for an address that the node lives by and was cut off
 //! from (`confirm`), nothing is taken away, and the only change to a StaticRoute is its gateway, within its own list.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use crate::gateways::gateway_in_kernel;
 use crate::kernel_state::{
-    Change, Gateway, GroupMember, KernelState, Nexthop, NexthopId, NexthopTarget, Observed, Route, RouteKind,
+    Change, Gateway, GroupMember, KernelState, Nexthop, NexthopId, NexthopTarget, Observed, Route, RouteKey,
+    RouteKind,
 };
 use crate::layout::{Layout, ProbePath};
 
@@ -112,6 +116,30 @@ impl Recovered {
             }
         }
         state
+    }
+}
+
+/// The gateways of the StaticRoute that has most of these destinations in the kernel, in the order of its list: what it goes on
+/// with when nobody can say what its list is.
+pub fn gateways_of<'a>(
+    destinations: impl IntoIterator<Item = &'a Ipv4Net>,
+    observed: &Observed,
+    layout: &Layout,
+) -> Vec<Ipv4Addr> {
+    let mut routes: BTreeMap<NexthopId, usize> = BTreeMap::new();
+    for destination in destinations {
+        let key = RouteKey { table: layout.table, destination: *destination, metric: 0 };
+        if let Some(RouteKind::Nexthop(id)) = observed.routes.get(&key).map(|route| &route.get().kind) {
+            *routes.entry(*id).or_default() += 1;
+        }
+    }
+    let Some((nexthop, _)) = routes.into_iter().max_by_key(|(id, count)| (*count, Reverse(*id))) else {
+        return Vec::new();
+    };
+    let recovered = Recovered::read(observed, layout);
+    match recovered.routes.iter().find(|route| route.nexthop == nexthop) {
+        Some(route) => route.gateways.iter().map(|gateway| gateway.address).collect(),
+        None => gateway_in_kernel(nexthop, observed).into_iter().collect(),
     }
 }
 

@@ -6,9 +6,10 @@ use ipnet::Ipv4Net;
 
 use crate::confirm::Target;
 use crate::kernel_state::NexthopId;
+use crate::node::Uncertainty;
 use crate::prefix::InvalidValue;
 use crate::protected::ProtectedReason;
-use crate::wanted::Destination;
+use crate::wanted::{Destination, ReferenceFault};
 
 /// What the plan does with one StaticRoute. It says what is planned: it is true once the changes are in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct RouteReport {
     pub gateway_issues: Vec<GatewayIssue>,
     /// Why nothing of the object is applied.
     pub problem: Option<RouteProblem>,
+    /// What is wrong though its routes are kept as they are.
+    pub caveat: Option<ReferenceFault>,
     /// Destinations that are not applied, in ascending order, the refused ones last. Empty when `problem` says it all.
     pub failures: Vec<Failure>,
 }
@@ -100,6 +103,9 @@ pub enum FailureCause {
         /// What was cut off.
         cut: Target,
     },
+    /// It may hold what the node lives by.
+    #[error("{0}; until then no range is routed that is not routed already")]
+    Uncertain(Uncertainty),
     /// The text is no destination.
     #[error(transparent)]
     Invalid(#[from] InvalidValue),
@@ -115,6 +121,7 @@ impl FailureCause {
             Self::Excluded { .. } => "Excluded",
             Self::Foreign { .. } => "ForeignRoute",
             Self::RolledBack { .. } => "RolledBack",
+            Self::Uncertain(uncertainty) => uncertainty.reason(),
             Self::Invalid(_) => "Invalid",
         }
     }
@@ -135,6 +142,9 @@ pub enum RouteProblem {
         /// What is wrong with each.
         issues: Vec<GatewayIssue>,
     },
+    /// The EgressGateway that it follows has no list of gateways for it.
+    #[error(transparent)]
+    Reference(ReferenceFault),
     /// The only gateways in the list can't be read.
     #[error(transparent)]
     InvalidGateway(InvalidValue),
@@ -163,6 +173,7 @@ impl RouteProblem {
         match self {
             Self::InvalidExclusion(_) | Self::InvalidGateway(_) => "Invalid",
             Self::NoVpcInterface => "NoVpcInterface",
+            Self::Reference(fault) => fault.reason(),
             Self::NoUsableGateway { issues } => {
                 issues.first().map_or("NoGateway", |issue| issue.fault.reason())
             }

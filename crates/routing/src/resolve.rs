@@ -7,7 +7,7 @@
 //! changes, so it is enough to answer at each of them, parents before children, and to write a route only where the
 //! answer differs from the parent's. (Every routed destination is written, so that a look at the table shows it.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::Ipv4Net;
 
@@ -38,6 +38,7 @@ pub(crate) struct Resolution {
 enum Mark {
     Protected(ProtectedReason),
     Excluded(usize),
+    Kept,
     Claimed(usize),
 }
 
@@ -48,18 +49,23 @@ struct Frame {
     protected: Option<(Ipv4Net, ProtectedReason)>,
     excluded: Vec<usize>,
     claimed: Vec<usize>,
+    /// No claim from above reaches in here.
+    kept: bool,
     /// What the table answers here.
     answer: Option<usize>,
 }
 
-/// `blocked` says that another program's route is at a prefix: its protocol number and table.
+/// `kept` are prefixes that are thrown now and must not be opened: only claims inside them count there. `obstacle` says
+/// what stands in the way of a claim that is neither protected nor excluded.
 pub(crate) fn resolve(
     objects: &[Claims<'_>],
     protected: &Protected,
-    blocked: impl Fn(Ipv4Net) -> Option<(u8, u32)>,
+    kept: &BTreeSet<Ipv4Net>,
+    obstacle: impl Fn(Ipv4Net) -> Option<FailureCause>,
 ) -> Resolution {
     let mut marks: Vec<(Ipv4Net, Mark)> = Vec::new();
     marks.extend(protected.iter().map(|(prefix, reason)| (prefix, Mark::Protected(reason))));
+    marks.extend(kept.iter().map(|prefix| (*prefix, Mark::Kept)));
     for (index, object) in objects.iter().enumerate() {
         marks.extend(object.excluded.iter().map(|prefix| (*prefix, Mark::Excluded(index))));
         marks.extend(object.destinations.iter().map(|prefix| (*prefix, Mark::Claimed(index))));
@@ -74,7 +80,7 @@ pub(crate) fn resolve(
         while path.last().is_some_and(|frame| !frame.prefix.contains(&prefix)) {
             path.pop();
         }
-        let frame = visit(prefix, group, &path, objects, &blocked, &mut resolution);
+        let frame = visit(prefix, group, &path, objects, &obstacle, &mut resolution);
         path.push(frame);
     }
     resolution
@@ -85,7 +91,7 @@ fn visit(
     marks: &[(Ipv4Net, Mark)],
     path: &[Frame],
     objects: &[Claims<'_>],
-    blocked: impl Fn(Ipv4Net) -> Option<(u8, u32)>,
+    obstacle: impl Fn(Ipv4Net) -> Option<FailureCause>,
     resolution: &mut Resolution,
 ) -> Frame {
     let parent = path.last();
@@ -95,21 +101,23 @@ fn visit(
         protected: parent.and_then(|frame| frame.protected),
         excluded: Vec::new(),
         claimed: Vec::new(),
+        kept: false,
         answer: None,
     };
     let mut winner: Option<usize> = None;
-    let foreign = blocked(prefix);
+    let obstacle = obstacle(prefix);
     for (_, mark) in marks {
         match *mark {
             Mark::Protected(reason) => frame.protected = frame.protected.or(Some((prefix, reason))),
             Mark::Excluded(object) => frame.excluded.push(object),
+            Mark::Kept => frame.kept = true,
             Mark::Claimed(object) => {
                 let cause = if let Some((prefix, reason)) = frame.protected {
                     Some(FailureCause::Protected { prefix, reason })
                 } else if let Some(exclusion) = exclusion(object, &frame, path) {
                     Some(FailureCause::Excluded { exclusion })
-                } else if let Some((protocol, table)) = foreign {
-                    Some(FailureCause::Foreign { protocol, table })
+                } else if let Some(cause) = &obstacle {
+                    Some(cause.clone())
                 } else {
                     frame.claimed.push(object);
                     winner.map(|winner| FailureCause::Conflict { winner: objects[winner].name.to_owned() })
@@ -127,11 +135,13 @@ fn visit(
         None
     } else {
         // A junior of a conflict further up serves what its senior excludes here.
+        let within = || {
+            let kept = path.iter().rposition(|above| above.kept).unwrap_or(0);
+            if frame.kept { &path[..0] } else { &path[kept..] }
+        };
         winner.or_else(|| {
-            path.iter()
-                .rev()
-                .flat_map(|above| above.claimed.iter().copied())
-                .find(|object| exclusion(*object, &frame, path).is_none())
+            let mut claims = within().iter().rev().flat_map(|above| above.claimed.iter().copied());
+            claims.find(|object| exclusion(*object, &frame, path).is_none())
         })
     };
     if winner.is_some() || frame.answer != parent_answer {

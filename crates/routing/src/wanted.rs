@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use crate::prefix::{InvalidValue, parse_destination, parse_gateway};
 
 /// The fields of a StaticRoute as they were written.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct StaticRouteFields<'a> {
     /// `metadata.name`.
     pub name: &'a str,
@@ -26,6 +26,44 @@ pub struct StaticRouteFields<'a> {
     pub gateways: &'a [&'a str],
     /// Whether nodes probe the gateways: not for a bare `spec.gateway`.
     pub health_checked: bool,
+    /// Why the EgressGateway of `spec.gatewayRef` gives no list; `gateways` is then the last one there was.
+    pub reference_fault: Option<ReferenceFault>,
+}
+
+/// Why a StaticRoute can't follow the EgressGateway that it names.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceFault {
+    /// There is none of that name. A name may be a slip of the pen: what is routed stays.
+    #[error("EgressGateway {name} does not exist; make it, or correct spec.gatewayRef.name")]
+    Missing {
+        /// The name.
+        name: String,
+    },
+    /// It has no list of gateways. What is routed stays.
+    #[error("EgressGateway {name} has no proven gateway yet")]
+    NotReady {
+        /// The name.
+        name: String,
+    },
+    /// It was deleted, and its gateways go: nothing may be routed to them.
+    #[error(
+        "EgressGateway {name} was deleted; name another one in spec.gatewayRef, or delete this StaticRoute"
+    )]
+    Deleted {
+        /// The name.
+        name: String,
+    },
+}
+
+impl ReferenceFault {
+    /// The fault in one word, for `reason` fields.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } => "EgressGatewayMissing",
+            Self::NotReady { .. } => "EgressGatewayNotReady",
+            Self::Deleted { .. } => "EgressGatewayDeleted",
+        }
+    }
 }
 
 /// A StaticRoute that applies to this node.
@@ -45,6 +83,8 @@ pub struct WantedRoute {
     pub gateways: Vec<Ipv4Addr>,
     /// Whether nodes probe the gateways.
     pub health_checked: bool,
+    /// Why the EgressGateway that it follows gives it no list.
+    pub reference_fault: Option<ReferenceFault>,
     /// Destinations that were refused; the rest of the object counts.
     pub invalid_destinations: Vec<InvalidValue>,
     /// Gateways that were refused; the rest of the object counts.
@@ -126,6 +166,7 @@ impl WantedRoute {
             excluded,
             gateways,
             health_checked: fields.health_checked,
+            reference_fault: fields.reference_fault,
             invalid_destinations,
             invalid_gateways,
             refused,

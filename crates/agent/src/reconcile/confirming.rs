@@ -43,11 +43,13 @@ impl Reconciler {
         }
         self.looking = true;
         let slices = self.with.watches.api_servers.state();
+        let surroundings = self.with.surroundings.borrow().clone();
         let whereabouts = Whereabouts {
-            api_server: self.with.api_server.clone(),
+            api_server: self.with.server.clone(),
             last_known: self.api_servers.clone(),
-            endpoints: lifelines::endpoints(slices.iter().map(AsRef::as_ref)),
-            resolvers: self.with.surroundings.borrow().resolvers.clone(),
+            endpoints: &lifelines::endpoints(slices.iter().map(AsRef::as_ref))
+                | &self.with.api_server.named(&surroundings),
+            resolvers: surroundings.resolvers.clone(),
         };
         let look = lifelines::look(self.confirmation.change(), whereabouts, around);
         let done = self.looks.clone();

@@ -15,6 +15,7 @@ fn report(applied: usize, total: usize) -> RouteReport {
         usable_gateways: Vec::new(),
         gateway_issues: Vec::new(),
         problem: None,
+        caveat: None,
         failures: Vec::new(),
     }
 }

@@ -126,6 +126,28 @@ impl Scene {
 
 /// The program under test.
 pub const AGENT: &str = env!("CARGO_BIN_EXE_egress-agent");
+/// `/etc/hosts` and `/etc/resolv.conf` of one agent.
+pub struct Hosts {
+    folder: tempfile::TempDir,
+}
+
+impl Hosts {
+    /// Files for an agent that is to know these names and no others.
+    pub fn new(names: &[(&str, &str)]) -> Self {
+        let hosts = Self { folder: tempfile::tempdir().unwrap() };
+        // Nobody listens there: an unknown name is unknown at once.
+        std::fs::write(hosts.folder.path().join("resolv.conf"), "nameserver 127.0.0.1\n").unwrap();
+        hosts.write(names);
+        hosts
+    }
+
+    /// From now on these are the names: address and name.
+    pub fn write(&self, names: &[(&str, &str)]) {
+        let lines = names.iter().map(|(address, name)| format!("{address} {name}\n"));
+        let text: String = std::iter::once("127.0.0.1 localhost\n".to_owned()).chain(lines).collect();
+        std::fs::write(self.folder.path().join("hosts"), text).unwrap();
+    }
+}
 
 pub struct Agent {
     child: Child,
@@ -140,6 +162,16 @@ impl Agent {
 
     pub fn start_with(scene: &Scene, arguments: &[&str]) -> Self {
         Self::start_at(Command::new(AGENT), &scene.server.kubeconfig(), arguments)
+    }
+
+    /// With files of its own to look names up in.
+    pub fn start_with_hosts(scene: &Scene, arguments: &[&str], hosts: &Hosts) -> Self {
+        let folder = hosts.folder.path().display();
+        let mounts = ["hosts", "resolv.conf"].map(|file| format!("mount --bind {folder}/{file} /etc/{file}"));
+        let script = format!("{} && exec \"$0\" \"$@\"", mounts.join(" && "));
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script, AGENT]);
+        Self::start_at(command, &scene.server.kubeconfig(), arguments)
     }
 
     /// `program` becomes the agent when it gets these arguments and environment.

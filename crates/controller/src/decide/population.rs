@@ -141,7 +141,8 @@ fn has_been_let_go(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
     let (current, live) = route::nodes_applied(route, &look.seen.nodes);
     let waited = gateway.since.as_ref().map_or(Duration::ZERO, |since| look.since(since));
     let patience = if gateway.ready { LET_GO_OF_A_WORKING_ONE } else { LET_GO };
-    (current == live && !unselected_nodes_hold_on(look, route)) || waited >= patience
+    (current == live && !unselected_nodes_hold_on(look, route) && !is_used(look, gateway))
+        || waited >= patience
 }
 
 fn unselected_nodes_hold_on(look: &Look<'_>, route: &StaticRoute) -> bool {
@@ -149,5 +150,15 @@ fn unselected_nodes_hold_on(look: &Look<'_>, route: &StaticRoute) -> bool {
     look.seen.live_nodes().filter(|node| !node.should_route(selector)).any(|node| {
         let routes = node.report.as_ref().map(|report| report.routes.as_slice()).unwrap_or_default();
         routes.iter().any(|entry| Some(&entry.uid) == route.metadata.uid.as_ref())
+    })
+}
+
+// StaticRoutes that follow have the list from ours, and their nodes say themselves what they use.
+fn is_used(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
+    let reports = look.seen.live_nodes().filter_map(|node| node.report.as_ref());
+    let mut entries = reports.flat_map(|report| &report.routes);
+    entries.any(|entry| {
+        let follows = look.seen.followers.iter().any(|follower| follower.uid == entry.uid);
+        follows && entry.gateway.is_some() && entry.gateway == gateway.private_address
     })
 }

@@ -80,9 +80,11 @@ fn change(look: &Look<'_>, order: &[GatewayStatus]) -> Option<StaticRouteSpec> {
     }
     let spec = StaticRouteSpec {
         destinations: look.seen.gateway.spec.destinations.clone(),
+        excluded_destinations: look.seen.gateway.spec.excluded_destinations.clone(),
         gateway: None,
         gateways: Some(gateways),
         node_selector: look.seen.gateway.spec.node_selector.clone(),
+        gateway_ref: None,
     };
     (ours(look).map(|route| &route.spec) != Some(&spec)).then_some(spec)
 }

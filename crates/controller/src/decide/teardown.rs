@@ -2,7 +2,7 @@
 //!
 //! Never hangs without a word: whatever blocks it is in the Degraded condition, with the way out (invariant I12).
 
-use egress_api::{EgressGatewayStatus, GatewayRole};
+use egress_api::{EgressGatewayStatus, GatewayRole, NodeRoute, NodeRouteState};
 use egress_digitalocean::Droplet;
 
 use super::{
@@ -27,7 +27,7 @@ pub(super) fn decide(look: &Look<'_>) -> Decision {
         }
     }
     stamp(look, &mut status);
-    let doing = doing(look, &status, &holding);
+    let doing = format!("{}{}", doing(look, &status, &holding), left_without(look));
     let blocked = blocked(look, &status, &holding);
     let pause = if blocked.is_some() { LATER } else { SOON };
     conditions::summarize_deletion(look, &mut status, doing, blocked);
@@ -50,7 +50,7 @@ pub(super) fn decide(look: &Look<'_>) -> Decision {
     Decision { effect, status, requeue_after, events }
 }
 
-// Live nodes whose report still names a StaticRoute of ours; dead nodes block nothing.
+// Live nodes whose report still names a StaticRoute of ours, or one that follows and still routes; dead nodes block nothing.
 fn nodes_holding_routes(look: &Look<'_>) -> Vec<String> {
     // One of the same name that somebody else made stays, and so do its routes.
     let foreign = look
@@ -59,9 +59,16 @@ fn nodes_holding_routes(look: &Look<'_>) -> Vec<String> {
         .as_ref()
         .filter(|_| route::is_foreign(look))
         .and_then(|route| route.metadata.uid.clone());
+    let is_own = |entry: &NodeRoute| entry.name == look.identity.name && Some(&entry.uid) != foreign.as_ref();
+    // One that follows stays, and an agent that knows of the deletion routes nothing for it.
+    let follows = |entry: &NodeRoute| {
+        let unreadable = entry.reason.as_deref() == Some("Unreadable");
+        let routed = entry.gateway.is_some() || entry.state != NodeRouteState::NotApplied || unreadable;
+        routed && look.seen.followers.iter().any(|follower| follower.uid == entry.uid)
+    };
     let holds = |node: &&crate::observation::NodeSeen| {
         let routes = node.report.as_ref().map(|report| report.routes.as_slice()).unwrap_or_default();
-        routes.iter().any(|entry| entry.name == look.identity.name && Some(&entry.uid) != foreign.as_ref())
+        routes.iter().any(|entry| is_own(entry) || follows(entry))
     };
     look.seen.live_nodes().filter(holds).map(|node| node.name.clone()).collect()
 }
@@ -105,6 +112,22 @@ fn doing(look: &Look<'_>, status: &EgressGatewayStatus, holding: &[String]) -> S
         return format!("Waiting whether Droplet {} appears, which was asked for", intent.name);
     }
     "Nothing is left".to_owned()
+}
+
+// Whose traffic leaves another way from now on should know.
+fn left_without(look: &Look<'_>) -> String {
+    match look.seen.followers.as_slice() {
+        [] => String::new(),
+        [one] => format!(
+            ". StaticRoute {} names this EgressGateway and routes nothing until it names another",
+            one.name
+        ),
+        [one, rest @ ..] => format!(
+            ". StaticRoute {} and {} more name this EgressGateway and route nothing until they name another",
+            one.name,
+            rest.len()
+        ),
+    }
 }
 
 fn blocked(look: &Look<'_>, status: &EgressGatewayStatus, holding: &[String]) -> Option<Trouble> {

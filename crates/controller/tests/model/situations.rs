@@ -16,9 +16,9 @@ use crate::prepared;
 use crate::world::{World, private, timestamp};
 
 const FIRST: DropletId = DropletId(103);
-const SECOND: DropletId = DropletId(104);
+pub const SECOND: DropletId = DropletId(104);
 
-fn calm() -> (World, Observation, i64) {
+pub fn calm() -> (World, Observation, i64) {
     let world = prepared();
     let (seen, now) = {
         let state = world.state();
@@ -32,7 +32,7 @@ fn at(world: &World, seen: &Observation, now: i64) -> Decision {
 }
 
 /// Decides, takes the status as written and decides again, until something else than a status comes out.
-fn effect_at(world: &World, seen: &mut Observation, now: i64) -> (Option<Effect>, Decision) {
+pub fn effect_at(world: &World, seen: &mut Observation, now: i64) -> (Option<Effect>, Decision) {
     for _ in 0..5 {
         let decision = at(world, seen, now);
         seen.gateway.status = Some(decision.status.clone());
@@ -43,12 +43,12 @@ fn effect_at(world: &World, seen: &mut Observation, now: i64) -> (Option<Effect>
     panic!("the status never comes to rest");
 }
 
-fn reason(decision: &Decision, type_: &str) -> (String, String) {
+pub fn reason(decision: &Decision, type_: &str) -> (String, String) {
     let condition = decision.status.conditions.iter().find(|condition| condition.type_ == type_).unwrap();
     (condition.status.clone(), condition.reason.clone())
 }
 
-fn yes(reason: &str) -> (String, String) {
+pub fn yes(reason: &str) -> (String, String) {
     ("True".into(), reason.into())
 }
 
@@ -60,7 +60,7 @@ fn trouble() -> Trouble {
     Trouble { reason: "TokenMissing", message: "no token".into() }
 }
 
-fn reports(seen: &mut Observation) -> impl Iterator<Item = &mut NodeEgressStatus> {
+pub fn reports(seen: &mut Observation) -> impl Iterator<Item = &mut NodeEgressStatus> {
     seen.nodes.iter_mut().filter_map(|node| node.report.as_mut())
 }
 

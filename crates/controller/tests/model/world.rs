@@ -346,6 +346,7 @@ impl State {
             gateway,
             cluster: CLUSTER.into(),
             route: self.route.clone(),
+            followers: Vec::new(),
             nodes: vec![node("pool-1", 1), node("pool-2", 900)],
             cloud: Ok(CloudSeen {
                 taken: timestamp(self.now),

@@ -3,7 +3,9 @@ use crate::diff::changes;
 use crate::fib_model::{Packet, Way, apply, holding, lookup, packet};
 use crate::fixture::{excluding, ip, net, node, route};
 use crate::kernel_state::{Managed, RouteKey};
+use crate::node::Uncertainty;
 use crate::protected::Protected;
+use crate::wanted::ReferenceFault;
 
 mod properties;
 
@@ -239,6 +241,91 @@ fn an_exclusion_that_cannot_be_read_keeps_the_whole_object_out() {
     );
 }
 
+fn unsure(uncertainty: Uncertainty) -> NodeView {
+    NodeView { uncertain: Some(uncertainty), ..node() }
+}
+
+fn planned_on(view: &NodeView, wanted: &[WantedRoute], observed: &Observed) -> NodePlan {
+    plan(wanted, view, &Selection::new(), observed, &Layout::default())
+}
+
+#[test]
+fn while_the_api_server_is_not_known_no_range_is_opened_and_what_is_routed_stays() {
+    let view = unsure(Uncertainty::NoApiServer);
+    let some = route("some", 1, &["1.2.0.0/16"], &[A]);
+    let kernel = holding(&planned(std::slice::from_ref(&some)).state);
+    let more = route("more", 2, &["0.0.0.0/0", "5.0.0.0/8", "9.9.9.9"], &[A]);
+    let later = planned_on(&view, &[some.clone(), more.clone()], &kernel);
+    assert!(later.routes[0].is_applied(), "routed before");
+    assert_eq!((later.routes[1].applied, later.routes[1].total), (1, 3), "an address that is written out");
+    let (destination, reason, message) = &failures(&later.routes[1])[0];
+    assert_eq!((*destination, *reason), ("0.0.0.0/0", "ApiServerUnknown"));
+    assert_eq!(
+        message,
+        "the address of the API server is not known: the node's metadata names no cluster and the endpoints of Service \
+         kubernetes give no address; start the agents with --api-server-name=<its host name>; until then no range is \
+         routed that is not routed already"
+    );
+    assert_eq!(way(&later, "1.2.3.4"), through_gateway(A));
+    assert_eq!(way(&later, "9.9.9.9"), through_gateway(A));
+    assert_eq!(way(&later, "5.5.5.5"), Way::Default);
+
+    // Also after the link took the routes along: their guards tell.
+    let mut flapped = kernel;
+    flapped.nexthops.clear();
+    flapped.routes.retain(|_, route| !matches!(route.get().kind, RouteKind::Nexthop(_)));
+    assert!(planned_on(&view, &[some], &flapped).routes[0].is_applied());
+    // Known at last.
+    assert!(planned(&[more]).routes[0].is_applied());
+}
+
+#[test]
+fn while_the_agent_looks_around_the_table_stays_as_it_is() {
+    let view = unsure(Uncertainty::LookingAround);
+    let all = excluding("all", 1, &["0.0.0.0/0"], &["1.2.0.0/16", "8.8.8.8"], &[A]);
+    let inner = route("inner", 2, &["1.2.3.0/24"], &[B]);
+    let before = planned(&[all.clone(), inner.clone()]);
+    let kernel = holding(&before.state);
+    // What is protected is not known yet, and somebody has taken the exclusions back meanwhile.
+    let view = NodeView { protected: Protected::default(), ..view };
+    let opened = route("all", 1, &["0.0.0.0/0"], &[A]);
+    let another = route("another", 3, &["198.51.100.10"], &[A]);
+    let after = planned_on(&view, &[opened, inner, another], &kernel);
+    assert_eq!(changes(&kernel, &after.state), vec![]);
+    assert_eq!(failures(&after.routes[2])[0].1, "LookingAround");
+    for (to, expected) in [
+        ("8.8.8.8", Way::Default),
+        ("1.2.2.2", Way::Default),
+        ("1.2.3.4", through_gateway(B)),
+        ("198.51.100.10", Way::Default),
+        ("1.1.1.1", through_gateway(A)),
+    ] {
+        assert_eq!(way(&after, to), expected, "{to}");
+    }
+}
+
+#[test]
+fn a_reference_without_a_list_keeps_its_gateways_and_one_that_was_deleted_does_not() {
+    let fault = |fault: ReferenceFault| WantedRoute {
+        reference_fault: Some(fault),
+        ..route("r", 1, &["1.2.3.4"], &[A, B])
+    };
+    let name = || "demo".to_owned();
+    let missing = planned(&[fault(ReferenceFault::Missing { name: name() })]);
+    assert!(missing.routes[0].is_applied());
+    assert_eq!(missing.routes[0].caveat.as_ref().unwrap().reason(), "EgressGatewayMissing");
+    assert_eq!(way(&missing, "1.2.3.4"), through_gateway(A));
+
+    let never = WantedRoute { gateways: Vec::new(), ..fault(ReferenceFault::NotReady { name: name() }) };
+    let plan = planned(&[never]);
+    assert_eq!(plan.routes[0].problem.as_ref().unwrap().reason(), "EgressGatewayNotReady");
+    assert_eq!(plan.state, KernelState::default());
+
+    let deleted = planned(&[fault(ReferenceFault::Deleted { name: name() })]);
+    assert_eq!(deleted.routes[0].problem.as_ref().unwrap().reason(), "EgressGatewayDeleted");
+    assert_eq!(way(&deleted, "1.2.3.4"), Way::Default);
+}
+
 #[test]
 fn a_bad_destination_leaves_the_others_alone() {
     let plan = planned(&[route("r", 1, &["999.1.1.1", "1.2.3.4"], &[A])]);
@@ -432,10 +519,7 @@ fn without_protected_ranges_only_the_constant_ones_are_thrown() {
         .filter(|route| route.kind == RouteKind::Throw)
         .map(|route| route.destination.to_string())
         .collect();
-    assert_eq!(
-        thrown,
-        ["10.116.0.100/32", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32"]
-    );
+    assert_eq!(thrown, ["10.116.0.100/32", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4"]);
 }
 
 #[test]

@@ -100,3 +100,14 @@ fn lists_have_ids_of_their_own() {
     }
     assert_eq!(layout.nexthop_of_list(layout.probe_nexthop(crate::GatewaySlot(31))), None);
 }
+
+#[test]
+fn the_kernel_says_with_which_gateways_destinations_are_routed() {
+    let layout = Layout::default();
+    let (_, wanted, _, kernel) = scene();
+    assert_eq!(gateways_of(wanted.destinations.keys(), &kernel, &layout), [ip(A), ip(B)]);
+    let single = route("single", 1, &["1.2.3.4"], &[B]);
+    let kernel = holding(&planned(std::slice::from_ref(&single), &node(), &Observed::default()).state);
+    assert_eq!(gateways_of(single.destinations.keys(), &kernel, &layout), [ip(B)]);
+    assert!(gateways_of(wanted.destinations.keys(), &kernel, &layout).is_empty());
+}

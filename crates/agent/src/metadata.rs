@@ -1,0 +1,137 @@
+//! The node's own metadata: the cloud's word on which cluster the node belongs to and which resolvers it has.
+//!
+//! Responsibility: ask, within bounds, and read the answers. Only two leaves are read: the whole document has the node's user
+//! data in it, which is nobody's business here.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// Where every Droplet finds its metadata.
+pub const ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(169, 254, 169, 254), 80);
+
+/// The service is on the node's own host and answers in a millisecond.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// A silent service is asked so often before a look goes on without it.
+const ATTEMPTS: usize = 3;
+
+/// A Droplet has 100 tags at most, of 255 characters.
+const LARGEST: usize = 64 * 1024;
+
+/// What the metadata service says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// The DOKS cluster that the node belongs to.
+    pub cluster: Option<String>,
+    /// The resolvers that the cloud gives the node.
+    pub nameservers: Vec<Ipv4Addr>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataError {
+    /// Nobody listens there: the node is no Droplet.
+    #[error("the metadata service can't be reached")]
+    Connect(#[source] std::io::Error),
+    /// It was silent.
+    #[error("the metadata service did not answer within {} s", DEADLINE.as_secs())]
+    Deadline,
+    /// What came is no HTTP.
+    #[error("the metadata service broke off")]
+    Broken(#[source] hyper::Error),
+    /// The body was too long or broke off.
+    #[error("the metadata service's answer could not be read")]
+    Body,
+}
+
+/// Asks the service. Something that answers and is no metadata service says nothing, which is an answer too.
+pub async fn ask() -> Result<Metadata, MetadataError> {
+    let tags = read("/metadata/v1/tags/").await?;
+    let nameservers = read("/metadata/v1/dns/nameservers").await?;
+    Ok(Metadata {
+        cluster: tags.as_deref().and_then(cluster_of),
+        nameservers: nameservers
+            .iter()
+            .flat_map(|text| text.lines())
+            .filter_map(|line| line.trim().parse().ok())
+            .collect(),
+    })
+}
+
+/// The id of the DOKS cluster among a Droplet's tags: DigitalOcean tags a worker `k8s`, `k8s:<cluster id>`, `k8s:worker`.
+fn cluster_of(tags: &str) -> Option<String> {
+    tags.lines()
+        .filter_map(|tag| tag.trim().strip_prefix("k8s:"))
+        .find(|rest| is_uuid(rest))
+        .map(str::to_lowercase)
+}
+
+fn is_uuid(text: &str) -> bool {
+    let groups: Vec<&str> = text.split('-').collect();
+    groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
+        && groups.iter().all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// One leaf; `None` when the service has none of that name.
+async fn read(path: &str) -> Result<Option<String>, MetadataError> {
+    let mut last = MetadataError::Deadline;
+    for _ in 0..ATTEMPTS {
+        last = match tokio::time::timeout(DEADLINE, get(path)).await {
+            Ok(Ok(text)) => return Ok(text),
+            Ok(Err(error)) => return Err(error),
+            Err(_elapsed) => MetadataError::Deadline,
+        };
+    }
+    Err(last)
+}
+
+async fn get(path: &str) -> Result<Option<String>, MetadataError> {
+    let stream = TcpStream::connect(ADDRESS).await.map_err(MetadataError::Connect)?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(MetadataError::Broken)?;
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.uri_mut() = http::Uri::try_from(path).unwrap_or_default();
+    request.headers_mut().insert(header::HOST, header::HeaderValue::from_static("169.254.169.254"));
+    let asked = async {
+        let answer = sender.send_request(request).await.map_err(MetadataError::Broken)?;
+        if answer.status() != StatusCode::OK {
+            return Ok(None);
+        }
+        let body =
+            Limited::new(answer.into_body(), LARGEST).collect().await.map_err(|_| MetadataError::Body)?;
+        Ok(Some(String::from_utf8_lossy(&body.to_bytes()).into_owned()))
+    };
+    tokio::pin!(asked, connection);
+    // The connection carries the request and has nothing to say after the answer.
+    tokio::select! {
+        biased;
+        answer = &mut asked => answer,
+        ended = &mut connection => match ended {
+            Ok(()) => asked.await,
+            Err(error) => Err(MetadataError::Broken(error)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cluster_is_the_tag_that_is_a_uuid() {
+        let id = "ba6b4a1e-0d6c-4a6f-9a0a-3a0e4b1f2c3d";
+        assert_eq!(cluster_of(&format!("k8s\nk8s:worker\nk8s:{id}\nteam-a\n")).as_deref(), Some(id));
+        assert_eq!(cluster_of(&format!("k8s:{}", id.to_uppercase())).as_deref(), Some(id));
+        for none in ["", "k8s", "k8s:worker", "web", "k8s:ba6b4a1e-0d6c-4a6f-9a0a", "k8s:g-g-g-g-g", "<html>"]
+        {
+            assert_eq!(cluster_of(none), None, "{none}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What never goes through a gateway, found on the node itself and kept current (I5).
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+use egress_api::NodeRouteState;
+use serde_json::json;
+
+use crate::cloud::{A, B, ip, until};
+use crate::scene::{Agent, Hosts, SOON, Scene};
+
+const CLUSTER: &str = "b2f1d0c4-7a3e-4b52-8c56-0d1e2f3a4b5c";
+
+/// The node's metadata service, with the tags of a DOKS worker.
+fn serve_metadata() {
+    ip("addr add 169.254.169.254/32 dev lo");
+    let listener = TcpListener::bind("169.254.169.254:80").unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut request = [0; 1024];
+            let Ok(length) = stream.read(&mut request) else { continue };
+            let body = match String::from_utf8_lossy(&request[..length]).split(' ').nth(1) {
+                Some("/metadata/v1/tags/") => format!("k8s\nk8s:{CLUSTER}\nk8s:worker"),
+                Some("/metadata/v1/dns/nameservers") => "67.207.67.2\n67.207.67.3".to_owned(),
+                // Nothing else is the agent's business, the user data least of all.
+                _ => String::new(),
+            };
+            let head =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            // A client that went away needs no answer.
+            let _gone = stream.write_all(format!("{head}{body}").as_bytes());
+        }
+    });
+}
+
+fn way(to: &str) -> String {
+    ip(&format!("route get {to}"))
+}
+
+fn is_routed(to: &str) -> bool {
+    way(to).contains("via 10.116.0.")
+}
+
+fn reason(scene: &Scene, name: &str) -> Option<String> {
+    let status = scene.status()?;
+    let route = status.routes.iter().find(|route| route.name == name)?;
+    Some(route.failures.first()?.reason.clone())
+}
+
+#[test]
+fn every_address_of_the_api_servers_name_is_protected_as_it_changes() {
+    let scene = Scene::new();
+    serve_metadata();
+    let name = format!("{CLUSTER}.k8s.ondigitalocean.com");
+    let hosts = Hosts::new(&[("198.51.100.10", &name)]);
+    let agent =
+        Agent::start_with_hosts(&scene, &["--daemonset=", "--protected-names=api.digitalocean.com"], &hosts);
+    // The endpoints of Service `kubernetes` are others: a real API server keeps its own there.
+    scene.route("all", &json!({"destinations": ["0.0.0.0/0"], "gateways": [{"address": A}, {"address": B}]}));
+    scene.until_applied("all", 1);
+    assert!(is_routed("198.51.100.11"), "the scene itself");
+    for own in ["198.51.100.10", "67.207.67.2", "67.207.67.3", "169.254.169.254"] {
+        assert!(!is_routed(own), "{own}: {}", way(own));
+    }
+    let endpoints =
+        scene.kubectl(&["get", "endpointslices", "-n", "default", "-o", "jsonpath={..addresses[*]}"]);
+    assert!(!endpoints.contains("198.51.100.1"), "{endpoints}");
+
+    // A second address, then only that one: what connections still use stays off the gateways.
+    hosts.write(&[
+        ("198.51.100.10", &name),
+        ("198.51.100.11", &name),
+        ("203.0.113.200", "api.digitalocean.com"),
+    ]);
+    until("the new address is protected", &false, SOON, || is_routed("198.51.100.11"));
+    assert!(!is_routed("198.51.100.10"));
+    hosts.write(&[("198.51.100.12", &name)]);
+    until("the next one is protected", &false, SOON, || is_routed("198.51.100.12"));
+    assert!(!is_routed("198.51.100.10") && !is_routed("198.51.100.11"), "connections live there");
+    assert!(is_routed("198.51.100.13"));
+    drop(agent);
+}
+
+#[test]
+fn without_the_api_servers_address_no_range_is_opened_and_what_is_routed_stays() {
+    let scene = Scene::new();
+    let hosts = Hosts::new(&[]);
+    let unknown = ["--daemonset=", "--protected-names=", "--api-server-name=api.no-such-name.invalid"];
+    let agent = Agent::start_with_hosts(&scene, &unknown, &hosts);
+    let all = json!({"destinations": ["0.0.0.0/0", "192.0.2.80"], "gateways": [{"address": A}]});
+    scene.route("all", &all);
+    until("refused", &Some("ApiServerUnknown".to_owned()), SOON, || reason(&scene, "all"));
+    assert_eq!(
+        scene.state_of("all"),
+        Some((NodeRouteState::Partial, 1)),
+        "an address that is written out is routed"
+    );
+    let status = scene.status().unwrap();
+    let failure = &status.routes[0].failures[0];
+    assert_eq!(failure.destination, "0.0.0.0/0");
+    assert!(failure.message.contains("--api-server-name="), "{}", failure.message);
+    assert!(!is_routed("198.51.100.10") && is_routed("192.0.2.80"));
+
+    // It is found: the range is opened, and its address is not in it.
+    hosts.write(&[("198.51.100.10", "api.no-such-name.invalid")]);
+    scene.until_applied("all", 2);
+    assert!(!is_routed("198.51.100.10") && is_routed("198.51.100.11"));
+
+    // An agent that is started while the name has no address leaves what is there, and opens nothing.
+    agent.terminate();
+    hosts.write(&[]);
+    let before = ip("route show table 1157");
+    let agent = Agent::start_with_hosts(&scene, &unknown, &hosts);
+    scene.route(
+        "more",
+        &json!({"destinations": ["198.51.0.0/16", "20.0.0.0/8"], "gateways": [{"address": B}]}),
+    );
+    until("refused", &Some("ApiServerUnknown".to_owned()), SOON, || reason(&scene, "more"));
+    assert_eq!(ip("route show table 1157"), before);
+    drop(agent);
+}

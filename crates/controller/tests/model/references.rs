@@ -1,0 +1,101 @@
+//! StaticRoutes that follow an EgressGateway's list: a gateway goes only when they have let go of it too.
+
+use egress_api::condition::{DEGRADED, PROGRESSING};
+use egress_api::{GatewayRole, NodeRoute, NodeRouteState};
+use egress_controller::decision::Effect;
+use egress_controller::observation::{Follower, Observation};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::situations::{SECOND, calm, effect_at, reason, reports, yes};
+use crate::world::{private, timestamp};
+
+fn follower() -> Follower {
+    Follower { name: "payments".into(), uid: "uid-payments".into() }
+}
+
+fn routed_through(gateway: Option<String>) -> NodeRoute {
+    let state = if gateway.is_some() { NodeRouteState::Applied } else { NodeRouteState::NotApplied };
+    NodeRoute {
+        name: "payments".into(),
+        uid: "uid-payments".into(),
+        observed_generation: 1,
+        state,
+        applied: u32::from(gateway.is_some()),
+        total: 1,
+        gateway,
+        reason: None,
+        message: None,
+        unusable_gateways: Vec::new(),
+        failures: Vec::new(),
+    }
+}
+
+fn followed(seen: &mut Observation, gateway: Option<&str>) {
+    seen.followers = vec![follower()];
+    for report in reports(seen) {
+        report.routes.retain(|entry| entry.name != "payments");
+        report.routes.push(routed_through(gateway.map(str::to_owned)));
+    }
+}
+
+#[test]
+fn deletion_waits_until_followers_route_nothing_and_names_them() {
+    let (world, mut seen, now) = calm();
+    let deleted = |seen: &mut Observation| {
+        seen.gateway.metadata.deletion_timestamp = Some(Time(timestamp(now)));
+        seen.route = None;
+        reports(seen).for_each(|report| report.routes.clear());
+    };
+    deleted(&mut seen);
+    followed(&mut seen, Some("10.116.0.103"));
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!(effect, None, "its nodes still route through the gateways");
+    assert_eq!(reason(&decision, DEGRADED), yes("NodesHoldRoutes"));
+    let condition = decision.status.conditions.iter().find(|one| one.type_ == PROGRESSING).unwrap();
+    assert!(
+        condition.message.ends_with(
+            ". StaticRoute payments names this EgressGateway and routes nothing until it names another"
+        ),
+        "{}",
+        condition.message
+    );
+
+    // The agents took it off, and say so in the entry that stays: the object is there still.
+    followed(&mut seen, None);
+    let (effect, _) = effect_at(&world, &mut seen, now);
+    assert!(matches!(effect, Some(Effect::DeleteDroplet(_))), "{effect:?}");
+
+    // A dead node blocks nothing; another object's routes are nobody's business.
+    let (world, mut seen, now) = calm();
+    deleted(&mut seen);
+    followed(&mut seen, Some("10.116.0.103"));
+    seen.followers.clear();
+    assert!(matches!(effect_at(&world, &mut seen, now).0, Some(Effect::DeleteDroplet(_))));
+    seen.followers = vec![follower()];
+    seen.nodes.iter_mut().for_each(|node| node.live = false);
+    assert!(matches!(effect_at(&world, &mut seen, now).0, Some(Effect::DeleteDroplet(_))));
+}
+
+#[test]
+fn a_droplet_that_a_follower_still_uses_stays() {
+    let (world, mut seen, now) = calm();
+    seen.gateway.spec.replicas = 1;
+    let gateway = &mut seen.gateway.status.as_mut().unwrap().gateways[1];
+    gateway.role = GatewayRole::Leaving;
+    gateway.since = Some(Time(timestamp(now)));
+    seen.route.as_mut().unwrap().spec.gateways.as_mut().unwrap().pop();
+    followed(&mut seen, Some(&private(SECOND.0)));
+    assert_eq!(effect_at(&world, &mut seen, now + 1).0, None);
+    followed(&mut seen, Some("10.116.0.103"));
+    assert!(matches!(effect_at(&world, &mut seen, now + 1).0, Some(Effect::DeleteDroplet(_))));
+}
+
+#[test]
+fn exclusions_go_into_the_static_route() {
+    let (world, mut seen, now) = calm();
+    seen.gateway.spec.excluded_destinations.push("10.0.0.0/8".into());
+    let (effect, _) = effect_at(&world, &mut seen, now);
+    let Some(Effect::ApplyStaticRoute(spec)) = effect else { panic!("{effect:?}") };
+    assert_eq!(spec.excluded_destinations, ["10.0.0.0/8".into()]);
+    assert!(spec.gateways.is_some() && spec.gateway_ref.is_none(), "its own StaticRoute has the list itself");
+}
