@@ -133,13 +133,26 @@ impl CommandSocket {
 
     /// The way the kernel would send a packet now, with all rules and tables.
     pub fn route_get(&mut self, query: &Query) -> Result<Lookup, Error> {
-        let mut found = None;
-        let request = Request::new(kind::GET_ROUTE, flag::ACK, &lookup_message(query));
-        let replies = self.exchange(&[request], |frame| found = lookup(frame.payload))?;
-        match replies.into_iter().next() {
-            Some(Reply::Refused(error)) => Ok(Lookup::None(error.errno)),
-            _ => found.ok_or(Error::OutOfStep("a lookup without a route")),
-        }
+        self.route_get_all(std::slice::from_ref(query))?
+            .pop()
+            .ok_or(Error::OutOfStep("a lookup without an answer"))
+    }
+
+    /// The same for many packets in one exchange, in their order.
+    pub fn route_get_all(&mut self, queries: &[Query]) -> Result<Vec<Lookup>, Error> {
+        let request = |query| Request::new(kind::GET_ROUTE, flag::ACK, &lookup_message(query));
+        let requests: Vec<Request> = queries.iter().map(request).collect();
+        let mut found = Vec::with_capacity(queries.len());
+        let replies = self.exchange(&requests, |frame| found.push(lookup(frame.payload)))?;
+        // The kernel answers in order; what it refuses has no route before the refusal.
+        let mut found = found.into_iter();
+        replies
+            .into_iter()
+            .map(|reply| match reply {
+                Reply::Refused(error) => Ok(Lookup::None(error.errno)),
+                _ => found.next().flatten().ok_or(Error::OutOfStep("a lookup without a route")),
+            })
+            .collect()
     }
 }
 

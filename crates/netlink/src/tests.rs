@@ -2,6 +2,7 @@
 //! fail without it.
 
 mod bytes;
+mod covers;
 mod exchange;
 mod kernel;
 mod namespace;
