@@ -178,11 +178,15 @@ fn demo(lab: &Lab, arguments: &[&str]) {
 
 fn every_example_does_what_it_says(lab: &Lab) {
     lab.kubectl(&["apply", "-f", "examples/"]);
-    for name in ["demo", "all-fields", "database"] {
+    for name in ["demo", "all-fields", "database", "all-egress"] {
         until(&format!("{name} is ready"), &true, 3 * MINUTE, || lab.is_ready(name));
     }
     let expectations = [
         ("192.0.2.80", lab.egress_ip("demo")),
+        ("192.0.2.97", lab.egress_ip("demo")),
+        // Excluded from the StaticRoute that follows demo, and still a part of everything.
+        ("192.0.2.100", lab.egress_ip("all-egress")),
+        ("5.6.7.8", lab.egress_ip("all-egress")),
         ("192.0.2.130", lab.egress_ip("all-fields")),
         ("198.51.100.77", lab.egress_ip("all-fields")),
         ("db.example.com", lab.egress_ip("database")),
