@@ -1,0 +1,6 @@
+//! The agent's side of the API server, a real one: rights, bad input, many nodes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at what it did not expect")]
+
+mod own_report;
+mod stage;
