@@ -13,6 +13,7 @@ pub mod api_server;
 pub mod concerns;
 pub mod gateways;
 pub mod guarded;
+pub mod inbound;
 pub mod lifelines;
 pub mod metadata;
 pub mod metrics;

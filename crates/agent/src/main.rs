@@ -51,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
 
     let changed = Arc::new(Notify::new());
     let mut followers = JoinSet::new();
-    let watches = Watches::start(&client, &changed, &mut followers);
+    let watches = Watches::start(&client, &settings.node_name, &changed, &mut followers);
     let uninstall = Uninstall::follow(&client, &settings.namespace, &settings.daemonset, &mut followers);
     let (found, surroundings) = watch::channel(Surroundings::at_start());
     let (names, wanted) = watch::channel(own_names(&settings, server.as_ref()));

@@ -60,7 +60,7 @@ pub fn view(sources: Sources<'_>, previous: Option<&NodeView>) -> NodeView {
     let protected = protected(&sources, vpc.as_ref(), default_route.and_then(|route| route.gateway));
     let uncertain = uncertain(&sources, &protected);
     let candidates = sources.objects.probed.keys().copied().collect();
-    NodeView { vpc, public_addresses, main_routes, protected, uncertain, candidates }
+    NodeView { vpc, public_addresses, main_routes, protected, uncertain, candidates, served: BTreeSet::new() }
 }
 
 // Nothing may be opened before it is known what must stay shut.

@@ -28,7 +28,8 @@ use egress_netlink::monitor::{Event, Monitor};
 use egress_netlink::ownership::Claim;
 use egress_routing::kernel_state::{Change, KernelState, Managed, Observed, RouteKind};
 use egress_routing::{
-    Confirmation, Layout, NodePlan, NodeView, ProtectedReason, Selection, WantedRoute, Ways, changes,
+    Confirmation, Layout, NodePlan, NodeView, ProtectedReason, Selection, ServedPort, WantedRoute, Ways,
+    changes,
 };
 use egress_runtime::admin::{Liveness, Readiness};
 use ipnet::Ipv4Net;
@@ -40,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api_server::ApiServer;
 use crate::concerns::{self, Concern};
 use crate::gateways::Gateways;
+use crate::inbound;
 use crate::lifelines::Looked;
 use crate::metrics::AgentMetrics;
 use crate::node::{self, Sources};
@@ -376,7 +378,20 @@ impl Reconciler {
             configured: &self.with.configured,
             inherited: self.inherited.as_ref().filter(|_| look.surroundings.is_incomplete()),
         };
-        node::view(sources, self.view.as_ref())
+        let mut view = node::view(sources, self.view.as_ref());
+        view.served = self.served(&view);
+        view
+    }
+
+    fn served(&self, view: &NodeView) -> BTreeSet<ServedPort> {
+        let stores = &self.with.watches.inbound;
+        let (pods, services, slices) = (stores.pods.state(), stores.services.state(), stores.slices.state());
+        inbound::served_ports(
+            pods.iter().map(AsRef::as_ref),
+            services.iter().map(AsRef::as_ref),
+            slices.iter().map(AsRef::as_ref),
+            view,
+        )
     }
 
     fn claim(&self) -> Claim {
@@ -389,6 +404,7 @@ impl Reconciler {
             priorities: vec![
                 layout.first_probe_priority..=layout.first_probe_priority + slots - 1,
                 layout.reply_priority..=layout.reply_priority,
+                layout.inbound_priority..=layout.inbound_priority,
                 layout.on_link_priority..=layout.on_link_priority,
                 layout.main_priority..=layout.table_priority,
             ],
@@ -449,6 +465,7 @@ impl Reconciler {
     fn concerns(&self) -> Vec<Concern> {
         let mut concerns = Vec::new();
         concerns.extend(concerns::not_probed(&self.plan.unprobed));
+        concerns.extend(inbound::not_answered(&self.plan.unserved));
         concerns
     }
 }

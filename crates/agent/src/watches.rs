@@ -1,6 +1,6 @@
 //! What the agent follows in the API server.
 //!
-//! Responsibility: keep four reflectors current and wake the loop on any change. Events only wake; the loop reads the whole
+//! Responsibility: keep reflectors current and wake the loop on any change. Events only wake; the loop reads the whole
 //! stores. A watch that breaks is begun anew with growing back-off, and the stores keep what they had meanwhile (I6).
 
 use std::fmt::Debug;
@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::guarded::Guarded;
+use crate::inbound;
 
 /// The stores. All are empty until [`Watches::ready`] returns.
 pub struct Watches {
@@ -30,11 +31,13 @@ pub struct Watches {
     pub nodes: Store<Node>,
     /// Addresses of the API server: the EndpointSlices of Service `default/kubernetes`.
     pub api_servers: Store<EndpointSlice>,
+    /// What is served to the outside.
+    pub inbound: inbound::follow::Stores,
 }
 
 impl Watches {
     /// Begins to follow; `changed` is notified on every event. The tasks live in `tasks`.
-    pub fn start(client: &Client, changed: &Arc<Notify>, tasks: &mut JoinSet<()>) -> Self {
+    pub fn start(client: &Client, node_name: &str, changed: &Arc<Notify>, tasks: &mut JoinSet<()>) -> Self {
         let everything = egress_runtime::kubernetes::watch_settings;
         let api_server = everything().labels("kubernetes.io/service-name=kubernetes");
         Self {
@@ -48,6 +51,7 @@ impl Watches {
                 tasks,
                 |_| {},
             ),
+            inbound: inbound::follow::Stores::start(client, node_name, changed, tasks),
         }
     }
 
@@ -55,16 +59,18 @@ impl Watches {
     pub fn ready(&self) -> impl Future<Output = Result<(), reflector::store::WriterDropped>> + use<> {
         let (static_routes, egress_gateways) = (self.static_routes.clone(), self.egress_gateways.clone());
         let (nodes, api_servers) = (self.nodes.clone(), self.api_servers.clone());
+        let inbound = self.inbound.clone();
         async move {
             static_routes.wait_until_ready().await?;
             egress_gateways.wait_until_ready().await?;
             nodes.wait_until_ready().await?;
-            api_servers.wait_until_ready().await
+            api_servers.wait_until_ready().await?;
+            inbound.ready().await
         }
     }
 }
 
-fn follow<K>(
+pub(crate) fn follow<K>(
     api: Api<K>,
     config: watcher::Config,
     changed: &Arc<Notify>,

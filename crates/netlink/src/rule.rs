@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use egress_routing::kernel_state::{PROTOCOL, Rule, RuleAction};
 use ipnet::Ipv4Net;
-use netlink_packet_core::Parseable;
+use netlink_packet_core::{DefaultNla, Nla, Parseable};
 use netlink_packet_route::rule::{
     RuleAction as WireAction, RuleAttribute, RuleFlags, RuleMessage, RulePortRange,
 };
@@ -14,6 +14,9 @@ use crate::wire::{Request, flag, kind};
 
 /// `IFNAMSIZ` with the terminating zero byte.
 const LONGEST_LINK_NAME: usize = 15;
+
+/// `FRA_SPORT_MASK`: since Linux 6.15 a rule for a single source port is shown with the mask that it was not given.
+const SOURCE_PORT_MASK: u16 = 28;
 
 /// A rule as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +169,8 @@ pub fn parse(body: &[u8]) -> Option<SeenRule> {
             // The kernel shows "nothing is suppressed" as -1.
             RuleAttribute::SuppressPrefixLen(u32::MAX) | RuleAttribute::SuppressIfGroup(u32::MAX) => {}
             RuleAttribute::SuppressPrefixLen(value) => suppress_prefix_length = Some(value),
+            RuleAttribute::Other(other)
+                if other.kind() == SOURCE_PORT_MASK && value_of(&other) == [0xff; 2] => {}
             _ => complete = false,
         }
     }
@@ -182,6 +187,12 @@ pub fn parse(body: &[u8]) -> Option<SeenRule> {
         }
     };
     Some(SeenRule { rule, complete, protocol })
+}
+
+fn value_of(attribute: &DefaultNla) -> Vec<u8> {
+    let mut value = vec![0; attribute.value_len()];
+    attribute.emit_value(&mut value);
+    value
 }
 
 /// No prefix where the rule is for any address; an error where the length is none.

@@ -457,7 +457,7 @@ fn is_proof(look: &Look, worked: &BTreeSet<Target>, is_first: bool) -> bool {
 
 /// What of a node makes it worth another try.
 fn network(node: &NodeView) -> NodeView {
-    NodeView { candidates: BTreeSet::new(), ..node.clone() }
+    NodeView { candidates: BTreeSet::new(), served: BTreeSet::new(), ..node.clone() }
 }
 
 /// The same but for gateways, and none that was not in the list before.

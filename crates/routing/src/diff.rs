@@ -6,12 +6,16 @@
 //! - routes go in from the longest prefix to the shortest and stale ones go out from the shortest to the longest, so an
 //!   exception (`throw`) is there before the range around it and leaves after it;
 //! - rules go in from the lowest priority number up and out from the highest down: our table is asked only while
-//!   everything that must come before it (main, the node's own address) is in force.
+//!   everything that must come before it (main, the node's own address) is in force;
+//! - rules that keep packets in the main table go in before the routes and out after them: a new route must not answer for a
+//!   moment what they except.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use crate::kernel_state::{Change, Foreign, KernelState, Managed, NexthopTarget, Observed, Rule};
+use crate::kernel_state::{
+    Change, Foreign, KernelState, MAIN_TABLE, Managed, NexthopTarget, Observed, Rule, RuleAction,
+};
 
 /// The changes from `have` to `want`; empty when there is nothing to do.
 ///
@@ -19,26 +23,31 @@ use crate::kernel_state::{Change, Foreign, KernelState, Managed, NexthopTarget, 
 pub fn changes(have: &Observed, want: &KernelState) -> Vec<Change> {
     let mut list = Vec::new();
     put_nexthops(have, want, &mut list);
-    put_routes(have, want, &mut list);
-
-    let present: BTreeSet<&Rule> = have.rules.iter().map(Managed::get).collect();
     // BTreeSet order is by priority first.
-    list.extend(want.rules.iter().filter(|rule| !present.contains(rule)).cloned().map(Change::PutRule));
-    list.extend(
-        have.rules
-            .iter()
-            .rev()
-            .filter(|rule| !want.rules.contains(rule.get()))
-            .cloned()
-            .map(Change::DeleteRule),
-    );
+    let present: BTreeSet<&Rule> = have.rules.iter().map(Managed::get).collect();
+    let new: Vec<&Rule> = want.rules.iter().filter(|rule| !present.contains(rule)).collect();
+    let old: Vec<&Managed<Rule>> =
+        have.rules.iter().rev().filter(|rule| !want.rules.contains(rule.get())).collect();
+    let put = |exceptions: bool| {
+        let some = new.iter().filter(move |rule| keeps_in_main(rule) == exceptions);
+        some.map(|rule| Change::PutRule((*rule).clone()))
+    };
+    let delete = |exceptions: bool| {
+        let some = old.iter().filter(move |rule| keeps_in_main(rule.get()) == exceptions);
+        some.map(|rule| Change::DeleteRule((*rule).clone()))
+    };
 
+    list.extend(put(true));
+    put_routes(have, want, &mut list);
+    list.extend(put(false));
+    list.extend(delete(false));
     let mut stale: Vec<_> = have.routes.iter().filter(|(key, _)| !want.routes.contains_key(key)).collect();
     // Of one destination the guard goes first: it must never be what answers.
     stale.sort_by_key(|(key, _)| {
         (key.destination.prefix_len(), key.destination, Reverse(key.metric), key.table)
     });
     list.extend(stale.into_iter().map(|(_, route)| Change::DeleteRoute(route.clone())));
+    list.extend(delete(true));
 
     let mut gone: Vec<_> = have.nexthops.iter().filter(|(id, _)| !want.nexthops.contains_key(id)).collect();
     gone.sort_by_key(|(id, nexthop)| (Reverse(is_group(&nexthop.get().via)), **id));
@@ -87,6 +96,10 @@ fn put_routes(have: &Observed, want: &KernelState, list: &mut Vec<Change>) {
         puts.into_iter()
             .map(|(route, replaces)| Change::PutRoute { route: route.clone(), replaces: replaces.cloned() }),
     );
+}
+
+fn keeps_in_main(rule: &Rule) -> bool {
+    matches!(rule.action, RuleAction::Lookup { table: MAIN_TABLE, .. })
 }
 
 fn is_group(target: &NexthopTarget) -> bool {

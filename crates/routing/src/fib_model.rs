@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 
 use crate::diff::changes;
 use crate::kernel_state::{
-    Change, KernelState, Managed, NexthopTarget, Observed, Route, RouteKind, Rule, RuleAction,
+    Change, KernelState, MAIN_TABLE, Managed, NexthopTarget, Observed, Route, RouteKind, Rule, RuleAction,
 };
 
 /// Where a packet goes.
@@ -22,22 +22,24 @@ pub(crate) enum Way {
     Default,
 }
 
-/// A TCP packet of the node or a pod.
+/// A packet of the node or a pod.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Packet {
     pub source: Ipv4Addr,
+    /// IP protocol number.
+    pub protocol: u8,
     pub source_port: u16,
     pub to: Ipv4Addr,
 }
 
 pub(crate) fn packet(to: Ipv4Addr) -> Packet {
-    Packet { source: Ipv4Addr::new(10, 244, 0, 9), source_port: 40_000, to }
+    Packet { source: Ipv4Addr::new(10, 244, 0, 9), protocol: 6, source_port: 40_000, to }
 }
 
 pub(crate) fn lookup(kernel: &Observed, main: &BTreeSet<Ipv4Net>, packet: Packet) -> Way {
     for rule in kernel.rules.iter().map(Managed::get).filter(|rule| matches(rule, packet)) {
         let RuleAction::Lookup { table, suppress_prefix_length } = rule.action else { return Way::Dropped };
-        let found = if table == 254 {
+        let found = if table == MAIN_TABLE {
             Some(main_lookup(main, packet.to))
         } else {
             table_lookup(kernel, table, packet.to)
@@ -54,7 +56,7 @@ fn matches(rule: &Rule, packet: Packet) -> bool {
     assert_eq!((&rule.iif, rule.fwmark), (&None, None), "not modelled");
     rule.from.is_none_or(|from| from.contains(&packet.source))
         && rule.to.is_none_or(|to| to.contains(&packet.to))
-        && rule.ip_protocol.is_none_or(|protocol| protocol == 6)
+        && rule.ip_protocol.is_none_or(|protocol| protocol == packet.protocol)
         && rule.source_ports.is_none_or(|(first, last)| (first..=last).contains(&packet.source_port))
 }
 

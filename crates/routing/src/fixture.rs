@@ -42,6 +42,7 @@ pub(crate) fn node() -> NodeView {
         protected,
         uncertain: None,
         candidates: std::collections::BTreeSet::new(),
+        served: std::collections::BTreeSet::new(),
     }
 }
 

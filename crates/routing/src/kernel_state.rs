@@ -19,6 +19,9 @@ use ipnet::Ipv4Net;
 /// Route protocol number (`rtm_protocol`, `FRA_PROTOCOL`, `nh_protocol`) of everything this project writes.
 pub const PROTOCOL: u8 = 157;
 
+/// The kernel's main routing table.
+pub const MAIN_TABLE: u32 = 254;
+
 /// Nexthop object ids of this project; ids are one number space for all programs on the node.
 pub const NEXTHOP_IDS: RangeInclusive<u32> = 241_000_000..=241_999_999;
 
@@ -365,7 +368,7 @@ impl Observed {
 }
 
 /// One step from what is to what should be. The kernel takes them in the order of the list: nexthop objects (members
-/// before groups), routes, rules, then what goes: rules, routes, nexthop objects (groups before members).
+/// before groups), rules that keep packets in the main table, routes, other rules; then what goes, the other way round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Make a nexthop object, or replace one of ours in place (one message, atomic for all routes on it).

@@ -32,6 +32,9 @@ pub struct Layout {
     pub around_priority: u32,
     /// Priority of `from <public address> lookup main`: the node's public sockets and replies to what came in there.
     pub reply_priority: u32,
+    /// Priority of `from <pods> <protocol> sport <port> lookup main`: replies to what came in on the public side and was sent on
+    /// to a pod or a node; see [`crate::inbound`].
+    pub inbound_priority: u32,
     /// Priority of `to <destination> lookup <table>` for destinations in the node's public on-link subnet, which main
     /// would answer otherwise.
     pub on_link_priority: u32,
@@ -59,6 +62,7 @@ impl Default for Layout {
             first_probe_priority: 900,
             around_priority: 932,
             reply_priority: 990,
+            inbound_priority: 991,
             on_link_priority: 995,
             main_priority: 1000,
             table_priority: 1001,

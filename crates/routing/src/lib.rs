@@ -17,6 +17,7 @@ mod fib_model;
 #[cfg(test)]
 mod fixture;
 pub mod gateways;
+pub mod inbound;
 pub mod kernel_state;
 pub mod layout;
 mod nexthop_ids;
@@ -32,6 +33,7 @@ pub mod ways;
 
 pub use confirm::Confirmation;
 pub use diff::changes;
+pub use inbound::{ServedPort, Transport};
 pub use layout::{GatewaySlot, Layout, ProbePath};
 pub use node::{NodeView, Uncertainty, VpcInterface};
 pub use plan::{NodePlan, Selection, plan};

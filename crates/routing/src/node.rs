@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use crate::inbound::ServedPort;
 use crate::protected::Protected;
 
 /// A node as seen by its agent.
@@ -25,6 +26,8 @@ pub struct NodeView {
     pub uncertain: Option<Uncertainty>,
     /// Gateways that are to be probed though no StaticRoute names them yet: those that wait to be proven.
     pub candidates: BTreeSet<Ipv4Addr>,
+    /// Ports that answer connections which came in on a public side.
+    pub served: BTreeSet<ServedPort>,
 }
 
 /// What the node lives by and nobody knows yet.

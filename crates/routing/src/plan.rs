@@ -8,6 +8,7 @@
 //!  rules      900+n from <vpc address> tcp sport <ports of slot n>  lookup 1160+n      one per probed gateway
 //!             932   from <vpc address> tcp sport <ports of its own>  lookup main, only without a public address
 //!             990   from <public address>                           lookup main
+//!             991   from <pods, or nodes> tcp|udp sport <port>       lookup main     one per port served to the outside
 //!             995   to <destination in the public on-link subnet>   lookup 1157
 //!             1000                                                  lookup main, not its default route
 //!             1001                                                  lookup 1157
@@ -27,9 +28,10 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use crate::gateways::{assign_slots, gateway_in_kernel, usable_gateways};
+use crate::inbound::{self, ServedPort};
 use crate::kernel_state::{
-    Change, Foreign, Gateway, KernelState, Managed, Nexthop, NexthopId, NexthopTarget, Observed, Route,
-    RouteKey, RouteKind, Rule, RuleAction,
+    Change, Foreign, Gateway, KernelState, MAIN_TABLE, Managed, Nexthop, NexthopId, NexthopTarget, Observed,
+    Route, RouteKey, RouteKind, Rule, RuleAction,
 };
 use crate::layout::{Layout, ProbePath};
 use crate::nexthop_ids;
@@ -41,8 +43,6 @@ use crate::report::{Failure, FailureCause, GatewayIssue, RouteProblem, RouteRepo
 use crate::resolve::{Claims, Resolution, resolve};
 use crate::wanted::{Destination, ReferenceFault, WantedRoute};
 
-/// The kernel's main table.
-const MAIN_TABLE: u32 = 254;
 /// Protocol number of TCP.
 const TCP: u8 = 6;
 /// Rules for destinations in the public on-link subnet cost each packet a comparison; above this many, destinations are
@@ -66,6 +66,8 @@ pub struct NodePlan {
     pub probes: Vec<ProbePath>,
     /// Gateways for which no slot was left: they are not probed.
     pub unprobed: Vec<Ipv4Addr>,
+    /// Ports served to the outside for which no rule was left: clients behind a routed destination get no answer from them.
+    pub unserved: Vec<ServedPort>,
 }
 
 /// Plans a node. `wanted` are the StaticRoutes that apply to it, in any order.
@@ -137,6 +139,7 @@ pub fn plan(
         add_probes(wanted, vpc, node, observed, layout, &mut plan);
     }
     add_rules(node, layout, &mut plan.state);
+    plan.unserved = inbound::add_rules(&node.served, observed, layout, &mut plan.state);
     plan
 }
 

@@ -94,14 +94,14 @@ mod tests {
         let to = ip("1.1.1.1");
         let (public, kernel) = around(&node());
         assert_eq!(public, Around { source: ip("203.0.113.11"), ports: None });
-        let packet = Packet { source: public.source, source_port: 40_000, to };
+        let packet = Packet { source: public.source, protocol: 6, source_port: 40_000, to };
         assert_eq!(lookup(&kernel, &node().main_routes, packet), Way::Default);
 
         let private = NodeView { public_addresses: Vec::new(), ..node() };
         let (private, kernel) = around(&private);
         assert_eq!(private, Around { source: ip("10.116.0.2"), ports: Some(63_048..=63_111) });
         for (source_port, way) in [(63_048, Way::Default), (40_000, Way::Gateway(ip("10.116.0.100")))] {
-            let packet = Packet { source: private.source, source_port, to };
+            let packet = Packet { source: private.source, protocol: 6, source_port, to };
             assert_eq!(lookup(&kernel, &node().main_routes, packet), way);
         }
         assert_eq!(Around::by(&BTreeSet::new(), &layout).source, Ipv4Addr::UNSPECIFIED);

@@ -62,11 +62,13 @@ impl Cloud {
         cloud
     }
 
-    fn name(&self, role: &str) -> String {
+    /// Name of a namespace of this scene.
+    pub fn name(&self, role: &str) -> String {
         format!("{}-{role}", self.prefix)
     }
 
-    fn attach(&self, machine: Option<&str>, public: &str, private: &str, hardware: u8) {
+    /// Gives a machine, `None` being the node, its link to the internet and its link to the VPC.
+    pub fn attach(&self, machine: Option<&str>, public: &str, private: &str, hardware: u8) {
         let inside = machine.map(|name| format!("-n {name} ")).unwrap_or_default();
         for (link, fabric, address) in
             [("eth0", "inet", format!("{public}/24")), ("eth1", "vpc", format!("{private}/20"))]

@@ -4,6 +4,7 @@
 
 mod cloud;
 mod confirm;
+mod inbound;
 mod large;
 mod lifecycle;
 mod node_network;

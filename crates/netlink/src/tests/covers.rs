@@ -205,6 +205,7 @@ impl Node {
             protected,
             uncertain: None,
             candidates: BTreeSet::new(),
+            served: BTreeSet::new(),
         }
     }
 

@@ -233,6 +233,12 @@ pub(super) fn rules() -> Vec<Rule> {
     vec![
         full,
         Rule { from: Some(net("203.0.113.11/32")), ..Rule::lookup(990, 254) },
+        Rule {
+            from: Some(net("10.244.0.0/16")),
+            ip_protocol: Some(17),
+            source_ports: Some((53, 53)),
+            ..Rule::lookup(991, 254)
+        },
         Rule { action: RuleAction::Unreachable, iif: Some("gone0".to_owned()), ..Rule::lookup(995, 1) },
         Rule { action: RuleAction::Blackhole, ..Rule::lookup(996, 1) },
         Rule { action: main, ..Rule::lookup(1000, 1) },
@@ -261,6 +267,7 @@ fn rules_are_written_and_read_back() {
                 "900: from 10.116.0.2 to 198.51.100.0/24 fwmark 0x10/0xf0 iif lo ipproto tcp sport 61000-61063 \
                  lookup 1160 proto 157",
                 "990: from 203.0.113.11 lookup main proto 157",
+                "991: from 10.244.0.0/16 ipproto udp sport 53 lookup main proto 157",
                 "995: from all iif gone0 [detached] unreachable proto 157",
                 "996: from all blackhole proto 157",
                 "1000: from all lookup main suppress_prefixlength 0 proto 157",

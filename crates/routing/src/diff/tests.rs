@@ -138,3 +138,19 @@ fn what_others_have_at_our_places_is_left_alone() {
     );
     assert_eq!(list.len(), 6);
 }
+
+#[test]
+fn what_keeps_packets_in_main_is_there_before_the_routes_and_leaves_after_them() {
+    let mut more =
+        state(&[gateway(FIRST, 5)], &[route("0.0.0.0/0", RouteKind::Nexthop(FIRST))], &[995, 1001]);
+    more.rules.insert(Rule::lookup(991, MAIN_TABLE));
+    let less = state(&[gateway(FIRST, 5)], &[], &[1001]);
+    assert_eq!(
+        short(&changes(&holding(&less), &more)),
+        ["add rule 991", "add route 0.0.0.0/0", "add rule 995"]
+    );
+    assert_eq!(
+        short(&changes(&holding(&more), &less)),
+        ["delete rule 995", "delete route 0.0.0.0/0", "delete rule 991"]
+    );
+}

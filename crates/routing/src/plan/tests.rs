@@ -95,7 +95,7 @@ fn all_egress_leaves_the_node_what_it_lives_by() {
             assert_eq!(way(&plan, own), expected, "{own}");
         }
         let kernel = holding(&plan.state);
-        let reply = Packet { source: ip("203.0.113.11"), source_port: 443, to: ip("1.1.1.1") };
+        let reply = Packet { source: ip("203.0.113.11"), protocol: 6, source_port: 443, to: ip("1.1.1.1") };
         assert_eq!(lookup(&kernel, &node().main_routes, reply), Way::Default);
     }
 }
@@ -108,7 +108,8 @@ fn probes_go_through_their_gateway_whatever_the_routes_are() {
     for probe in &plan.probes {
         for to in ["1.1.1.1", "198.51.100.10", A] {
             for port in [*probe.source_ports.start(), *probe.source_ports.end()] {
-                let probe_packet = Packet { source: probe.source, source_port: port, to: ip(to) };
+                let probe_packet =
+                    Packet { source: probe.source, protocol: 6, source_port: port, to: ip(to) };
                 assert_eq!(
                     lookup(&kernel, &node().main_routes, probe_packet),
                     Way::Gateway(probe.gateway),

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::inbound::{ServedPort, Transport};
 use crate::prefix::longest_match;
 
 /// Prefixes that meet one another and the node's own: in the corners where the protected ones are, and huge ones.
@@ -28,6 +29,24 @@ fn prefix() -> impl Strategy<Value = Ipv4Net> {
             Ipv4Net::new(address, length).unwrap().trunc()
         }),
     ]
+}
+
+/// Something in a pod that is reached from the internet.
+const SERVED: ServedPort = ServedPort {
+    from: Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16),
+    protocol: Transport::Tcp,
+    port: 443,
+};
+
+/// Its answer to a client.
+fn reply(to: Ipv4Addr) -> Packet {
+    Packet { source_port: 443, ..packet(to) }
+}
+
+/// Where no client on the internet is.
+fn is_private(address: Ipv4Addr) -> bool {
+    let shared = net("100.64.0.0/10");
+    address.is_private() || shared.contains(&address)
 }
 
 #[derive(Debug, Clone)]
@@ -84,6 +103,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             for prefix in protected {
                 node.protected.insert(prefix, ProtectedReason::UserList);
             }
+            node.served.insert(SERVED);
             node.main_routes.extend(main.into_iter().filter(|prefix| prefix.prefix_len() > 0));
             Scenario { wanted, node, selection }
         })
@@ -199,6 +219,8 @@ proptest! {
             prop_assert_eq!(way, scenario.expected(to), "{}", to);
             // Whatever is listed, a protected address stays off the gateways and a reply stays on the public side.
             prop_assert!(!(is_through_gateway(way) && scenario.is_protected(Ipv4Net::from(to))), "{}", to);
+            let way = lookup(&kernel, &scenario.node.main_routes, reply(to));
+            prop_assert!(is_private(to) || !is_through_gateway(way), "the answer to {}", to);
         }
     }
 
@@ -245,21 +267,22 @@ proptest! {
         let target = to.plan(&kernel);
         let end = holding(&target.state);
         let addresses = samples(&[&from, &to], &more);
-        let start: Vec<Way> = addresses.iter().map(|to| lookup(&kernel, main, packet(*to))).collect();
-        let goal: Vec<Way> = addresses.iter().map(|to| lookup(&end, main, packet(*to))).collect();
+        let packets: Vec<Packet> = addresses.iter().flat_map(|to| [packet(*to), reply(*to)]).collect();
+        let start: Vec<Way> = packets.iter().map(|packet| lookup(&kernel, main, *packet)).collect();
+        let goal: Vec<Way> = packets.iter().map(|packet| lookup(&end, main, *packet)).collect();
         for change in changes(&kernel, &target.state) {
             apply(&mut kernel, &change);
-            for ((address, start), goal) in addresses.iter().zip(&start).zip(&goal) {
-                let way = lookup(&kernel, main, packet(*address));
+            for ((packet, start), goal) in packets.iter().zip(&start).zip(&goal) {
+                let way = lookup(&kernel, main, *packet);
                 prop_assert!(
                     [*start, *goal].map(is_through_gateway).contains(&is_through_gateway(way)),
-                    "{} goes by {:?} after {:?}, from {:?} to {:?}", address, way, change, start, goal
+                    "{:?} goes by {:?} after {:?}, from {:?} to {:?}", packet, way, change, start, goal
                 );
             }
         }
         prop_assert_eq!(changes(&kernel, &target.state), vec![]);
-        for (address, goal) in addresses.iter().zip(&goal) {
-            prop_assert_eq!(lookup(&kernel, main, packet(*address)), *goal);
+        for (packet, goal) in packets.iter().zip(&goal) {
+            prop_assert_eq!(lookup(&kernel, main, *packet), *goal);
         }
     }
 }
