@@ -71,6 +71,10 @@ advisories: ## known vulnerabilities; needs the advisory database from the netwo
 test: root setup ## everything; the last line is `N passed, M failed`
 	@scripts/test.sh
 
+.PHONY: bench-agent
+bench-agent: root setup ## speed and size of the agent: target/bench/agent.json and the table of docs/benchmarks.md
+	@scripts/bench-agent.sh
+
 .PHONY: test-exhaustive
 test-exhaustive: setup ## all of one suite of random cases, resumable: SUITE=<name>; without it a list
 	@scripts/exhaustive.sh $(SUITE)

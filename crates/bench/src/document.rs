@@ -1,0 +1,119 @@
+//! The table of `docs/benchmarks.md`.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::Value;
+
+/// What stands between these two lines is written by `make bench-agent`.
+const BEGIN: &str = "<!-- numbers: written by make bench-agent -->";
+const END: &str = "<!-- end of numbers -->";
+
+/// What is measured, where it stands in the report, and what was aimed at.
+const ROWS: &[(&str, &str, &str)] = &[
+    ("1 destination: last route in the kernel, ms", "/apply_ms/1", ""),
+    ("100 destinations, ms", "/apply_ms/100", ""),
+    ("2,000 destinations, ms", "/apply_ms/2000", "100"),
+    ("10,000 destinations, ms", "/apply_ms/10000", "200"),
+    ("10,000 destinations deleted, ms", "/delete_ms/10000", ""),
+    ("switch of 10,000 routes after the verdict, ms", "/switch_ms", "10"),
+    ("the same with one route, ms", "/switch_ms_of_one", "10"),
+    ("first unanswered probe to the switch, ms", "/first_miss_to_switch_ms", ""),
+    ("restart with 10,000 routes until converged, ms", "/restart_ms", ""),
+    ("memory without routes, MiB", "/rss_mib/idle", "15"),
+    ("memory with 10,000 routes, MiB", "/rss_mib/10000", "25"),
+    ("processor, two gateways probed, 1 route, % of a core", "/cpu_percent/1", "0.5"),
+    ("processor, the same with 10,000 routes, % of a core", "/cpu_percent/10000", "0.5"),
+    ("API writes and events per change of 2,000 destinations", "/api_writes_per_change", ""),
+    ("(the API server's own time for a create of 10,000, ms)", "/server_ms/10000", ""),
+    ("(`kubectl create` of 10,000 from start to end, ms)", "/kubectl_ms", ""),
+];
+
+/// The report as a table: median, and from the least to the most where there are several samples.
+pub fn table(report: &Value) -> String {
+    let machine = &report["machine"];
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let mut table = format!(
+        "{}, {} cores, {} memory, Linux {}; load at the end {}.\n\n",
+        text(&machine["cpu"]),
+        text(&machine["cores"]),
+        text(&machine["memory"]),
+        text(&machine["kernel"]),
+        text(&machine["load_at_the_end"]),
+    );
+    let peer = &report["peer"];
+    let has_peer = !peer.is_null();
+    table += if has_peer {
+        "| | egress-agent | goal | peer |\n| --- | --- | --- | --- |\n"
+    } else {
+        "| | egress-agent | goal |\n| --- | --- | --- |\n"
+    };
+    for (what, pointer, goal) in ROWS {
+        let ours = cell(report, pointer);
+        // Writing to a String does not fail.
+        let _infallible = if has_peer {
+            writeln!(table, "| {what} | {ours} | {goal} | {} |", cell(peer, pointer))
+        } else {
+            writeln!(table, "| {what} | {ours} | {goal} |")
+        };
+    }
+    table
+}
+
+fn cell(report: &Value, pointer: &str) -> String {
+    let Some(median) = report.pointer(pointer).and_then(Value::as_f64) else { return "-".to_owned() };
+    let samples: Vec<f64> = report["raw"]
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_f64)
+        .collect();
+    if samples.len() < 2 {
+        return shown(median);
+    }
+    let least = samples.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = samples.iter().copied().fold(0.0, f64::max);
+    format!("{} ({} to {}, {} samples)", shown(median), shown(least), shown(most), samples.len())
+}
+
+fn shown(value: f64) -> String {
+    if value < 10.0 { format!("{value:.2}") } else { format!("{value:.0}") }
+}
+
+/// Puts the table where the last one was.
+pub fn write(path: &Path, table: &str) -> anyhow::Result<()> {
+    let document = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let written = replaced(&document, table)
+        .with_context(|| format!("{} has no place for the table", path.display()))?;
+    Ok(std::fs::write(path, written)?)
+}
+
+fn replaced(document: &str, table: &str) -> Option<String> {
+    let (before, rest) = document.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n\n{table}\n{END}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_cell_shows_the_median_and_the_spread() {
+        let report = json!({"apply_ms": {"1": 5.0}, "raw": {"apply_ms": {"1": [4.0, 5.0, 30.2]}}});
+        assert_eq!(cell(&report, "/apply_ms/1"), "5.00 (4.00 to 30, 3 samples)");
+        assert_eq!(cell(&report, "/apply_ms/100"), "-");
+    }
+
+    #[test]
+    fn only_what_is_between_the_marks_is_written_anew() {
+        let document = format!("head\n{BEGIN}\nold\n{END}\ntail\n");
+        let written = replaced(&document, "| new |\n").unwrap();
+        assert_eq!(written, format!("head\n{BEGIN}\n\n| new |\n\n{END}\ntail\n"));
+        assert_eq!(replaced("no marks", ""), None);
+    }
+}

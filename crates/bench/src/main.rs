@@ -1,0 +1,101 @@
+//! Measures a program that turns StaticRoutes into kernel routes: ours, and any other in the same run.
+//!
+//! ```text
+//!  this program ── create, delete ──► API server (real, on loopback)
+//!       │                                  │ watch
+//!       │ dumps, lookups                   ▼
+//!       └────────────► kernel ◄── the program under test, on a node with two gateways
+//! ```
+//!
+//! Nothing is asked of the program under test: what it did is seen in the kernel, its size and time in `/proc`, its writes in
+//! the API server's own counters, and its probes on the gateway's wire. What is measured and how: `docs/benchmarks.md`.
+
+mod api;
+mod apply;
+mod document;
+mod kernel;
+mod measure;
+mod network;
+mod numbers;
+mod subject;
+mod switch;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Parser;
+use serde_json::json;
+use testkit::ApiServer;
+
+use crate::measure::{Bench, Effort};
+use crate::network::Network;
+use crate::subject::Subject;
+
+/// Measures the agent on a node of its own, with a real API server.
+#[derive(Debug, Parser)]
+#[command(name = "egress-bench", version)]
+struct Settings {
+    /// The agent, in release form.
+    #[arg(long, default_value = "target/release/egress-agent")]
+    agent: PathBuf,
+
+    /// Another program to measure in the same run: a shell command that is started on the node, with KUBECONFIG and NODE_NAME
+    /// set, follows StaticRoutes and ends with SIGTERM.
+    #[arg(long)]
+    peer_command: Option<String>,
+
+    /// Table in which the other program has its routes.
+    #[arg(long, default_value_t = 254)]
+    peer_table: u32,
+
+    /// Where the numbers go, with every sample.
+    #[arg(long, default_value = "target/bench/agent.json")]
+    out: PathBuf,
+
+    /// Document whose table is written anew.
+    #[arg(long)]
+    document: Option<PathBuf>,
+
+    /// A few samples of everything, to see that it still works; the numbers say nothing.
+    #[arg(long)]
+    short: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let settings = Settings::parse();
+    anyhow::ensure!(nix::unistd::geteuid().is_root(), "this makes network namespaces and needs root");
+    let agent = settings.agent.canonicalize().with_context(|| format!("{}", settings.agent.display()))?;
+    let effort = if settings.short { Effort::SHORT } else { Effort::FULL };
+
+    let network = Network::new()?;
+    // Current-thread: every socket is made on this thread, hence on the node.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _entered = runtime.enter();
+    let server = runtime.block_on(ApiServer::start())?;
+    let mut bench = Bench::new(&runtime, &server, &network, effort)?;
+
+    let mut subjects = vec![Subject::agent(&agent, &server)];
+    subjects.extend(
+        settings.peer_command.as_deref().map(|command| Subject::peer(command, settings.peer_table, &server)),
+    );
+    let mut reports = Vec::new();
+    for subject in &subjects {
+        eprintln!("measuring {}", subject.name);
+        reports.push(bench.measure(subject)?);
+    }
+    let mut reports = reports.into_iter();
+    let mut report = reports.next().unwrap_or_default();
+    report["machine"] = numbers::machine();
+    report["peer"] = reports.next().unwrap_or(json!(null));
+
+    if let Some(folder) = settings.out.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(&settings.out, serde_json::to_string_pretty(&report)? + "\n")?;
+    let table = document::table(&report);
+    println!("{table}");
+    if let Some(path) = &settings.document {
+        document::write(path, &table)?;
+    }
+    Ok(())
+}
