@@ -14,6 +14,7 @@ pub mod live;
 pub mod metrics;
 pub mod observation;
 pub mod observe;
+pub mod older_operator;
 pub mod reconcile;
 pub mod route_status;
 pub mod settings;

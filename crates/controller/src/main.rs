@@ -12,6 +12,7 @@ use egress_controller::credentials;
 use egress_controller::health::HealthClient;
 use egress_controller::metrics::{ControllerMetrics, PREFIX};
 use egress_controller::observe::Observer;
+use egress_controller::older_operator;
 use egress_controller::reconcile::{self, Context};
 use egress_controller::route_status;
 use egress_controller::settings::Settings;
@@ -127,6 +128,12 @@ impl Leader {
             failures: Mutex::new(HashMap::new()),
         });
         let steps = reconcile::run(context, rounds(self.changes.clone()).boxed(), self.shutdown.clone());
+        let older = older_operator::clear(
+            self.client.clone(),
+            self.mirrors.clone(),
+            self.claim.clone(),
+            self.changes.clone(),
+        );
         let stopping = self.shutdown.clone();
         let sums = async move {
             route_status::keep(self.client, self.mirrors, self.claim, self.changes, self.heart).await;
@@ -138,6 +145,7 @@ impl Leader {
         tokio::select! {
             () = steps => {}
             () = sums => {}
+            () = forever(older) => {}
         }
         anyhow::ensure!(self.shutdown.is_cancelled(), "the controller ended by itself");
         Ok(())
@@ -187,6 +195,12 @@ impl Leader {
             }
         }
     }
+}
+
+// What has nothing more to do ends nobody else's work.
+async fn forever(task: impl Future<Output = ()>) {
+    task.await;
+    std::future::pending::<()>().await;
 }
 
 // One item for each burst of changes.

@@ -19,6 +19,7 @@
 mod births;
 mod idle;
 mod lives;
+mod older_operator;
 mod stage;
 mod troubles;
 
@@ -41,6 +42,10 @@ fn every_scene_ends_as_it_should() {
         play(
             "blind",
             troubles::who_cannot_know_which_nodes_hold_routes_deletes_nothing_and_who_is_not_seen_is_seldom_asked_for,
+        ),
+        play(
+            "older operator",
+            older_operator::its_marks_go_with_it_and_the_loss_of_the_shared_definition_does_no_harm,
         ),
         play("one at rest", idle::one_costs_no_more_than_a_reading_every_half_minute),
         play("twenty at rest", idle::twenty_cost_no_more_than_one),

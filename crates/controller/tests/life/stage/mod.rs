@@ -33,7 +33,12 @@ pub struct Stage {
     pub cloud: Cloud,
     pub world: World,
     kubeconfig: std::path::PathBuf,
-    _server: ApiServer,
+    server: ApiServer,
+}
+
+async fn install_definitions(server: &ApiServer) {
+    let definitions = egress_api::custom_resource_definitions().into_iter().map(|(_, definition)| definition);
+    server.install(definitions.collect()).await.unwrap();
 }
 
 /// A scene that is being played.
@@ -78,9 +83,7 @@ pub fn play<F: Future<Output = ()>>(
 impl Stage {
     async fn set() -> Self {
         let server = ApiServer::start().await.unwrap();
-        let definitions =
-            egress_api::custom_resource_definitions().into_iter().map(|(_, definition)| definition);
-        server.install(definitions.collect()).await.unwrap();
+        install_definitions(&server).await;
         let client = server.admin().unwrap();
         let kubeconfig = programs::install(&server);
         let nodes: Api<Node> = Api::all(client.clone());
@@ -94,9 +97,14 @@ impl Stage {
         }
         let cloud = Cloud::start(TOKEN).await;
         let world = World::begin(server.admin().unwrap(), server.kubeconfig(), &cloud);
-        let stage = Self { client, cloud, world, kubeconfig, _server: server };
+        let stage = Self { client, cloud, world, kubeconfig, server };
         stage.put_token().await;
         stage
+    }
+
+    /// Applies the shipped definitions again.
+    pub async fn install_definitions(&self) {
+        install_definitions(&self.server).await;
     }
 
     pub fn controller(&self, name: &str) -> Controller {
