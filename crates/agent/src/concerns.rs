@@ -12,6 +12,9 @@ use k8s_openapi::jiff::Timestamp;
 /// More gateways are listed than one node can probe, and it does not leave the others by itself.
 pub const NOT_PROBED: &str = "GatewaysNotProbed";
 
+/// StaticRoutes went with their definition (CRD), and their routes stay.
+pub const ORPHANED: &str = "Orphaned";
+
 /// Reason of a condition whose trouble is over.
 const RESOLVED: &str = "Resolved";
 

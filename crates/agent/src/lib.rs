@@ -11,6 +11,8 @@
 
 pub mod api_server;
 pub mod concerns;
+pub mod definition;
+pub mod departed;
 pub mod gateways;
 pub mod guarded;
 pub mod inbound;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use egress_agent::api_server::ApiServer;
+use egress_agent::definition::Definitions;
 use egress_agent::metrics::{AgentMetrics, PREFIX};
 use egress_agent::publish::{self, Publisher};
 use egress_agent::reconcile::{Configured, Connections, Reconciler};
@@ -52,6 +53,7 @@ async fn main() -> anyhow::Result<()> {
     let changed = Arc::new(Notify::new());
     let mut followers = JoinSet::new();
     let watches = Watches::start(&client, &settings.node_name, &changed, &mut followers);
+    let definitions = Definitions::follow(&client, &settings.node_name, &changed, &mut followers);
     let uninstall = Uninstall::follow(&client, &settings.namespace, &settings.daemonset, &mut followers);
     let (found, surroundings) = watch::channel(Surroundings::at_start());
     let (names, wanted) = watch::channel(own_names(&settings, server.as_ref()));
@@ -71,9 +73,11 @@ async fn main() -> anyhow::Result<()> {
     let mut reconciler = Reconciler::new(Connections {
         node_name: settings.node_name.clone(),
         configured: configured(&settings),
+        remove_leftovers: settings.remove_leftovers_of_older_operator,
         kernel: Commands::start().context("no netlink socket")?,
         watches,
         server: server.clone(),
+        definitions,
         changed,
         api_server: ApiServer::new(
             server.as_ref(),

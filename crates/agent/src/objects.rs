@@ -26,6 +26,12 @@ pub struct Objects {
     pub routes: Vec<WantedRoute>,
     /// Generation of each StaticRoute by uid.
     pub generations: BTreeMap<String, i64>,
+    /// Name of every StaticRoute that is there and not being deleted, by uid, whether or not it can be read.
+    pub present: BTreeMap<String, String>,
+    /// Uid of the EgressGateway that a StaticRoute belongs to, by the StaticRoute's uid.
+    pub owners: BTreeMap<String, String>,
+    /// EgressGateways that are being deleted, by uid.
+    pub leaving: BTreeSet<String>,
     /// Gateways to probe, each with the targets that prove the way through it (none: only the gateway itself is probed).
     pub probed: BTreeMap<Ipv4Addr, BTreeSet<SocketAddrV4>>,
     /// Public addresses of gateways: a route to one of them must not go through another.
@@ -63,6 +69,9 @@ pub fn read<'a>(
         if metadata.deletion_timestamp.is_some() {
             continue;
         }
+        objects
+            .present
+            .insert(metadata.uid.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
         let selected = guarded.0.as_ref().map_err(|invalid| invalid.error.clone()).and_then(|route| {
             // Whose labels are not known has no address either, and then nothing is written to the kernel.
             let selected = labels.map_or(Ok(true), |labels| route.spec.selects(labels));
@@ -90,8 +99,7 @@ pub fn read<'a>(
             objects.probed.entry(*gateway).or_default();
         }
     }
-    // The stores have no order; a plan must not depend on it.
-    objects.routes.sort_by(|a, b| (a.created, &a.name, &a.uid).cmp(&(b.created, &b.name, &b.uid)));
+    objects.sort();
     objects
 }
 
@@ -186,6 +194,11 @@ impl Objects {
         }
     }
 
+    /// The stores have no order; a plan must not depend on it.
+    pub(crate) fn sort(&mut self) {
+        self.routes.sort_by(|a, b| (a.created, &a.name, &a.uid).cmp(&(b.created, &b.name, &b.uid)));
+    }
+
     fn add_route(&mut self, route: &StaticRoute, followed: Option<Followed>) {
         let uid = route.uid().unwrap_or_default();
         let (gateways, reference_fault) = match followed {
@@ -209,10 +222,17 @@ impl Objects {
         self.gateway_addresses.extend(
             gateways.iter().filter_map(|one| one.egress_address.as_ref()?.0.parse::<Ipv4Addr>().ok()),
         );
+        let owners = route.metadata.owner_references.iter().flatten();
+        if let Some(owner) = owners.into_iter().find(|owner| owner.kind == "EgressGateway") {
+            self.owners.insert(uid.clone(), owner.uid.clone());
+        }
         self.generations.insert(uid, route.metadata.generation.unwrap_or_default());
     }
 
     fn add_candidates(&mut self, gateway: &EgressGateway) {
+        if gateway.metadata.deletion_timestamp.is_some() {
+            self.leaving.extend(gateway.uid());
+        }
         let targets: BTreeSet<SocketAddrV4> =
             gateway.spec.health_check.targets.iter().filter_map(|target| target.0.parse().ok()).collect();
         let status = gateway.status.as_ref().map(|status| status.gateways.as_slice()).unwrap_or_default();

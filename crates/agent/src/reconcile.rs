@@ -14,6 +14,8 @@
 mod agenda;
 mod confirming;
 mod holding;
+mod leftovers;
+mod orphaned;
 mod switching;
 mod unknown;
 
@@ -24,9 +26,10 @@ use std::time::Duration;
 
 use egress_health::Tick;
 use egress_netlink::Commands;
+use egress_netlink::leftover::Leftover;
 use egress_netlink::monitor::{Event, Monitor};
 use egress_netlink::ownership::Claim;
-use egress_routing::kernel_state::{Change, KernelState, Managed, Observed, RouteKind};
+use egress_routing::kernel_state::{Change, KernelState, Managed, NexthopId, Observed, RouteKind};
 use egress_routing::{
     Confirmation, Layout, NodePlan, NodeView, ProtectedReason, Selection, ServedPort, WantedRoute, Ways,
     changes,
@@ -40,6 +43,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api_server::ApiServer;
 use crate::concerns::{self, Concern};
+use crate::definition::Definitions;
+use crate::departed::Departed;
 use crate::gateways::Gateways;
 use crate::inbound;
 use crate::lifelines::Looked;
@@ -76,12 +81,16 @@ pub struct Connections {
     pub node_name: String,
     /// Ranges of pods and services, and the user's list.
     pub configured: Configured,
+    /// Whether the older operator's routes go once ours are in force.
+    pub remove_leftovers: bool,
     /// The kernel.
     pub kernel: Commands,
     /// The API server's objects.
     pub watches: Watches,
     /// Host and port of the API server, as the client has them.
     pub server: Option<(String, u16)>,
+    /// The definition of StaticRoutes.
+    pub definitions: Definitions,
     /// Notified when an object or the surroundings changed.
     pub changed: Arc<Notify>,
     /// Where the API server is.
@@ -139,6 +148,14 @@ pub struct Reconciler {
     looked: mpsc::Receiver<Looked>,
     /// Addresses that the kernel kept from every gateway when this agent started; `None` before the first look.
     inherited: Option<BTreeSet<Ipv4Net>>,
+    /// StaticRoutes that are gone and still routed.
+    departed: Departed,
+    /// Record of the definition under which the StaticRoutes were made; `None` before it is known that none is orphaned.
+    definition: Option<NexthopId>,
+    /// Whether the kernel was searched for orphans of the time before this agent.
+    searched: bool,
+    /// Routes of the older operator that were taken away: what comes back is somebody's, who would be fought with.
+    leftovers_removed: BTreeSet<Leftover>,
 }
 
 impl Reconciler {
@@ -171,6 +188,10 @@ impl Reconciler {
             looks,
             looked,
             inherited: None,
+            departed: Departed::default(),
+            definition: None,
+            searched: false,
+            leftovers_removed: BTreeSet::new(),
         }
     }
 
@@ -254,14 +275,14 @@ impl Reconciler {
     async fn pass(&mut self) -> Duration {
         self.read_labels();
         let mut objects = self.read_objects();
-        let view = match self.look().await {
+        let (view, main_routes) = match self.look().await {
             Ok((look, observed)) => {
                 self.observed = observed;
                 self.inherit();
                 let slices = self.with.watches.api_servers.state();
                 self.with.api_server.see(slices.iter().map(AsRef::as_ref), std::time::Instant::now());
                 objects.recover(&self.observed, &self.layout);
-                self.see(&look, &objects)
+                (self.see(&look, &objects), look.main_routes)
             }
             Err(error) => {
                 self.with.metrics.netlink_errors.inc();
@@ -272,7 +293,8 @@ impl Reconciler {
         let in_force = self.confirmation.in_force(&objects.routes, &view, self.now().0);
         let before = self.in_force.as_deref().unwrap_or(&self.objects.routes);
         self.confirmation.note(before, in_force.as_deref().unwrap_or(&objects.routes));
-        let asked_anew = self.objects != objects
+        let definition = self.definition;
+        let mut asked_anew = self.objects != objects
             || self.view.as_ref() != Some(&view)
             || self.confirmation.change() != self.planned_change;
         self.objects = objects;
@@ -280,6 +302,12 @@ impl Reconciler {
         self.view = Some(view);
         let planned_before = std::mem::take(&mut self.plan.state);
         self.replan();
+        if let Err(error) = self.search_orphans() {
+            tracing::warn!(%error, "the kernel stays as it is");
+            return self.back_off();
+        }
+        self.let_orphans_go();
+        asked_anew |= self.definition != definition;
         if self.is_lost() {
             tracing::warn!("no interface has this node's InternalIP; the kernel stays as it is");
             self.publish();
@@ -304,6 +332,7 @@ impl Reconciler {
         if !taken {
             return self.back_off();
         }
+        self.remove_leftovers(&main_routes).await;
         self.retry = RETRY.0;
         self.with.readiness.set_ready();
         FULL_COMPARISON
@@ -342,15 +371,17 @@ impl Reconciler {
         }
     }
 
-    fn read_objects(&self) -> Objects {
+    fn read_objects(&mut self) -> Objects {
         let routes = self.with.watches.static_routes.state();
         let gateways = self.with.watches.egress_gateways.state();
-        objects::read(
+        let mut objects = objects::read(
             routes.iter().map(AsRef::as_ref),
             gateways.iter().map(AsRef::as_ref),
             self.labels.as_ref(),
             &self.objects,
-        )
+        );
+        self.keep_departed(&mut objects);
+        objects
     }
 
     async fn look(&self) -> Result<(Look, Observed), egress_netlink::Error> {
@@ -466,6 +497,7 @@ impl Reconciler {
         let mut concerns = Vec::new();
         concerns.extend(concerns::not_probed(&self.plan.unprobed));
         concerns.extend(inbound::not_answered(&self.plan.unserved));
+        concerns.extend(self.departed.concern());
         concerns
     }
 }

@@ -42,6 +42,11 @@ pub struct Settings {
     #[arg(long, default_value = "10.244.0.0/16")]
     pub pod_range: Ipv4Net,
 
+    /// Take the routes that the older StaticRoute operator left in the main table away, once this agent's own are in force. Only
+    /// those with the destination and the gateway of a StaticRoute, and each of them once.
+    #[arg(long)]
+    pub remove_leftovers_of_older_operator: bool,
+
     /// Log filter, such as `info` or `info,egress_agent=debug`.
     #[arg(long, env = "LOG", default_value = "info")]
     pub log: String,

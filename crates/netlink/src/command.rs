@@ -20,6 +20,7 @@ use crate::apply::Applied;
 use crate::connection::{Connection, RECEIVE_BUFFER};
 use crate::error::{ChangeError, Error};
 use crate::exchange::Reply;
+use crate::leftover::Leftover;
 use crate::ownership::Claim;
 use crate::reading::{Interface, Lookup, MainRoute, Query};
 use crate::rule::SeenRule;
@@ -170,6 +171,15 @@ impl Commands {
     /// The kernel's own route lookup.
     pub async fn route_get(&self, query: Query) -> Result<Lookup, Error> {
         self.run(move |socket| socket.route_get(&query)).await?
+    }
+
+    /// Deletes the older operator's routes; see [`CommandSocket::remove_leftovers`].
+    pub async fn remove_leftovers(&self, leftovers: Vec<Leftover>) -> Vec<Applied> {
+        let count = leftovers.len();
+        match self.run(move |socket| socket.remove_leftovers(&leftovers)).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => vec![Err(ChangeError::Unknown { category: error.category() }); count],
+        }
     }
 
     /// Makes the kernel ask anew for a neighbour's Ethernet address; see [`CommandSocket::forget_neighbour`].

@@ -5,6 +5,7 @@
 //! - [`snapshot`]: what the kernel holds of ours and what is in our way.
 //! - [`reading`]: links, addresses, the main table, the kernel's own route lookup.
 //! - [`neighbour`]: makes the kernel ask anew for a neighbour's Ethernet address.
+//! - [`leftover`]: what the older StaticRoute operator left in the main table.
 //! - [`monitor`]: wake-ups when something changes.
 //! - [`ownership`]: what makes a kernel object ours.
 //!
@@ -16,6 +17,7 @@ pub mod command;
 mod connection;
 pub mod error;
 mod exchange;
+pub mod leftover;
 pub mod monitor;
 pub mod neighbour;
 pub mod nexthop;

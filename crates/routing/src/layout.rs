@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use crate::kernel_state::{NEXTHOP_IDS, NexthopId};
+use crate::nexthop_ids;
 
 /// Nexthop ids for StaticRoutes: `NEXTHOP_IDS` start + 0 .. + 65,535.
 const OBJECT_NEXTHOPS: u32 = 65_536;
@@ -17,6 +18,9 @@ const OBJECT_NEXTHOPS: u32 = 65_536;
 const PROBE_NEXTHOPS: u32 = 100_000;
 /// Offset of the groups that record a StaticRoute's list of gateways from the nexthop object of its routes.
 const LISTS: u32 = 200_000;
+/// Offset of the nexthop ids that say under which definition (CRD) the StaticRoutes were made, and how many of them there are.
+const DEFINITIONS: u32 = 700_000;
+const DEFINITION_COUNT: u32 = 100_000;
 
 /// Numbers that our rules, tables and probes use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +114,16 @@ impl Layout {
     pub fn nexthop_of_list(&self, list: NexthopId) -> Option<NexthopId> {
         let nexthop = NexthopId(list.0.checked_sub(LISTS)?);
         self.is_object_nexthop(nexthop).then_some(nexthop)
+    }
+
+    /// The nexthop object that records under which definition the StaticRoutes in the kernel were made; see [`crate::orphans`].
+    pub fn definition_nexthop(&self, definition_uid: &str) -> NexthopId {
+        NexthopId(NEXTHOP_IDS.start() + DEFINITIONS + nexthop_ids::hash(definition_uid) % DEFINITION_COUNT)
+    }
+
+    /// Whether this is such a record.
+    pub fn is_definition_nexthop(&self, id: NexthopId) -> bool {
+        id.0.checked_sub(NEXTHOP_IDS.start() + DEFINITIONS).is_some_and(|index| index < DEFINITION_COUNT)
     }
 
     /// Whether routes of StaticRoutes use this nexthop object.

@@ -22,6 +22,7 @@ pub mod kernel_state;
 pub mod layout;
 mod nexthop_ids;
 pub mod node;
+pub mod orphans;
 pub mod plan;
 pub mod prefix;
 pub mod protected;

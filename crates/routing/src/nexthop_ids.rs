@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::Ipv4Net;
 
-use crate::kernel_state::{Foreign, NexthopId, Observed, RouteKey, RouteKind};
+use crate::kernel_state::{Foreign, NEXTHOP_IDS, NexthopId, Observed, RouteKey, RouteKind};
 use crate::layout::Layout;
 
 /// How far from its home an object may live. With 1,000 objects a run of even 10 taken ids is next to impossible.
@@ -82,13 +82,27 @@ fn routes_in_kernel(
     counts
 }
 
+/// Whether an object with this uid may have this id.
+pub(crate) fn may_have(uid: &str, id: NexthopId, layout: &Layout) -> bool {
+    (0..REACH).any(|step| address(uid, step, layout) == id)
+}
+
+/// What an object is called of which only its nexthop object is known; no uid looks like that.
+pub(crate) fn uid_of_unknown(id: NexthopId) -> String {
+    format!("{UNKNOWN}{id}")
+}
+
+const UNKNOWN: &str = "nexthop/";
+
 /// The id `step` places from an object's home.
 fn address(uid: &str, step: u32, layout: &Layout) -> NexthopId {
-    layout.object_nexthop(home(uid).wrapping_add(step))
+    let known = uid.strip_prefix(UNKNOWN).and_then(|id| id.parse::<u32>().ok());
+    let home = known.map_or_else(|| hash(uid), |id| id.wrapping_sub(*NEXTHOP_IDS.start()));
+    layout.object_nexthop(home.wrapping_add(step))
 }
 
 /// FNV-1a and a final mix: `std`'s hashers may change between releases, and with them the ids of a running node.
-fn home(uid: &str) -> u32 {
+pub(crate) fn hash(uid: &str) -> u32 {
     let mut hash = uid.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });

@@ -27,7 +27,12 @@ impl Reconciler {
         shutdown: &CancellationToken,
     ) -> Result<bool, ReconcileError> {
         let mut beat = tokio::time::interval(BEAT);
-        let ready = self.with.watches.ready();
+        let (filled, known) = (self.with.watches.ready(), self.with.definitions.known());
+        let ready = async {
+            filled.await?;
+            known.await;
+            Ok(())
+        };
         tokio::pin!(ready);
         let mut held = None;
         let mut agenda = Agenda::at(Instant::now() + PATIENCE);
@@ -36,7 +41,7 @@ impl Reconciler {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(false),
-                ready = &mut ready => return Ok(ready.map(|()| true)?),
+                ready = &mut ready => return ready.map(|()| true),
                 Some(result) = self.results.recv() => {
                     if let Some(held) = &mut held
                         && !self.on_held_probe(held, &result).await

@@ -27,6 +27,7 @@ impl Reconciler {
                 rolled_back.mark(report);
             }
         }
+        self.record_definition();
     }
 
     /// The gateway that each StaticRoute should use now, where that is another than the last chosen or planned one.

@@ -124,7 +124,32 @@ impl Cloud {
 
     /// How many there were.
     pub fn leaks(&self) -> u64 {
-        let listed = sh(&format!("ip netns exec {} nft list table ip oracle", self.name("inet")));
+        self.counted("oracle")
+    }
+
+    /// Counts from now on the datagrams that reach the internet on their way to `target`, whatever their source.
+    pub fn count_arrivals(&self, target: Ipv4Addr) {
+        let rules = format!(
+            "table ip arrivals {{ chain every {{ type filter hook prerouting priority -300; ip daddr {target} udp dport 9999 \
+             counter; }}; }}"
+        );
+        sh(&format!("ip netns exec {} nft '{rules}'", self.name("inet")));
+    }
+
+    /// How many there were.
+    pub fn arrivals(&self) -> u64 {
+        self.counted("arrivals")
+    }
+
+    /// Forgets both counts.
+    pub fn stop_counting(&self) {
+        for table in ["oracle", "arrivals"] {
+            sh(&format!("ip netns exec {} nft delete table ip {table}", self.name("inet")));
+        }
+    }
+
+    fn counted(&self, table: &str) -> u64 {
+        let listed = sh(&format!("ip netns exec {} nft list table ip {table}", self.name("inet")));
         let count = listed.split_once("counter packets ").unwrap().1;
         count.split_whitespace().next().unwrap().parse().unwrap()
     }

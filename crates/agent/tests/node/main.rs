@@ -8,6 +8,7 @@ mod inbound;
 mod large;
 mod lifecycle;
 mod node_network;
+mod older_operator;
 mod protected;
 mod recovery;
 mod references;

@@ -41,7 +41,7 @@ fn without_the_api_server_routes_stay_and_dead_gateways_are_left() {
     sh("ip rule del pref 1001");
     until("repaired", &before, Duration::from_secs(5), ours);
     sh("ip link set eth1 down");
-    until("dropped", &true, Duration::from_secs(5), || ip("nexthop show proto 157").contains("blackhole"));
+    until("dropped", &true, Duration::from_secs(5), || !ip("nexthop show proto 157").contains("via"));
     assert_eq!(seen_from(LISTED), None);
     sh("ip link set eth1 up");
     until("repaired", &before, Duration::from_secs(5), ours);

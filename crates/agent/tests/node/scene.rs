@@ -39,11 +39,16 @@ impl Scene {
         let runtime: &'static Runtime = Box::leak(Box::new(runtime));
         let entered = runtime.enter();
         let server = runtime.block_on(ApiServer::start()).unwrap();
-        let definitions = egress_api::custom_resource_definitions();
-        runtime.block_on(server.install(definitions.into_iter().map(|(_, one)| one).collect())).unwrap();
         let scene = Self { cloud, server, runtime, _entered: entered };
+        scene.install_definitions();
         scene.make_node();
         scene
+    }
+
+    pub fn install_definitions(&self) {
+        let definitions = egress_api::custom_resource_definitions();
+        let definitions = definitions.into_iter().map(|(_, one)| one).collect();
+        self.runtime.block_on(self.server.install(definitions)).unwrap();
     }
 
     pub fn make_node(&self) {

@@ -104,6 +104,6 @@ fn when_all_within_reach_are_taken_there_is_none() {
 
 #[test]
 fn homes_spread() {
-    let homes: BTreeSet<u32> = (0..1_000).map(|n| home(&format!("uid-{n}")) % 65_536).collect();
+    let homes: BTreeSet<u32> = (0..1_000).map(|n| hash(&format!("uid-{n}")) % 65_536).collect();
     assert!(homes.len() > 950, "{} homes for 1,000 objects", homes.len());
 }

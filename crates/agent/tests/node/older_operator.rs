@@ -1,0 +1,289 @@
+//! Users of the older operator: what it left in the kernel, what happens to everybody's StaticRoutes when it is deleted by its own
+//! manifest, which has the definition (CRD) of StaticRoutes in it, and everything that it is known to get wrong.
+//!
+//! | what happens | what the older operator does | here, and the test |
+//! | --- | --- | --- |
+//! | it is restarted, routes intact | reports failure for all | writes and reports nothing: `lifecycle` |
+//! | it is stopped | routes stay | the same: `uninstall` |
+//! | the node boots, the VPC's link comes late | no route for ever | a route when the link is up: `edits_absences_and_stalls` |
+//! | the link goes down and up | routes gone for ever | back at once, nothing leaks: `lifecycle` |
+//! | somebody deletes a route | not noticed | put back: `lifecycle` |
+//! | somebody replaces a route | not noticed | left alone, reported, ours is back after it: `edits_absences_and_stalls` |
+//! | the gateway is not on the link yet | no route for ever | a route when it is: `selection` |
+//! | the gateway is dead | not noticed | left for the next: `lifecycle` |
+//! | the gateway is edited | nothing changes | replaced in place: `lifecycle` |
+//! | the same, then the object is deleted | routes leak | nothing is left: `edits_absences_and_stalls` |
+//! | gateway and destinations are edited | a mixture, and leaks | all as listed: `edits_absences_and_stalls` |
+//! | two objects, one destination | the second is lost when the first goes | it takes over: `lifecycle` |
+//! | a foreign route, same destination and gateway | fails, then deletes it | reported and left: `with_the_option` |
+//! | a foreign route with a higher metric | works beside it | reported as shadowing ours, and left: `with_the_option` |
+//! | absent while an object is deleted | routes stay for ever | removed at the next start: `edits_absences_and_stalls` |
+//! | absent while a destination is removed | its route stays for ever | removed at the next start: `edits_absences_and_stalls` |
+//! | stalled at a create, a delete, an update | wrong, and Ready | as listed afterwards: `edits_absences_and_stalls` |
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use egress_api::NodeRouteState;
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, Cloud, ip, ours, seen_from, until};
+use crate::scene::{Agent, LISTED, Monitor, SOON, Scene, settled, until_ready};
+
+/// Destination of a StaticRoute with two gateways.
+const PAIRED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 90);
+
+#[test]
+fn deleting_the_shared_definition_changes_no_route_and_applying_everything_again_goes_on() {
+    let scene = Scene::new();
+    let mut agent = Agent::start(&scene);
+    apply_both(&scene);
+    until_ready();
+    for restarted in [false, true] {
+        let before = settled();
+        let packets = Packets::start(&scene.cloud);
+        delete_definition(&scene);
+        until("the definition is gone", &false, SOON, || definitions(&scene).contains("staticroutes"));
+        if restarted {
+            // It cannot read StaticRoutes at all now.
+            agent.kill();
+            agent = Agent::start(&scene);
+            agent.until_says("keeping what the kernel holds");
+        } else {
+            agent.until_says("it is orphaned");
+        }
+        assert_eq!(settled(), before);
+
+        // There is a definition again, and nothing of it. A list without them proves nothing.
+        scene.install_definitions();
+        let other = format!("other-{restarted}");
+        scene.route(&other, &json!({"destinations": ["192.0.2.70"], "gateway": A}));
+        scene.until_applied(&other, 1);
+        scene.delete_route(&other);
+        until("only what was orphaned is left", &before, SOON, ours);
+        until("said", &Some(true), SOON, || is_orphaned(&scene));
+        if restarted {
+            agent.kill();
+            let monitor = Monitor::start(&["route", "rule", "nexthop"]);
+            agent = Agent::start(&scene);
+            until_ready();
+            assert_eq!(monitor.stop(), Vec::<String>::new(), "a restart wrote to the kernel");
+        }
+
+        apply_both(&scene);
+        let now = settled();
+        let kept = now.lines().filter(|line| before.contains(line) && line.starts_with("192.0.2.")).count();
+        assert_eq!(kept, 0, "all have the nexthop objects of the new uids");
+        until("over", &Some(false), SOON, || is_orphaned(&scene));
+        let (sent, arrived) = packets.stop(&scene.cloud);
+        assert_eq!(scene.cloud.leaks(), 0, "of {sent} packets");
+        assert_eq!(arrived, sent, "packets were lost");
+        assert_eq!(seen_from(LISTED), Some(A_PUBLIC));
+        scene.cloud.stop_counting();
+    }
+
+    // Orphans fail over like everybody else.
+    delete_definition(&scene);
+    until("the definition is gone", &false, SOON, || definitions(&scene).contains("staticroutes"));
+    scene.cloud.power_off("a");
+    until("through B", &Some(B_PUBLIC), SOON, || seen_from(PAIRED));
+    scene.cloud.start_gateway("a", "203.0.113.5", A);
+    scene.install_definitions();
+
+    // Applied again and deleted: that is a word.
+    apply_both(&scene);
+    scene.delete_route("bare");
+    scene.delete_route("pair");
+    until("nothing of ours is left", &String::new(), SOON, ours);
+}
+
+/// Whether the node says that StaticRoutes are orphaned: which, it must name.
+fn is_orphaned(scene: &Scene) -> Option<bool> {
+    let status = scene.status()?;
+    let condition = status.conditions.iter().find(|condition| condition.type_ == "Orphaned")?;
+    let names = ["bare", "pair"].iter().all(|name| condition.message.contains(name));
+    Some(condition.status == "True" && names)
+}
+
+fn apply_both(scene: &Scene) {
+    scene.route("bare", &json!({"destinations": ["192.0.2.80"], "gateway": A}));
+    scene.route(
+        "pair",
+        &json!({"destinations": ["192.0.2.90"], "gateways": [{"address": A}, {"address": B}]}),
+    );
+    for name in ["bare", "pair"] {
+        // Of an orphan the report says that it is applied, too.
+        let uid = scene.kubectl(&["get", "staticroute", name, "-o", "jsonpath={.metadata.uid}"]);
+        until(name, &Some((uid, NodeRouteState::Applied)), SOON, || {
+            let status = scene.status()?;
+            let entry = status.routes.iter().find(|route| route.name == name)?;
+            Some((entry.uid.clone(), entry.state))
+        });
+    }
+}
+
+fn delete_definition(scene: &Scene) {
+    scene.kubectl(&["delete", "crd", "staticroutes.networking.digitalocean.com", "--timeout=30s"]);
+}
+
+fn definitions(scene: &Scene) -> String {
+    scene.kubectl(&["get", "crd", "-o", "name"])
+}
+
+/// A stream of datagrams from the node to [`LISTED`].
+struct Packets {
+    over: Arc<AtomicBool>,
+    sender: JoinHandle<u64>,
+}
+
+impl Packets {
+    fn start(cloud: &Cloud) -> Self {
+        cloud.count_leaks(LISTED);
+        cloud.count_arrivals(LISTED);
+        let over = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&over);
+        // A thread lives in the network namespace of the one that starts it: on the node.
+        let sender = std::thread::spawn(move || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            let mut sent = 0;
+            while !stop.load(Ordering::Relaxed) {
+                socket.send_to(b"x", (LISTED, 9999)).unwrap();
+                sent += 1;
+                std::thread::sleep(Duration::from_micros(500));
+            }
+            sent
+        });
+        Self { over, sender }
+    }
+
+    /// How many were sent and how many arrived.
+    fn stop(self, cloud: &Cloud) -> (u64, u64) {
+        self.over.store(true, Ordering::Relaxed);
+        let sent = self.sender.join().unwrap();
+        assert!(sent > 100, "only {sent} packets were sent");
+        // The last ones may still be on their way.
+        until("all arrived", &true, Duration::from_secs(2), || cloud.arrivals() >= sent);
+        (sent, cloud.arrivals())
+    }
+}
+
+#[test]
+fn with_the_option_exactly_what_the_older_operator_left_is_taken_out_of_the_main_table() {
+    let scene = Scene::new();
+    // What it leaves behind, and what others have there.
+    ip(&format!("route add 192.0.2.80 via {A} proto static"));
+    let others = [
+        format!("192.0.2.81 via {B} proto static"),
+        format!("192.0.2.82 via {A} proto 99"),
+        format!("192.0.2.83 via {A} proto static metric 5"),
+        format!("192.0.2.84 proto static nexthop via {A} nexthop via {B}"),
+        format!("192.0.2.99 via {A} proto static"),
+    ];
+    for other in &others {
+        ip(&format!("route add {other}"));
+    }
+    let main = || ip("route show table main");
+    let before = main();
+    let packets = Packets::start(&scene.cloud);
+    let listed: Vec<String> = (80..85).map(|last| format!("192.0.2.{last}")).collect();
+    let agent = Agent::start(&scene);
+    scene.route("bare", &json!({"destinations": listed, "gateway": A}));
+    until("ours is beside it", &true, SOON, || ours().contains("192.0.2.80 nhid"));
+    until("shadowed", &Some((NodeRouteState::NotApplied, 0)), SOON, || scene.state_of("bare"));
+    assert_eq!(scene.status().unwrap().routes[0].failures[0].reason, "Shadowed");
+    assert_eq!(main(), before, "nobody asked for anything to be taken away");
+
+    agent.terminate();
+    let option = ["--daemonset=", "--protected-names=", "--remove-leftovers-of-older-operator"];
+    let agent = Agent::start_with(&scene, &option);
+    until("ours answers", &Some((NodeRouteState::Partial, 1)), SOON, || scene.state_of("bare"));
+    let after = main();
+    let gone: Vec<&str> = before.lines().filter(|line| !after.contains(line)).collect();
+    assert_eq!(gone.len(), 1, "{gone:?}");
+    assert!(gone[0].starts_with("192.0.2.80 "), "{gone:?}");
+    assert_eq!(seen_from(LISTED), Some(A_PUBLIC));
+
+    // It is back: its operator runs after all. Nobody fights, and the report says so.
+    ip(&format!("route add 192.0.2.80 via {A} proto static"));
+    until("shadowed again", &Some((NodeRouteState::NotApplied, 0)), SOON, || scene.state_of("bare"));
+    assert!(main().contains("192.0.2.80 via"));
+
+    // Deleting our object takes nothing of theirs (the older operator deleted routes that it had not made).
+    let theirs = main();
+    scene.delete_route("bare");
+    until("nothing of ours is left", &String::new(), SOON, ours);
+    assert_eq!(main(), theirs);
+    let (sent, arrived) = packets.stop(&scene.cloud);
+    assert_eq!((scene.cloud.leaks(), arrived), (0, sent), "leaked and arrived of {sent}");
+    drop(agent);
+}
+
+#[test]
+fn edits_absences_and_stalls_that_the_older_operator_got_wrong_come_out_right() {
+    let scene = Scene::new();
+    // A node that boots: the agent is there before the link to the VPC is.
+    ip("link set eth1 down");
+    let agent = Agent::start(&scene);
+    scene.route("edited", &json!({"destinations": ["192.0.2.80", "192.0.2.81"], "gateway": A}));
+    until("reported", &Some((NodeRouteState::NotApplied, 0)), SOON, || scene.state_of("edited"));
+    ip("link set eth1 up");
+    until("through A", &Some(A_PUBLIC), SOON, || seen_from(LISTED));
+
+    // Somebody puts a route of his own in the place of ours: it is his, and the report says so; ours is back when that goes.
+    ip("route replace 192.0.2.81 via 203.0.113.1 table 1157 proto boot");
+    until("said", &Some("ForeignRoute".to_owned()), SOON, || first_failure(&scene, "edited"));
+    ip("route del 192.0.2.81 via 203.0.113.1 table 1157 proto boot");
+    scene.until_applied("edited", 2);
+
+    // Gateway and destinations in one edit: all of it counts. Then the object goes, and with it every route.
+    scene.route("edited", &json!({"destinations": ["192.0.2.80", "192.0.2.82"], "gateway": B}));
+    until("through B", &Some(B_PUBLIC), SOON, || seen_from(LISTED));
+    until("as listed", &["192.0.2.80", "192.0.2.82"].map(str::to_owned).to_vec(), SOON, routed);
+    scene.route("edited", &json!({"destinations": ["192.0.2.80", "192.0.2.82"], "gateway": A}));
+    scene.delete_route("edited");
+    until("nothing of ours is left", &String::new(), SOON, ours);
+
+    // The agent of this node is away while one object goes and another loses a destination.
+    scene.route("gone", &json!({"destinations": ["192.0.2.80"], "gateway": A}));
+    scene.route("less", &json!({"destinations": ["192.0.2.81", "192.0.2.82"], "gateway": A}));
+    scene.until_applied("gone", 1);
+    scene.until_applied("less", 2);
+    agent.kill();
+    scene.delete_route("gone");
+    scene.route("less", &json!({"destinations": ["192.0.2.82"], "gateway": A}));
+    let agent = Agent::start(&scene);
+    until("as listed", &vec!["192.0.2.82".to_owned()], SOON, routed);
+
+    // It is stalled at a create, an update and a delete.
+    for (create, list) in [(true, vec!["192.0.2.80"]), (true, vec!["192.0.2.81"]), (false, vec![])] {
+        agent.signal(Signal::SIGSTOP);
+        if create {
+            scene.route("stalled", &json!({"destinations": list, "gateway": A}));
+        } else {
+            scene.delete_route("stalled");
+        }
+        std::thread::sleep(Duration::from_millis(1_200));
+        agent.signal(Signal::SIGCONT);
+        let all = list.into_iter().chain(["192.0.2.82"]).map(str::to_owned).collect::<Vec<_>>();
+        until("as listed", &all, SOON, routed);
+    }
+    scene.delete_route("less");
+    until("nothing of ours is left", &String::new(), SOON, ours);
+}
+
+/// Destinations that our table leads to a gateway.
+fn routed() -> Vec<String> {
+    let ours = ours();
+    let routes = ours.lines().filter(|line| line.contains(" nhid ") && line.contains("table 1157"));
+    routes.filter_map(|line| line.split(' ').next().map(str::to_owned)).collect()
+}
+
+fn first_failure(scene: &Scene, name: &str) -> Option<String> {
+    let status = scene.status()?;
+    let entry = status.routes.iter().find(|route| route.name == name)?;
+    Some(entry.failures.first()?.reason.clone())
+}

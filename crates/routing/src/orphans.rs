@@ -1,0 +1,142 @@
+//! StaticRoutes whose objects are gone, read back from the kernel.
+//!
+//! Objects that were deleted one by one are not wanted any more, also when that happened while no agent ran. Objects that went
+//! with their definition (CRD) are: whoever deletes the older operator by its own manifest deletes the definition that it shares
+//! with us. An agent that starts after that must tell the two apart, and the API server cannot help it: both look like an
+//! empty list. So the plan leaves a nexthop object in the kernel whose id follows from the uid of the definition
+//! ([`Layout::definition_nexthop`]); when the definition has another uid now, what the kernel routes for nobody is orphaned.
+//!
+//! Invariant: planning an orphan gives the routes that it was read from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::gateways::gateway_in_kernel;
+use crate::kernel_state::{Managed, NexthopId, Observed, RouteKind};
+use crate::layout::Layout;
+use crate::nexthop_ids::{may_have, uid_of_unknown};
+use crate::plan::NodePlan;
+use crate::recovery::Recovered;
+use crate::wanted::{Spelling, WantedRoute};
+
+/// The kernel does not say where the routes of an orphan lead: its link is down, and it has no list of gateways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the kernel has routes on nexthop object {0}, which has no gateway now")]
+pub struct NoGateway(pub NexthopId);
+
+/// What the kernel routes for objects that are not in the plan. `reported` are uids and names of StaticRoutes that the node
+/// once had; an orphan that is not among them is called by the id of its nexthop object.
+pub fn orphans(
+    observed: &Observed,
+    plan: &NodePlan,
+    reported: &[(String, String)],
+    layout: &Layout,
+) -> Result<Vec<WantedRoute>, NoGateway> {
+    let planned: BTreeSet<NexthopId> = plan.routes.iter().filter_map(|report| report.nexthop).collect();
+    let mut routed: BTreeMap<NexthopId, BTreeMap<Ipv4Net, Spelling>> = BTreeMap::new();
+    let mut passed_over = BTreeSet::new();
+    let ours = observed.routes.values().map(Managed::get).filter(|route| route.table == layout.table);
+    for route in ours {
+        match route.kind {
+            RouteKind::Nexthop(id) if !planned.contains(&id) => {
+                let is_address = route.destination.prefix_len() == 32;
+                let spelling = if is_address { Spelling::Address } else { Spelling::Prefix };
+                routed.entry(id).or_default().insert(route.destination, spelling);
+            }
+            RouteKind::Throw => {
+                passed_over.insert(route.destination);
+            }
+            _ => {}
+        }
+    }
+    let lists = Recovered::read(observed, layout).routes;
+    routed
+        .into_iter()
+        .map(|(id, destinations)| {
+            let list = lists.iter().find(|list| list.nexthop == id);
+            let gateways: Vec<Ipv4Addr> = match list {
+                Some(list) => list.gateways.iter().map(|gateway| gateway.address).collect(),
+                None => gateway_in_kernel(id, observed).into_iter().collect(),
+            };
+            if gateways.is_empty() {
+                return Err(NoGateway(id));
+            }
+            let known = reported.iter().find(|(uid, _)| may_have(uid, id, layout)).cloned();
+            let (uid, name) = known.unwrap_or_else(|| (uid_of_unknown(id), format!("nexthop-{id}")));
+            let inside = |prefix: &&Ipv4Net| destinations.keys().any(|one| one.contains(*prefix));
+            let excluded = passed_over.iter().filter(inside).copied().collect();
+            Ok(WantedRoute {
+                name,
+                uid,
+                created: 0,
+                destinations,
+                excluded,
+                gateways,
+                health_checked: list.is_some(),
+                invalid_destinations: Vec::new(),
+                invalid_gateways: Vec::new(),
+                refused: None,
+                reference_fault: None,
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diff::changes;
+    use crate::fixture::{excluding, node, route};
+    use crate::kernel_state::{Change, KernelState};
+    use crate::plan::{Selection, plan};
+
+    fn taken(state: &KernelState) -> Observed {
+        let mut observed = Observed::default();
+        for change in changes(&observed, state) {
+            observed.record(&change);
+        }
+        observed
+    }
+
+    #[test]
+    fn orphans_read_from_the_kernel_plan_what_is_there() {
+        let layout = Layout::default();
+        let mut bare = route("bare", 3, &["192.0.2.7", "198.51.100.0/24"], &["10.116.0.12"]);
+        bare.health_checked = false;
+        let wanted = [
+            excluding("all", 1, &["0.0.0.0/0"], &["100.64.0.0/10"], &["10.116.0.5", "10.116.0.12"]),
+            route("some", 2, &["192.0.2.0/24"], &["10.116.0.12", "10.116.0.5"]),
+            bare,
+        ];
+        let before = plan(&wanted, &node(), &Selection::new(), &Observed::default(), &layout);
+        let observed = taken(&before.state);
+        let reported =
+            vec![("uid-all".to_owned(), "all".to_owned()), ("uid-other".to_owned(), "other".to_owned())];
+
+        let found = orphans(&observed, &NodePlan::default(), &reported, &layout).unwrap();
+        let names: BTreeSet<&str> = found.iter().map(|orphan| orphan.name.as_str()).collect();
+        assert!(names.contains("all") && names.len() == 3, "{names:?}");
+        let after = plan(&found, &node(), &Selection::new(), &observed, &layout);
+        assert_eq!(changes(&observed, &after.state), Vec::<Change>::new());
+
+        // What a live object has is nobody's orphan.
+        let live = plan(&wanted[..2], &node(), &Selection::new(), &observed, &layout);
+        let found = orphans(&observed, &live, &reported, &layout).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].gateways, ["10.116.0.12".parse::<Ipv4Addr>().unwrap()]);
+    }
+
+    #[test]
+    fn an_orphan_whose_gateway_nobody_knows_is_not_guessed() {
+        let layout = Layout::default();
+        let mut bare = route("bare", 3, &["192.0.2.7"], &["10.116.0.12"]);
+        bare.health_checked = false;
+        let mut down = node();
+        down.vpc.as_mut().unwrap().up = false;
+        let before = plan(&[bare], &down, &Selection::new(), &Observed::default(), &layout);
+        let found = orphans(&taken(&before.state), &NodePlan::default(), &[], &layout);
+        assert!(found.is_err(), "{found:?}");
+    }
+}
