@@ -18,6 +18,7 @@ health|egress-health|--lib|health|2000|30|detector::tests::down_is_entered_and_l
 lease|egress-runtime|--lib|runtime|4000|40|lease::tests::never_two_current_claims
 simulator-cloud|do-simulator|--lib|simulator|2000|30|cloud::properties::
 netlink-codec|egress-netlink|--lib|netlink routing|50000|10|tests::bytes::a_nexthop tests::bytes::no_
+kernel-covers|egress-netlink|--lib|netlink routing|500|24|tests::covers::no_cover_sends_a_protected_address_through_a_gateway_and_every_other_goes_where_brute_force_says
 controller-decisions|egress-controller|--test model|controller api digitalocean runtime|1000|24|whatever_happens_no_invariant_breaks_and_the_pair_comes_back
 TABLE
 }

@@ -6,14 +6,27 @@
 use std::net::Ipv4Addr;
 
 use egress_api::condition::{self, Verdict};
+use egress_routing::Uncertainty;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
+
+use crate::protected_list::ProtectedList;
+use crate::surroundings::Surroundings;
 
 /// More gateways are listed than one node can probe, and it does not leave the others by itself.
 pub const NOT_PROBED: &str = "GatewaysNotProbed";
 
 /// StaticRoutes went with their definition (CRD), and their routes stay.
 pub const ORPHANED: &str = "Orphaned";
+
+/// The user's list of protected ranges and names has lines that can't be read.
+pub const PROTECTED_LIST_INVALID: &str = "ProtectedListInvalid";
+
+/// Where the API server is, is not known: no range is opened.
+pub const API_SERVER_UNKNOWN: &str = "ApiServerUnknown";
+
+/// Protected names have no address.
+pub const PROTECTED_NAMES_UNKNOWN: &str = "ProtectedNamesUnknown";
 
 /// Reason of a condition whose trouble is over.
 const RESOLVED: &str = "Resolved";
@@ -41,6 +54,32 @@ pub fn not_probed(gateways: &[Ipv4Addr]) -> Option<Concern> {
         gateways.len()
     );
     Some(Concern { type_: NOT_PROBED, reason: "TooManyGateways", message })
+}
+
+/// What stands in the user's list and can't be read.
+pub fn protected_list(list: &ProtectedList) -> Option<Concern> {
+    let message = list.complaint()?;
+    Some(Concern { type_: PROTECTED_LIST_INVALID, reason: "InvalidLine", message })
+}
+
+/// That the API server is not known. The first moments of an agent are no concern.
+pub fn api_server(uncertain: Option<&Uncertainty>) -> Option<Concern> {
+    let unknown = uncertain.filter(|uncertain| **uncertain != Uncertainty::LookingAround)?;
+    let message = format!("{unknown}; until then no range is routed that is not routed already");
+    Some(Concern { type_: API_SERVER_UNKNOWN, reason: "NoAddress", message })
+}
+
+/// Protected names that never had an address.
+pub fn protected_names(surroundings: &Surroundings) -> Option<Concern> {
+    let unknown = surroundings.names.iter().filter(|(_, addresses)| addresses.is_empty());
+    let unknown: Vec<&str> = unknown.map(|(name, _)| name.as_str()).collect();
+    let first = *unknown.first().filter(|_| surroundings.looked)?;
+    let message = format!(
+        "{} protected names have no address on this node, the first being {first}; what they mean may go through a gateway: \
+         correct the name, or mend the node's resolvers",
+        unknown.len()
+    );
+    Some(Concern { type_: PROTECTED_NAMES_UNKNOWN, reason: "NoAddress", message })
 }
 
 /// The conditions to report. `previous` are those reported last: one whose concern is gone stays, as `False`.

@@ -23,6 +23,7 @@ pub mod node;
 pub mod objects;
 pub mod pacing;
 pub mod probe;
+pub mod protected_list;
 pub mod publish;
 pub mod reconcile;
 pub mod report;

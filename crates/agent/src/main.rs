@@ -52,12 +52,23 @@ async fn main() -> anyhow::Result<()> {
 
     let changed = Arc::new(Notify::new());
     let mut followers = JoinSet::new();
-    let watches = Watches::start(&client, &settings.node_name, &changed, &mut followers);
+    let watches = Watches::start(
+        &client,
+        &settings.node_name,
+        settings.protected_list().as_ref(),
+        &changed,
+        &mut followers,
+    );
     let definitions = Definitions::follow(&client, &settings.node_name, &changed, &mut followers);
     let uninstall = Uninstall::follow(&client, &settings.namespace, &settings.daemonset, &mut followers);
     let (found, surroundings) = watch::channel(Surroundings::at_start());
     let (names, wanted) = watch::channel(own_names(&settings, server.as_ref()));
-    followers.spawn(look_around(wanted, found, Arc::clone(&changed)));
+    followers.spawn(look_around(
+        Duration::from_secs(settings.names_interval),
+        wanted,
+        found,
+        Arc::clone(&changed),
+    ));
     let (reports, published) = watch::channel(Report::default());
     let (storing, stored) = watch::channel(publish::Stored::default());
     followers.spawn(publish::follow(client.clone(), settings.node_name.clone(), storing));

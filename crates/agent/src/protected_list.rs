@@ -115,7 +115,10 @@ fn field(key: &str, number: usize) -> String {
 
 /// Lines with something on them, without comments, counted from 1.
 fn entries(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let lines = text.lines().zip(1..).map(|(line, number)| (number, line.split('#').next().unwrap_or_default().trim()));
+    let lines = text
+        .lines()
+        .zip(1..)
+        .map(|(line, number)| (number, line.split('#').next().unwrap_or_default().trim()));
     lines.filter(|(_, line)| !line.is_empty())
 }
 
@@ -147,7 +150,10 @@ mod tests {
     fn one_range_or_name_a_line_with_comments() {
         let ranges = "# offices\n203.0.113.0/24  # Berlin\n\n198.51.100.7\n198.51.100.7/32\n";
         let list = list(&[("ranges", ranges), ("names", "Vault.Example.com.\n#old.example.com\n")]);
-        assert_eq!(list.ranges, ["203.0.113.0/24", "198.51.100.7/32"].map(|text| text.parse().unwrap()).into());
+        assert_eq!(
+            list.ranges,
+            ["203.0.113.0/24", "198.51.100.7/32"].map(|text| text.parse().unwrap()).into()
+        );
         assert_eq!(list.names, ["vault.example.com".to_owned()].into());
         assert_eq!(list.complaint(), None);
     }
@@ -181,8 +187,8 @@ mod tests {
 
     #[test]
     fn names_and_complaints_are_bounded() {
-        let names: String = (0..80).map(|n| format!("n{n}.example.com\n")).collect();
-        let list = list(&[("names", &names)]);
+        let names: Vec<String> = (0..80).map(|n| format!("n{n}.example.com")).collect();
+        let list = list(&[("names", &names.join("\n"))]);
         assert_eq!(list.names.len(), MOST_NAMES);
         assert_eq!((list.complaints.len(), list.more_complaints), (MOST_COMPLAINTS, 25));
         let long = "x".repeat(100_000);

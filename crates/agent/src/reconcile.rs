@@ -14,6 +14,7 @@
 mod agenda;
 mod confirming;
 mod holding;
+mod inherited;
 mod leftovers;
 mod orphaned;
 mod switching;
@@ -29,10 +30,10 @@ use egress_netlink::Commands;
 use egress_netlink::leftover::Leftover;
 use egress_netlink::monitor::{Event, Monitor};
 use egress_netlink::ownership::Claim;
-use egress_routing::kernel_state::{Change, KernelState, Managed, NexthopId, Observed, RouteKind};
+use egress_routing::kernel_state::{Change, KernelState, NexthopId, Observed, RouteKey};
 use egress_routing::{
     Confirmation, Layout, NodePlan, NodeView, ProtectedReason, Selection, ServedPort, WantedRoute, Ways,
-    changes,
+    changes, diff,
 };
 use egress_runtime::admin::{Liveness, Readiness};
 use ipnet::Ipv4Net;
@@ -52,10 +53,12 @@ use crate::metrics::AgentMetrics;
 use crate::node::{self, Sources};
 use crate::objects::{self, Labels, Objects};
 use crate::probe::{ProbePlan, ProbeResult, Probes};
+use crate::protected_list::ProtectedList;
 use crate::report::{self, Refused, Report};
 use crate::surroundings::{Names, Surroundings};
 use crate::watches::Watches;
 use agenda::Agenda;
+use inherited::Inherited;
 
 /// A full comparison at least that often: netlink events get lost.
 const FULL_COMPARISON: Duration = Duration::from_secs(30);
@@ -147,7 +150,7 @@ pub struct Reconciler {
     looks: mpsc::Sender<Looked>,
     looked: mpsc::Receiver<Looked>,
     /// Addresses that the kernel kept from every gateway when this agent started; `None` before the first look.
-    inherited: Option<BTreeSet<Ipv4Net>>,
+    inherited: Option<Inherited>,
     /// StaticRoutes that are gone and still routed.
     departed: Departed,
     /// Record of the definition under which the StaticRoutes were made; `None` before it is known that none is orphaned.
@@ -156,6 +159,9 @@ pub struct Reconciler {
     searched: bool,
     /// Routes of the older operator that were taken away: what comes back is somebody's, who would be fought with.
     leftovers_removed: BTreeSet<Leftover>,
+    /// Names that are protected whatever the user's list says.
+    own_names: BTreeSet<String>,
+    list: ProtectedList,
 }
 
 impl Reconciler {
@@ -163,6 +169,7 @@ impl Reconciler {
     pub fn new(with: Connections) -> Self {
         // Deep enough for one second of probes of 32 gateways; a prober waits when the loop is busy.
         let (sender, results) = mpsc::channel(512);
+        let own_names = with.names.borrow().protected.clone();
         // One look at a time.
         let (looks, looked) = mpsc::channel(1);
         Self {
@@ -192,6 +199,8 @@ impl Reconciler {
             definition: None,
             searched: false,
             leftovers_removed: BTreeSet::new(),
+            own_names,
+            list: ProtectedList::default(),
         }
     }
 
@@ -274,6 +283,7 @@ impl Reconciler {
     /// Reads everything, plans, writes the difference. Returns how long the next pass may wait.
     async fn pass(&mut self) -> Duration {
         self.read_labels();
+        self.read_protected_list();
         let mut objects = self.read_objects();
         let (view, main_routes) = match self.look().await {
             Ok((look, observed)) => {
@@ -282,7 +292,12 @@ impl Reconciler {
                 let slices = self.with.watches.api_servers.state();
                 self.with.api_server.see(slices.iter().map(AsRef::as_ref), std::time::Instant::now());
                 objects.recover(&self.observed, &self.layout);
-                (self.see(&look, &objects), look.main_routes)
+                let mut view = self.see(&look, &objects);
+                if let Some(inherited) = &mut self.inherited {
+                    let known = !look.surroundings.is_incomplete() && view.uncertain.is_none();
+                    inherited.settle(known, &objects, &mut view.protected, std::time::Instant::now());
+                }
+                (view, look.main_routes)
             }
             Err(error) => {
                 self.with.metrics.netlink_errors.inc();
@@ -348,13 +363,9 @@ impl Reconciler {
         if self.inherited.is_some() {
             return;
         }
-        let ours = self.observed.routes.values().map(Managed::get);
-        let single: BTreeSet<Ipv4Net> = ours
-            .filter(|route| route.kind == RouteKind::Throw && route.destination.prefix_len() == 32)
-            .map(|route| route.destination)
-            .collect();
-        self.confirmation = Confirmation::after_start(single.iter().map(Ipv4Net::addr));
-        self.inherited = Some(single);
+        let inherited = Inherited::read(&self.observed);
+        self.confirmation = Confirmation::after_start(inherited.addresses().iter().map(Ipv4Net::addr));
+        self.inherited = Some(inherited);
     }
 
     fn back_off(&mut self) -> Duration {
@@ -384,6 +395,31 @@ impl Reconciler {
         objects
     }
 
+    /// Reads the user's list, and has its names looked up.
+    fn read_protected_list(&mut self) {
+        let object = self.with.watches.protected_list.as_ref().and_then(|store| store.state().pop());
+        self.list = ProtectedList::read(object.as_deref());
+        let wanted: BTreeSet<String> = self.own_names.union(&self.list.names).cloned().collect();
+        self.with.names.send_if_modified(|names| {
+            let is_new = names.protected != wanted;
+            names.protected = wanted;
+            is_new
+        });
+    }
+
+    /// Ranges that are protected because somebody says so, and those of Services.
+    fn configured(&self) -> Configured {
+        let services = self.with.watches.service_ranges.state();
+        let services = services
+            .iter()
+            .filter_map(|range| range.spec.as_ref())
+            .flat_map(|spec| spec.cidrs.iter().flatten());
+        let services =
+            services.filter_map(|text| text.parse().ok()).map(|range| (range, ProtectedReason::Services));
+        let listed = self.list.ranges.iter().map(|range| (*range, ProtectedReason::UserList));
+        self.with.configured.iter().copied().chain(services).chain(listed).collect()
+    }
+
     async fn look(&self) -> Result<(Look, Observed), egress_netlink::Error> {
         let interfaces = self.with.kernel.interfaces().await?;
         let main_routes = self.with.kernel.main_routes().await?;
@@ -406,8 +442,8 @@ impl Reconciler {
             surroundings: &look.surroundings,
             protected_names: &names.protected,
             objects,
-            configured: &self.with.configured,
-            inherited: self.inherited.as_ref().filter(|_| look.surroundings.is_incomplete()),
+            configured: &self.configured(),
+            inherited: self.inherited.as_ref().map(Inherited::addresses),
         };
         let mut view = node::view(sources, self.view.as_ref());
         view.served = self.served(&view);
@@ -443,8 +479,26 @@ impl Reconciler {
     }
 
     /// Writes changes and takes note of what came of each. False: not all of them are known to be in the kernel.
-    async fn apply(&mut self, list: Vec<Change>) -> bool {
-        let mut taken = true;
+    async fn apply(&mut self, mut list: Vec<Change>) -> bool {
+        let rest = list.split_off(diff::before_opening(&list));
+        let untaken = self.send(list).await;
+        // What must stay out of a range is in the kernel before the range is, or the range waits.
+        let missing: Vec<RouteKey> = untaken.iter().filter_map(diff::exception).collect();
+        let (withheld, rest): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|change| diff::opens(change, &missing));
+        for change in &withheld {
+            self.refused.note(change, &"what must stay out of it could not be written first");
+        }
+        let later = self.send(rest).await;
+        untaken.is_empty() && withheld.is_empty() && later.is_empty()
+    }
+
+    /// The changes that the kernel did not take.
+    async fn send(&mut self, list: Vec<Change>) -> Vec<Change> {
+        let mut untaken = Vec::new();
+        if list.is_empty() {
+            return untaken;
+        }
         let outcomes = self.with.kernel.apply(list.clone()).await;
         for (change, outcome) in list.iter().zip(outcomes) {
             match outcome {
@@ -454,14 +508,14 @@ impl Reconciler {
                     self.refused.settle(change);
                 }
                 Err(error) => {
-                    taken = false;
+                    untaken.push(change.clone());
                     self.with.metrics.netlink_errors.inc();
                     tracing::warn!(?change, %error, "the kernel did not take a change");
                     self.refused.note(change, &error);
                 }
             }
         }
-        taken
+        untaken
     }
 
     fn start_probes(&mut self) {
@@ -498,6 +552,9 @@ impl Reconciler {
         concerns.extend(concerns::not_probed(&self.plan.unprobed));
         concerns.extend(inbound::not_answered(&self.plan.unserved));
         concerns.extend(self.departed.concern());
+        concerns.extend(concerns::protected_list(&self.list));
+        concerns.extend(concerns::api_server(self.view.as_ref().and_then(|view| view.uncertain.as_ref())));
+        concerns.extend(concerns::protected_names(&self.with.surroundings.borrow()));
         concerns
     }
 }

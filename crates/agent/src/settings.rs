@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use clap::Parser;
 use ipnet::Ipv4Net;
 
+use crate::watches::ListName;
+
 /// Keeps the routes of StaticRoutes in this node's kernel, whatever happens to the node.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "egress-agent", version)]
@@ -38,6 +40,15 @@ pub struct Settings {
     #[arg(long, value_delimiter = ',', default_value = "api.digitalocean.com,registry.digitalocean.com")]
     pub protected_names: Vec<String>,
 
+    /// Seconds between two look-ups of the protected names and the API server's.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub names_interval: u64,
+
+    /// ConfigMap with more of both, `name` or `namespace/name`, in keys `ranges` and `names`, one a line; it is followed and
+    /// may be missing. Empty: none.
+    #[arg(long, default_value = "egress-protected")]
+    pub protected_list: String,
+
     /// Pods of the whole cluster, where the nodes' own ranges do not tell.
     #[arg(long, default_value = "10.244.0.0/16")]
     pub pod_range: Ipv4Net,
@@ -58,6 +69,15 @@ pub struct Settings {
     /// Services of the cluster.
     #[arg(long, default_value = "10.245.0.0/16")]
     pub service_range: Ipv4Net,
+}
+
+impl Settings {
+    /// The ConfigMap with the user's list.
+    pub fn protected_list(&self) -> Option<ListName> {
+        let text = self.protected_list.as_str();
+        let (namespace, name) = text.split_once('/').unwrap_or((&self.namespace, text));
+        (!name.is_empty()).then(|| ListName { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
 }
 
 /// A host name, perhaps with a port.
@@ -86,6 +106,18 @@ fn parse_host(text: &str) -> Result<Host, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_protected_list_is_in_the_agents_namespace_unless_it_names_another() {
+        let list = |arguments: &[&str]| {
+            let all = ["egress-agent", "--node-name=node-1", "--namespace=egress"].iter().chain(arguments);
+            Settings::parse_from(all).protected_list().map(|list| format!("{}/{}", list.namespace, list.name))
+        };
+        assert_eq!(list(&[]).as_deref(), Some("egress/egress-protected"));
+        assert_eq!(list(&["--protected-list=mine"]).as_deref(), Some("egress/mine"));
+        assert_eq!(list(&["--protected-list=ops/mine"]).as_deref(), Some("ops/mine"));
+        assert_eq!(list(&["--protected-list="]), None);
+    }
 
     #[test]
     fn a_host_has_a_name_and_perhaps_a_port() {

@@ -14,11 +14,8 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use tokio::sync::{Notify, watch};
 
-use crate::metadata::{self, Metadata};
-pub use remembered::Remembered;
-
-/// Time between two looks: a new address of the API server is protected this much after its name got it.
-const INTERVAL: Duration = Duration::from_secs(10);
+use crate::metadata::{self, Metadata, MetadataError};
+pub use remembered::{KEPT, Remembered};
 
 /// Time between two looks while something has no answer yet.
 const SOON: Duration = Duration::from_secs(5);
@@ -52,8 +49,6 @@ pub struct Surroundings {
     pub api_server: BTreeMap<String, BTreeSet<Ipv4Addr>>,
     /// Protected names with their addresses, now and lately. Without addresses: there never was an answer.
     pub names: BTreeMap<String, BTreeSet<Ipv4Addr>>,
-    /// Why the metadata service did not say which cluster the node belongs to, when it was asked and gave no answer.
-    pub metadata_silence: Option<String>,
     /// Whether a whole look has ended.
     pub looked: bool,
 }
@@ -89,8 +84,10 @@ impl Surroundings {
     }
 }
 
-/// Looks around for ever; `changed` is notified when something new was found, and a change of `names` is looked at at once.
+/// Looks around for ever, every `interval`: a new address of the API server is protected that much after its name got it at the
+/// latest. `changed` is notified when something new was found, and a change of `names` is looked at at once.
 pub async fn look_around(
+    interval: Duration,
     mut names: watch::Receiver<Names>,
     found: watch::Sender<Surroundings>,
     changed: Arc<Notify>,
@@ -100,7 +97,8 @@ pub async fn look_around(
         let wanted = names.borrow_and_update().clone();
         let before = found.borrow().clone();
         let next = memory.look(&wanted, &before).await;
-        let pause = if next.is_incomplete() || next.metadata_silence.is_some() { SOON } else { INTERVAL };
+        let pause =
+            if next.is_incomplete() || memory.metadata_is_silent { SOON.min(interval) } else { interval };
         let is_new = found.send_if_modified(|current| {
             let is_new = *current != next;
             *current = next;
@@ -119,20 +117,27 @@ pub async fn look_around(
 #[derive(Default)]
 struct Memory {
     metadata: Option<Metadata>,
+    /// It was asked and gave no answer, where somebody listens.
+    metadata_is_silent: bool,
     addresses: BTreeMap<String, Remembered>,
 }
 
 impl Memory {
     async fn look(&mut self, names: &Names, before: &Surroundings) -> Surroundings {
-        let mut next = Surroundings { metadata_silence: None, ..before.clone() };
+        let mut next = before.clone();
         // Said once is enough: a Droplet does not change its cluster.
         if self.metadata.is_none() && names.api_server.is_none() {
-            match metadata::ask().await {
+            let answer = metadata::ask().await;
+            let is_silent = matches!(answer, Err(MetadataError::Deadline | MetadataError::Body));
+            match answer {
                 Ok(said) => self.metadata = Some(said),
-                // Nobody is there: no Droplet.
-                Err(error @ metadata::MetadataError::Connect(_)) => tracing::debug!(%error, "no metadata"),
-                Err(error) => next.metadata_silence = Some(error.to_string()),
+                Err(error) if is_silent && !self.metadata_is_silent => {
+                    tracing::warn!(%error, "the node's cluster is not known from its metadata; asking again");
+                }
+                // Said before, or nobody is there or somebody else: no Droplet.
+                Err(error) => tracing::debug!(%error, "no metadata"),
             }
+            self.metadata_is_silent = is_silent;
         }
         let nameservers = self.metadata.as_ref().map(|said| said.nameservers.as_slice()).unwrap_or_default();
         next.read_resolvers(&tokio::fs::read_to_string(RESOLV_CONF).await, nameservers);

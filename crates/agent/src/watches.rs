@@ -9,17 +9,27 @@ use std::sync::Arc;
 
 use egress_api::{EgressGateway, StaticRoute};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::guarded::Guarded;
 use crate::inbound;
+
+/// A ConfigMap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
 
 /// The stores. All are empty until [`Watches::ready`] returns.
 pub struct Watches {
@@ -33,14 +43,36 @@ pub struct Watches {
     pub api_servers: Store<EndpointSlice>,
     /// What is served to the outside.
     pub inbound: inbound::follow::Stores,
+    /// The user's list of protected ranges and names, when one is followed.
+    pub protected_list: Option<Store<ConfigMap>>,
+    /// Ranges of Services. Empty where the API server has no such objects (before Kubernetes 1.33).
+    pub service_ranges: Store<ServiceCIDR>,
+    service_ranges_answered: watch::Receiver<bool>,
 }
 
 impl Watches {
-    /// Begins to follow; `changed` is notified on every event. The tasks live in `tasks`.
-    pub fn start(client: &Client, node_name: &str, changed: &Arc<Notify>, tasks: &mut JoinSet<()>) -> Self {
+    /// Begins to follow; `changed` is notified on every event. The tasks live in `tasks`. `protected_list` is the ConfigMap
+    /// with the user's list.
+    pub fn start(
+        client: &Client,
+        node_name: &str,
+        protected_list: Option<&ListName>,
+        changed: &Arc<Notify>,
+        tasks: &mut JoinSet<()>,
+    ) -> Self {
         let everything = egress_runtime::kubernetes::watch_settings;
         let api_server = everything().labels("kubernetes.io/service-name=kubernetes");
+        let protected_list = protected_list.map(|list| {
+            let api = Api::namespaced(client.clone(), &list.namespace);
+            let only_it = everything().fields(&format!("metadata.name={}", list.name));
+            follow(api, only_it, changed, tasks, |_| {})
+        });
+        let (service_ranges, service_ranges_answered) =
+            follow_if_served(Api::all(client.clone()), changed, tasks);
         Self {
+            protected_list,
+            service_ranges,
+            service_ranges_answered,
             static_routes: follow(Api::all(client.clone()), everything(), changed, tasks, |_| {}),
             egress_gateways: follow(Api::all(client.clone()), everything(), changed, tasks, |_| {}),
             nodes: follow(Api::all(client.clone()), everything(), changed, tasks, drop_unread_parts),
@@ -60,7 +92,14 @@ impl Watches {
         let (static_routes, egress_gateways) = (self.static_routes.clone(), self.egress_gateways.clone());
         let (nodes, api_servers) = (self.nodes.clone(), self.api_servers.clone());
         let inbound = self.inbound.clone();
+        let protected_list = self.protected_list.clone();
+        let mut service_ranges_answered = self.service_ranges_answered.clone();
         async move {
+            if let Some(list) = protected_list {
+                list.wait_until_ready().await?;
+            }
+            // The sender lives as long as the watch, and a process without it ends.
+            drop(service_ranges_answered.wait_for(|answered| *answered).await);
             static_routes.wait_until_ready().await?;
             egress_gateways.wait_until_ready().await?;
             nodes.wait_until_ready().await?;
@@ -94,6 +133,43 @@ where
         }
     });
     store
+}
+
+/// The same for objects that not every API server has: the second value tells when it has said which it is.
+fn follow_if_served(
+    api: Api<ServiceCIDR>,
+    changed: &Arc<Notify>,
+    tasks: &mut JoinSet<()>,
+) -> (Store<ServiceCIDR>, watch::Receiver<bool>) {
+    let (store, writer) = reflector::store();
+    let (answered, receiver) = watch::channel(false);
+    let changed = Arc::clone(changed);
+    let config = egress_runtime::kubernetes::watch_settings();
+    tasks.spawn(async move {
+        let mut events = watcher(api, config).default_backoff().reflect(writer).boxed();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(watcher::Event::InitDone) => {
+                    answered.send_replace(true);
+                    changed.notify_one();
+                }
+                Ok(_) => changed.notify_one(),
+                Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
+                    if status.code == 404 || status.code == 403 =>
+                {
+                    if !answered.send_replace(true) {
+                        tracing::info!(
+                            code = status.code,
+                            "no ServiceCIDR objects; the setting has the range of Services"
+                        );
+                        changed.notify_one();
+                    }
+                }
+                Err(error) => tracing::warn!(kind = "ServiceCIDR", %error, "watch broke; what it said stays"),
+            }
+        }
+    });
+    (store, receiver)
 }
 
 fn drop_unread_parts(node: &mut Node) {

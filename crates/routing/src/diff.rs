@@ -14,7 +14,8 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use crate::kernel_state::{
-    Change, Foreign, KernelState, MAIN_TABLE, Managed, NexthopTarget, Observed, Rule, RuleAction,
+    Change, Foreign, KernelState, MAIN_TABLE, Managed, NexthopTarget, Observed, RouteKey, RouteKind, Rule,
+    RuleAction,
 };
 
 /// The changes from `have` to `want`; empty when there is nothing to do.
@@ -53,6 +54,39 @@ pub fn changes(have: &Observed, want: &KernelState) -> Vec<Change> {
     gone.sort_by_key(|(id, nexthop)| (Reverse(is_group(&nexthop.get().via)), **id));
     list.extend(gone.into_iter().map(|(_, nexthop)| Change::DeleteNexthop(nexthop.clone())));
     list
+}
+
+/// The part of a list that may be sent at once, before what opens a range around an exception (`throw`) that is made in the
+/// same list: that must be known to be in the kernel first. The whole list where there is nothing of the kind.
+pub fn before_opening(list: &[Change]) -> usize {
+    let mut exceptions = Vec::new();
+    list.iter()
+        .position(|change| {
+            exceptions.extend(exception(change));
+            opens(change, &exceptions)
+        })
+        .unwrap_or(list.len())
+}
+
+/// Whether a change opens a range around one of these exceptions.
+pub fn opens(change: &Change, exceptions: &[RouteKey]) -> bool {
+    match change {
+        Change::PutRoute { route, replaces: _ } if route.kind != RouteKind::Throw => {
+            let is_around = |exception: &RouteKey| {
+                exception.table == route.table && route.destination.contains(&exception.destination)
+            };
+            exceptions.iter().any(is_around)
+        }
+        _ => false,
+    }
+}
+
+/// The route of a change that keeps its destination out of a range around it.
+pub fn exception(change: &Change) -> Option<RouteKey> {
+    match change {
+        Change::PutRoute { route, .. } if route.kind == RouteKind::Throw => Some(route.key()),
+        _ => None,
+    }
 }
 
 fn put_nexthops(have: &Observed, want: &KernelState, list: &mut Vec<Change>) {

@@ -109,6 +109,13 @@ impl Protected {
         self.insert(Ipv4Net::from(address), reason);
     }
 
+    /// Protects a prefix no longer, if it is protected for this reason.
+    pub fn remove(&mut self, prefix: Ipv4Net, reason: ProtectedReason) {
+        if self.prefixes.get(&prefix) == Some(&reason) {
+            self.prefixes.remove(&prefix);
+        }
+    }
+
     /// Why this one address is protected by an entry of its own.
     pub fn reason_of_address(&self, address: Ipv4Addr) -> Option<ProtectedReason> {
         self.prefixes.get(&Ipv4Net::from(address)).copied()

@@ -48,7 +48,8 @@ impl Far {
         let mut program = Command::new("unshare");
         let mount = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
         program.args(["--mount", "sh", "-c", mount]).arg(self.files.path().join("hosts")).arg(AGENT);
-        let arguments = ["--daemonset=", "--protected-names="];
+        // The name moves between two look-ups.
+        let arguments = ["--daemonset=", "--protected-names=", "--names-interval=3600"];
         Agent::start_at(program, &self.files.path().join("kubeconfig"), &arguments)
     }
 

@@ -7,7 +7,7 @@ use egress_api::NodeRouteState;
 use serde_json::json;
 
 use crate::cloud::{A, B, ip, until};
-use crate::scene::{Agent, Hosts, SOON, Scene};
+use crate::scene::{Agent, Hosts, Monitor, SOON, Scene, settled, until_ready};
 
 const CLUSTER: &str = "b2f1d0c4-7a3e-4b52-8c56-0d1e2f3a4b5c";
 
@@ -54,8 +54,8 @@ fn every_address_of_the_api_servers_name_is_protected_as_it_changes() {
     serve_metadata();
     let name = format!("{CLUSTER}.k8s.ondigitalocean.com");
     let hosts = Hosts::new(&[("198.51.100.10", &name)]);
-    let agent =
-        Agent::start_with_hosts(&scene, &["--daemonset=", "--protected-names=api.digitalocean.com"], &hosts);
+    let named = ["--daemonset=", "--protected-names=api.digitalocean.com"];
+    let agent = Agent::start_with_hosts(&scene, &named, &hosts);
     // The endpoints of Service `kubernetes` are others: a real API server keeps its own there.
     scene.route("all", &json!({"destinations": ["0.0.0.0/0"], "gateways": [{"address": A}, {"address": B}]}));
     scene.until_applied("all", 1);
@@ -79,6 +79,17 @@ fn every_address_of_the_api_servers_name_is_protected_as_it_changes() {
     until("the next one is protected", &false, SOON, || is_routed("198.51.100.12"));
     assert!(!is_routed("198.51.100.10") && !is_routed("198.51.100.11"), "connections live there");
     assert!(is_routed("198.51.100.13"));
+
+    // A restart remembers them too, and writes nothing.
+    until_ready();
+    let before = settled();
+    agent.terminate();
+    let monitor = Monitor::start(&["route", "rule", "nexthop"]);
+    let agent = Agent::start_with_hosts(&scene, &named, &hosts);
+    until_ready();
+    assert_eq!(settled(), before);
+    assert_eq!(monitor.stop(), Vec::<String>::new());
+    assert!(!is_routed("198.51.100.10") && !is_routed("198.51.100.11"), "connections live there");
     drop(agent);
 }
 
@@ -118,5 +129,98 @@ fn without_the_api_servers_address_no_range_is_opened_and_what_is_routed_stays()
     );
     until("refused", &Some("ApiServerUnknown".to_owned()), SOON, || reason(&scene, "more"));
     assert_eq!(ip("route show table 1157"), before);
+    drop(agent);
+}
+
+fn list(scene: &Scene, ranges: &str, names: &str) {
+    scene.apply(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "egress-protected", "namespace": "default"},
+        "data": {"ranges": ranges, "names": names}}));
+}
+
+fn condition(scene: &Scene, type_: &str) -> Option<(String, String)> {
+    let status = scene.status()?;
+    let condition = status.conditions.into_iter().find(|condition| condition.type_ == type_)?;
+    Some((condition.status, condition.message))
+}
+
+#[test]
+fn the_users_list_counts_as_it_changes_and_what_could_not_be_read_anew_stays() {
+    let scene = Scene::new();
+    let hosts = Hosts::new(&[("198.51.100.33", "vault.example.com")]);
+    let listed =
+        ["--daemonset=", "--protected-names=", "--namespace=default", "--service-range=10.99.0.0/16"];
+
+    // Both at once: the exceptions are in the kernel before the range around them.
+    let monitor = Monitor::start(&["route"]);
+    scene.route("all", &json!({"destinations": ["0.0.0.0/0"], "gateways": [{"address": A}]}));
+    list(&scene, "20.1.0.0/16 # partner\n192.0.2.99\n20.3.0.1/16\n", "vault.example.com");
+    let agent = Agent::start_with_hosts(&scene, &listed, &hosts);
+    scene.until_applied("all", 1);
+    let heard = monitor.stop();
+    let place =
+        |words: &str| heard.iter().position(|line| line.starts_with(words) && line.contains("table 1157"));
+    let opened = place("default ").unwrap();
+    for shut in ["throw 20.1.0.0/16", "throw 192.0.2.99", "throw 198.51.100.33"] {
+        assert!(place(shut).is_some_and(|place| place < opened), "{shut}: {heard:#?}");
+    }
+    for (to, routed) in
+        [("20.1.2.3", false), ("192.0.2.99", false), ("198.51.100.33", false), ("20.2.2.3", true)]
+    {
+        assert_eq!(is_routed(to), routed, "{to}: {}", way(to));
+    }
+    assert!(!is_routed("10.245.0.1"), "the API server's own objects have the range of Services");
+    // A bad line is named, and the others count.
+    let told = "data.ranges, line 3: '20.3.0.1/16' has bits set behind its prefix length; write 20.3.0.0/16 or, for one host, leave \
+                the length out";
+    let bad = Some(("True".to_owned(), told.to_owned()));
+    until("the bad line is told", &bad, SOON, || condition(&scene, "ProtectedListInvalid"));
+
+    // Changed and mended.
+    list(&scene, "20.2.0.0/16", "");
+    until("another range", &(true, false), SOON, || (is_routed("20.1.2.3"), is_routed("20.2.2.3")));
+    let mended = Some(("False".to_owned(), String::new()));
+    until("mended", &mended, SOON, || condition(&scene, "ProtectedListInvalid"));
+
+    // Without the API server it stays, also for an agent that never read it.
+    scene.cut_off_api_server();
+    agent.kill();
+    let agent = Agent::start_with_hosts(&scene, &listed, &hosts);
+    agent.until_says("keeping what the kernel holds");
+    assert!(!is_routed("20.2.2.3") && is_routed("20.1.2.3"));
+    scene.reconnect_api_server();
+    until_ready();
+    assert!(!is_routed("20.2.2.3") && is_routed("20.1.2.3"));
+
+    // Deleted: what the agent protects by itself is left.
+    scene.kubectl(&["delete", "configmap", "egress-protected", "-n", "default"]);
+    until("opened", &true, SOON, || is_routed("20.2.2.3"));
+    assert!(!is_routed("169.254.169.254"));
+    drop(agent);
+}
+
+#[test]
+fn what_the_main_table_answers_is_shadowed_until_that_route_goes() {
+    let scene = Scene::new();
+    let agent = Agent::start(&scene);
+    scene.route("some", &json!({"destinations": ["192.0.2.80", "203.0.113.77"], "gateway": A}));
+    scene.until_applied("some", 2);
+    assert!(is_routed("203.0.113.77"), "in the public on-link subnet: {}", way("203.0.113.77"));
+    assert!(!is_routed("203.0.113.78"));
+    ip("route add 192.0.2.0/24 via 203.0.113.1");
+    until("shadowed", &Some("Shadowed".to_owned()), SOON, || reason(&scene, "some"));
+    let status = scene.status().unwrap();
+    assert!(status.routes[0].failures[0].message.contains("192.0.2.0/24"), "{:?}", status.routes[0].failures);
+    assert_eq!(scene.state_of("some"), Some((NodeRouteState::Partial, 1)));
+    assert!(!is_routed("192.0.2.80"));
+    // No packet in between: our route is there all the time.
+    ip("route del 192.0.2.0/24 via 203.0.113.1");
+    assert!(is_routed("192.0.2.80"));
+    scene.until_applied("some", 2);
+    // A route for all of the public subnet's part is narrower than the link's.
+    ip("route add 203.0.113.64/26 via 203.0.113.1");
+    until("shadowed", &Some("Shadowed".to_owned()), SOON, || reason(&scene, "some"));
+    ip("route del 203.0.113.64/26 via 203.0.113.1");
+    scene.until_applied("some", 2);
+    assert!(is_routed("203.0.113.77"));
     drop(agent);
 }
