@@ -55,6 +55,9 @@ impl Refused {
             Change::PutRule(rule) => {
                 self.rest.insert(format!("rule {}: {}", rule.priority, reason.to_string()));
             }
+            Change::RestoreRule(rule) => {
+                self.rest.insert(format!("rule {}: {}", rule.rule().priority, reason.to_string()));
+            }
             // What should go and is still there harms no StaticRoute; the next comparison tries again.
             Change::DeleteRule(_) | Change::DeleteRoute(_) | Change::DeleteNexthop(_) => {}
         }

@@ -151,6 +151,7 @@ fn request(
             rule::check(rule).map_err(ChangeError::Invalid)?;
             Ok(rule::put(rule))
         }
+        Change::RestoreRule(rule) => Ok(rule::restore(*rule)),
         Change::DeleteRule(rule) => {
             hits_only_itself(rules, rule.get())?;
             Ok(rule::delete(rule.get()))

@@ -210,9 +210,11 @@ fn parse_resilient(value: &[u8]) -> Option<Resilient> {
             _ => {}
         }
     }
+    // We write whole seconds only: a group with others is not as we wrote it.
+    let seconds = |ticks: u32| ticks.is_multiple_of(TICKS).then_some(ticks / TICKS);
     Some(Resilient {
         buckets: buckets?,
-        idle_seconds: idle? / TICKS,
-        unbalanced_seconds: unbalanced? / TICKS,
+        idle_seconds: seconds(idle?)?,
+        unbalanced_seconds: seconds(unbalanced?)?,
     })
 }

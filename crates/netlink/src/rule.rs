@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use egress_routing::BuiltinRule;
 use egress_routing::kernel_state::{PROTOCOL, Rule, RuleAction};
 use ipnet::Ipv4Net;
 use netlink_packet_core::{DefaultNla, Nla, Parseable};
@@ -85,17 +86,23 @@ pub fn check(rule: &Rule) -> Result<(), &'static str> {
 /// The request that makes a rule. It is refused with EEXIST where the same rule is there, but also where a narrower one
 /// with the same priority, action and protocol is (`rule_exists` takes what the message leaves open as fitting).
 pub fn put(rule: &Rule) -> Request {
-    Request::new(kind::NEW_RULE, flag::ACK | flag::CREATE | flag::EXCLUSIVE, &message(rule))
+    Request::new(kind::NEW_RULE, flag::ACK | flag::CREATE | flag::EXCLUSIVE, &message(rule, PROTOCOL))
+}
+
+/// The request that makes a rule of the kernel's own again.
+pub fn restore(rule: BuiltinRule) -> Request {
+    let message = message(&rule.rule(), BuiltinRule::PROTOCOL);
+    Request::new(kind::NEW_RULE, flag::ACK | flag::CREATE | flag::EXCLUSIVE, &message)
 }
 
 /// The request that makes a rule whatever is there, a second one of the same included: for rules known to be missing.
 pub fn put_beside(rule: &Rule) -> Request {
-    Request::new(kind::NEW_RULE, flag::ACK | flag::CREATE, &message(rule))
+    Request::new(kind::NEW_RULE, flag::ACK | flag::CREATE, &message(rule, PROTOCOL))
 }
 
 /// The request that deletes a rule; see [`SeenRule::could_be_hit_by`].
 pub fn delete(rule: &Rule) -> Request {
-    Request::new(kind::DEL_RULE, flag::ACK, &message(rule))
+    Request::new(kind::DEL_RULE, flag::ACK, &message(rule, PROTOCOL))
 }
 
 /// The request for all IPv4 rules; the kernel has no filter for them.
@@ -105,12 +112,12 @@ pub fn dump() -> Request {
     Request::new(kind::GET_RULE, flag::DUMP, &message)
 }
 
-fn message(rule: &Rule) -> RuleMessage {
+fn message(rule: &Rule, protocol: u8) -> RuleMessage {
     let mut message = RuleMessage::default();
     message.header.family = AddressFamily::Inet;
     let attributes = &mut message.attributes;
     attributes.push(RuleAttribute::Priority(rule.priority));
-    attributes.push(RuleAttribute::Protocol(PROTOCOL.into()));
+    attributes.push(RuleAttribute::Protocol(protocol.into()));
     if let Some(from) = rule.from {
         message.header.src_len = from.prefix_len();
         attributes.push(RuleAttribute::Source(IpAddr::V4(from.network())));

@@ -1,5 +1,6 @@
 //! What the kernel holds of ours, and what is in our way.
 
+use egress_routing::BuiltinRule;
 use egress_routing::kernel_state::{Foreign, Managed, NEXTHOP_IDS, Nexthop, Observed, PROTOCOL, Route};
 
 use crate::command::CommandSocket;
@@ -12,9 +13,15 @@ impl CommandSocket {
     /// Reads rules, nexthop objects and routes. The three are not read at one instant: something that changes in
     /// between is seen half, and its notification asks for the next snapshot.
     pub fn snapshot(&mut self, claim: &Claim) -> Result<Observed, Error> {
-        let mut observed = Observed::default();
+        let mut observed = Observed { lost_builtin_rules: BuiltinRule::ALL.into(), ..Observed::default() };
         for seen in self.rules()? {
             let priority = seen.rule.priority;
+            if let Some(done) = BuiltinRule::done_by(&seen.rule)
+                && seen.complete
+                && seen.protocol != PROTOCOL
+            {
+                observed.lost_builtin_rules.remove(&done);
+            }
             match seen.complete.then(|| Managed::prove(seen.rule.clone(), seen.protocol)) {
                 Some(Ok(ours)) => {
                     observed.rules.insert(ours);

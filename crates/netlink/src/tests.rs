@@ -8,3 +8,4 @@ mod kernel;
 mod namespace;
 mod neighbour;
 mod traps;
+mod written_by_ip;

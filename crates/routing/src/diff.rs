@@ -8,7 +8,8 @@
 //! - rules go in from the lowest priority number up and out from the highest down: our table is asked only while
 //!   everything that must come before it (main, the node's own address) is in force;
 //! - rules that keep packets in the main table go in before the routes and out after them: a new route must not answer for a
-//!   moment what they except.
+//!   moment what they except;
+//! - main's own rule comes back after ours: the other way round, routed packets would leave with the node's own address.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -41,6 +42,7 @@ pub fn changes(have: &Observed, want: &KernelState) -> Vec<Change> {
     list.extend(put(true));
     put_routes(have, want, &mut list);
     list.extend(put(false));
+    list.extend(want.builtin_rules.intersection(&have.lost_builtin_rules).copied().map(Change::RestoreRule));
     list.extend(delete(false));
     let mut stale: Vec<_> = have.routes.iter().filter(|(key, _)| !want.routes.contains_key(key)).collect();
     // Of one destination the guard goes first: it must never be what answers.

@@ -101,7 +101,7 @@ pub(crate) fn apply(kernel: &mut Observed, change: &Change) {
                 kernel.routes.values().any(|route| route.get().kind == RouteKind::Nexthop(nexthop.get().id));
             assert!(!used, "the kernel would take routes along");
         }
-        Change::PutRule(_) | Change::DeleteRule(_) | Change::DeleteRoute(_) => {}
+        Change::PutRule(_) | Change::RestoreRule(_) | Change::DeleteRule(_) | Change::DeleteRoute(_) => {}
     }
     kernel.record(change);
 }

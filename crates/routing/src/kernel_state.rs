@@ -16,6 +16,8 @@ use std::ops::RangeInclusive;
 
 use ipnet::Ipv4Net;
 
+use crate::builtin_rules::BuiltinRule;
+
 /// Route protocol number (`rtm_protocol`, `FRA_PROTOCOL`, `nh_protocol`) of everything this project writes.
 pub const PROTOCOL: u8 = 157;
 
@@ -212,6 +214,8 @@ pub struct KernelState {
     pub routes: BTreeMap<RouteKey, Route>,
     /// Nexthop objects, each under its own id.
     pub nexthops: BTreeMap<NexthopId, Nexthop>,
+    /// Rules of the kernel's own that must not be missing.
+    pub builtin_rules: BTreeSet<BuiltinRule>,
 }
 
 impl KernelState {
@@ -325,6 +329,8 @@ pub struct Observed {
     pub routes: BTreeMap<RouteKey, Managed<Route>>,
     /// Nexthop objects of ours.
     pub nexthops: BTreeMap<NexthopId, Managed<Nexthop>>,
+    /// Rules of the kernel's own that are gone, and nobody's rule does their work.
+    pub lost_builtin_rules: BTreeSet<BuiltinRule>,
     /// What is in our way.
     pub foreign: BTreeSet<Foreign>,
 }
@@ -343,6 +349,9 @@ impl Observed {
             }
             Change::PutRule(rule) => {
                 self.rules.insert(Managed(rule.clone()));
+            }
+            Change::RestoreRule(rule) => {
+                self.lost_builtin_rules.remove(rule);
             }
             Change::DeleteRule(rule) => {
                 self.rules.remove(rule);
@@ -369,6 +378,8 @@ impl Observed {
 
 /// One step from what is to what should be. The kernel takes them in the order of the list: nexthop objects (members
 /// before groups), rules that keep packets in the main table, routes, other rules; then what goes, the other way round.
+/// before groups), routes, rules, the kernel's own rules, then what goes: rules, routes, nexthop objects (groups before
+/// members).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Make a nexthop object, or replace one of ours in place (one message, atomic for all routes on it).
@@ -387,6 +398,8 @@ pub enum Change {
     },
     /// Make a rule. Rules can't be replaced: put the new one before the old one is deleted.
     PutRule(Rule),
+    /// Make a rule of the kernel's own again.
+    RestoreRule(BuiltinRule),
     /// Take a rule away.
     DeleteRule(Managed<Rule>),
     /// Take a route away.

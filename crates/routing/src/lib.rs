@@ -10,6 +10,7 @@
 //!
 //! Nothing in here reads a clock, a file or a socket, and the same input gives the same output, byte for byte.
 
+pub mod builtin_rules;
 pub mod confirm;
 pub mod diff;
 #[cfg(test)]
@@ -32,6 +33,7 @@ mod resolve;
 pub mod wanted;
 pub mod ways;
 
+pub use builtin_rules::BuiltinRule;
 pub use confirm::Confirmation;
 pub use diff::changes;
 pub use inbound::{ServedPort, Transport};

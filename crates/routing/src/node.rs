@@ -69,6 +69,17 @@ impl Uncertainty {
     }
 }
 
+impl NodeView {
+    /// Whether a plan for `other` differs by what became of the node's own links and addresses only: such a difference is
+    /// damage, and nobody's wish.
+    pub fn asks_for_the_same(&self, other: &Self) -> bool {
+        let Self { vpc: _, public_addresses: _, main_routes: _, protected, uncertain, candidates, served } =
+            self;
+        let others = (&other.protected, &other.uncertain, &other.candidates, &other.served);
+        (protected, uncertain, candidates, served) == others
+    }
+}
+
 /// The node's interface in the VPC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VpcInterface {

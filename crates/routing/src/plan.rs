@@ -12,6 +12,7 @@
 //!             995   to <destination in the public on-link subnet>   lookup 1157
 //!             1000                                                  lookup main, not its default route
 //!             1001                                                  lookup 1157
+//!             32766, 32767                                          the kernel's own, where they are missing
 //!  table 1157       <destination>  nexthop object of its StaticRoute
 //!                   <destination>  blackhole, at a worse metric: the guard
 //!                   <protected or excluded range inside one>  throw
@@ -27,6 +28,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use crate::builtin_rules::BuiltinRule;
 use crate::gateways::{assign_slots, gateway_in_kernel, usable_gateways};
 use crate::inbound::{self, ServedPort};
 use crate::kernel_state::{
@@ -451,6 +453,7 @@ fn add_rules(node: &NodeView, layout: &Layout, state: &mut KernelState) {
         ..Rule::lookup(layout.main_priority, MAIN_TABLE)
     });
     state.rules.insert(Rule::lookup(layout.table_priority, layout.table));
+    state.builtin_rules = BuiltinRule::ALL.into();
 }
 
 #[cfg(test)]

@@ -9,11 +9,12 @@
 //! from (`confirm`), nothing is taken away, and the only change to a StaticRoute is its gateway, within its own list.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use crate::builtin_rules::BuiltinRule;
 use crate::gateways::gateway_in_kernel;
 use crate::kernel_state::{
     Change, Gateway, GroupMember, KernelState, Nexthop, NexthopId, NexthopTarget, Observed, Route, RouteKey,
@@ -49,6 +50,11 @@ impl Recovered {
             rules: observed.rules.iter().map(|rule| rule.get().clone()).collect(),
             routes: observed.routes.iter().map(|(key, route)| (*key, route.get().clone())).collect(),
             nexthops: observed.nexthops.iter().map(|(id, nexthop)| (*id, nexthop.get().clone())).collect(),
+            builtin_rules: if observed.routes.keys().any(|key| key.table == layout.table) {
+                BuiltinRule::ALL.into()
+            } else {
+                BTreeSet::new()
+            },
         };
         let routes: Vec<_> =
             state.nexthops.values().filter_map(|list| route_of(list, &state, layout)).collect();

@@ -8,7 +8,9 @@ use egress_routing::kernel_state::{Change, KernelState};
 /// Leaves of the deletes in `list` only those of what `planned_before` held. Rules all stay: they lead to all routes.
 pub(super) fn spare(list: &mut Vec<Change>, planned_before: &KernelState) {
     list.retain(|change| match change {
-        Change::PutNexthop { .. } | Change::PutRoute { .. } | Change::PutRule(_) => true,
+        Change::PutNexthop { .. } | Change::PutRoute { .. } | Change::PutRule(_) | Change::RestoreRule(_) => {
+            true
+        }
         Change::DeleteRule(_) => false,
         Change::DeleteRoute(route) => planned_before.routes.contains_key(&route.get().key()),
         Change::DeleteNexthop(nexthop) => planned_before.nexthops.contains_key(&nexthop.get().id),

@@ -1,10 +1,10 @@
-//! What we write `ip` shows; what `ip` writes we read.
+//! What we write `ip` shows and we read back. The other direction is in `written_by_ip`.
 
 use std::net::Ipv4Addr;
 
 use egress_routing::kernel_state::{
-    Change, Foreign, Gateway, GroupMember, Nexthop, NexthopId, NexthopTarget, Observed, PROTOCOL, Resilient,
-    Route, RouteKey, RouteKind, Rule, RuleAction,
+    Change, Gateway, GroupMember, Nexthop, NexthopId, NexthopTarget, Observed, Resilient, Route, RouteKind,
+    Rule, RuleAction,
 };
 use ipnet::Ipv4Net;
 use serde_json::json;
@@ -121,36 +121,6 @@ fn routes_of_every_kind_are_written_and_read_back() {
 }
 
 #[test]
-fn routes_that_ip_wrote_are_read() {
-    in_namespace(|| {
-        let mut socket = CommandSocket::open().unwrap();
-        let eth1 = index_of(&mut socket, "eth1");
-        ip("nexthop add id 241000000 via 10.116.0.5 dev eth1 proto 157");
-        ip("route add 198.51.100.0/24 nhid 241000000 table 1157 metric 7 proto 157");
-        ip("route add throw 10.0.0.0/8 table 1157 proto 157");
-        ip("route add 198.51.101.0/24 via 10.116.0.6 dev eth1 table 1160 proto 157");
-        ip("route add 198.51.102.0/24 via 10.116.0.6 dev eth1 table 1160 proto static");
-        let observed = socket.snapshot(&claim()).unwrap();
-
-        let via = Gateway { address: address("10.116.0.6"), interface: eth1, onlink: false };
-        let key = |table, destination, metric| RouteKey { table, destination: net(destination), metric };
-        let routes: Vec<_> =
-            observed.routes.iter().map(|(key, route)| (*key, route.get().kind.clone())).collect();
-        assert_eq!(
-            routes,
-            [
-                (key(TABLE, "10.0.0.0/8", 0), RouteKind::Throw),
-                (key(TABLE, "198.51.100.0/24", 7), RouteKind::Nexthop(FIRST)),
-                (key(1160, "198.51.101.0/24", 0), RouteKind::Gateway(via)),
-            ]
-        );
-        let foreign = key(1160, "198.51.102.0/24", 0);
-        assert_eq!(observed.foreign, [Foreign::Route { key: foreign, protocol: 4 }].into());
-        assert!(observed.is_taken(&foreign));
-    });
-}
-
-#[test]
 fn nexthop_objects_of_every_kind_are_written_and_read_back() {
     in_namespace(|| {
         let mut socket = CommandSocket::open().unwrap();
@@ -191,32 +161,6 @@ fn nexthop_objects_of_every_kind_are_written_and_read_back() {
     });
 }
 
-#[test]
-fn nexthop_objects_that_ip_wrote_are_read() {
-    in_namespace(|| {
-        let mut socket = CommandSocket::open().unwrap();
-        let eth1 = index_of(&mut socket, "eth1");
-        ip("nexthop add id 241000000 via 10.116.0.5 dev eth1 proto 157");
-        ip("nexthop add id 241000001 blackhole proto 157");
-        ip("nexthop add id 241000002 via 10.116.0.6 dev eth1 proto 157");
-        ip("nexthop add id 241000100 group 241000000,2/241000002 type resilient buckets 32 idle_timer 5 \
-            unbalanced_timer 60 proto 157");
-        let observed = socket.snapshot(&claim()).unwrap();
-        let members =
-            [GroupMember { id: FIRST, weight: 2 }, GroupMember { id: NexthopId(241_000_002), weight: 1 }];
-        let resilient = Resilient { buckets: 32, idle_seconds: 5, unbalanced_seconds: 60 };
-        assert_eq!(
-            observed.nexthops.values().map(|object| object.get().clone()).collect::<Vec<_>>(),
-            [
-                gateway(FIRST, "10.116.0.5", eth1),
-                Nexthop { id: SECOND, via: NexthopTarget::Blackhole },
-                gateway(NexthopId(241_000_002), "10.116.0.6", eth1),
-                Nexthop { id: GROUP, via: NexthopTarget::group(members, Some(resilient)) },
-            ]
-        );
-    });
-}
-
 /// Every kind of rule the agent writes, and every field once.
 pub(super) fn rules() -> Vec<Rule> {
     let full = Rule {
@@ -235,6 +179,7 @@ pub(super) fn rules() -> Vec<Rule> {
         Rule { from: Some(net("203.0.113.11/32")), ..Rule::lookup(990, 254) },
         Rule {
             from: Some(net("10.244.0.0/16")),
+            iif: Some("eth1".to_owned()),
             ip_protocol: Some(17),
             source_ports: Some((53, 53)),
             ..Rule::lookup(991, 254)
@@ -267,7 +212,7 @@ fn rules_are_written_and_read_back() {
                 "900: from 10.116.0.2 to 198.51.100.0/24 fwmark 0x10/0xf0 iif lo ipproto tcp sport 61000-61063 \
                  lookup 1160 proto 157",
                 "990: from 203.0.113.11 lookup main proto 157",
-                "991: from 10.244.0.0/16 ipproto udp sport 53 lookup main proto 157",
+                "991: from 10.244.0.0/16 iif eth1 ipproto udp sport 53 lookup main proto 157",
                 "995: from all iif gone0 [detached] unreachable proto 157",
                 "996: from all blackhole proto 157",
                 "1000: from all lookup main suppress_prefixlength 0 proto 157",
@@ -281,35 +226,6 @@ fn rules_are_written_and_read_back() {
         assert_eq!(apply(&mut socket, &deletions).rules.len(), 0);
         assert_eq!(ip("rule").lines().count(), 3);
         assert_eq!(socket.apply(&deletions), vec![Ok(Outcome::Unchanged); deletions.len()]);
-    });
-}
-
-#[test]
-fn rules_that_ip_wrote_are_read() {
-    in_namespace(|| {
-        let mut socket = CommandSocket::open().unwrap();
-        ip("rule add pref 900 from 10.116.0.2 ipproto tcp sport 61000-61063 lookup 1160 protocol 157");
-        ip("rule add pref 1000 lookup main suppress_prefixlength 0 protocol 157");
-        ip("rule add pref 1001 oif eth1 lookup 1157 protocol 157");
-        ip("rule add pref 1001 lookup 99 protocol static");
-        ip("rule add pref 5000 lookup 99 protocol static");
-        let observed = socket.snapshot(&claim()).unwrap();
-        let main = RuleAction::Lookup { table: 254, suppress_prefix_length: Some(0) };
-        let probe = Rule {
-            from: Some(net("10.116.0.2/32")),
-            ip_protocol: Some(6),
-            source_ports: Some((61000, 61063)),
-            ..Rule::lookup(900, 1160)
-        };
-        assert_eq!(
-            observed.rules.iter().map(|rule| rule.get().clone()).collect::<Vec<_>>(),
-            [probe, Rule { action: main, ..Rule::lookup(1000, 1) }]
-        );
-        let foreign = |protocol, rule| Foreign::Rule { priority: 1001, protocol, rule };
-        assert_eq!(
-            observed.foreign,
-            [foreign(4, Some(Rule::lookup(1001, 99))), foreign(PROTOCOL, None)].into()
-        );
     });
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::builtin_rules::BuiltinRule;
 use crate::fib_model::holding;
 use crate::fixture::net;
 use crate::kernel_state::{Gateway, GroupMember, Nexthop, NexthopId, Route, RouteKey, RouteKind};
@@ -34,6 +35,7 @@ fn short(list: &[Change]) -> Vec<String> {
                 format!("{} route {}", if replaces.is_some() { "replace" } else { "add" }, route.destination)
             }
             Change::PutRule(rule) => format!("add rule {}", rule.priority),
+            Change::RestoreRule(rule) => format!("restore rule {}", rule.rule().priority),
             Change::DeleteRule(rule) => format!("delete rule {}", rule.get().priority),
             Change::DeleteRoute(route) => format!("delete route {}", route.get().destination),
             Change::DeleteNexthop(nexthop) => format!("delete nexthop {}", nexthop.get().id),
@@ -54,6 +56,22 @@ fn some() -> KernelState {
 fn what_is_there_needs_no_change() {
     assert_eq!(changes(&Observed::default(), &KernelState::default()), []);
     assert_eq!(changes(&holding(&some()), &some()), []);
+}
+
+#[test]
+fn the_kernels_own_rules_come_back_after_ours_and_are_never_taken_away() {
+    let mut want = some();
+    want.builtin_rules = BuiltinRule::ALL.into();
+    let mut kernel = holding(&want);
+    kernel.rules.clear();
+    kernel.lost_builtin_rules = BuiltinRule::ALL.into();
+    let list = short(&changes(&kernel, &want));
+    assert_eq!(
+        list,
+        ["add rule 990", "add rule 1000", "add rule 1001", "restore rule 32766", "restore rule 32767"]
+    );
+    let gone = short(&changes(&holding(&want), &KernelState::default()));
+    assert!(!gone.iter().any(|change| change.contains("3276")), "{gone:?}");
 }
 
 #[test]
