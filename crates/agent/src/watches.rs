@@ -182,3 +182,52 @@ fn drop_unread_parts(node: &mut Node) {
         status.volumes_in_use = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// An API server that answers everything with that.
+    async fn answering(head: &'static str, body: &'static str) -> Client {
+        egress_runtime::kubernetes::install_crypto_provider();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 4096];
+                let Ok(_) = stream.read(&mut request).await else { continue };
+                let length = body.len();
+                let answer =
+                    format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+                // A client that went away needs no answer.
+                let _gone = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        Client::try_from(kube::Config::new(url)).unwrap()
+    }
+
+    async fn is_answered(head: &'static str, body: &'static str, within: Duration) -> bool {
+        let client = answering(head, body).await;
+        let mut tasks = JoinSet::new();
+        let (store, mut answered) = follow_if_served(Api::all(client), &Arc::default(), &mut tasks);
+        let answer = tokio::time::timeout(within, answered.wait_for(|answered| *answered)).await;
+        assert!(store.state().is_empty());
+        answer.is_ok()
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_has_no_service_cidrs_holds_nobody_up_and_one_that_fails_does() {
+        // As Kubernetes before 1.33 says it, and as one does that gives the right to nobody.
+        let soon = Duration::from_secs(20);
+        assert!(is_answered("404 Not Found", "404 page not found", soon).await);
+        let forbidden =
+            r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403}"#;
+        assert!(is_answered("403 Forbidden", forbidden, soon).await);
+        assert!(!is_answered("503 Service Unavailable", "not now", Duration::from_millis(300)).await);
+    }
+}

@@ -112,6 +112,8 @@ fn without_the_api_servers_address_no_range_is_opened_and_what_is_routed_stays()
     assert_eq!(failure.destination, "0.0.0.0/0");
     assert!(failure.message.contains("--api-server-name="), "{}", failure.message);
     assert!(!is_routed("198.51.100.10") && is_routed("192.0.2.80"));
+    let told = condition(&scene, "ApiServerUnknown").unwrap();
+    assert!(told.0 == "True" && told.1.contains("api.no-such-name.invalid"), "{told:?}");
 
     // It is found: the range is opened, and its address is not in it.
     hosts.write(&[("198.51.100.10", "api.no-such-name.invalid")]);

@@ -1,40 +1,24 @@
 //! StaticRoutes that follow an EgressGateway's list: a gateway goes only when they have let go of it too.
 
+use egress_api::GatewayRole;
 use egress_api::condition::{DEGRADED, PROGRESSING};
-use egress_api::{GatewayRole, NodeRoute, NodeRouteState};
 use egress_controller::decision::Effect;
 use egress_controller::observation::{Follower, Observation};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::situations::{SECOND, calm, effect_at, reason, reports, yes};
-use crate::world::{private, timestamp};
+use crate::world::{Crash, SlowFollower, World, follower_entry, private, timestamp};
+use crate::{CRASHES, ENOUGH};
 
 fn follower() -> Follower {
     Follower { name: "payments".into(), uid: "uid-payments".into() }
-}
-
-fn routed_through(gateway: Option<String>) -> NodeRoute {
-    let state = if gateway.is_some() { NodeRouteState::Applied } else { NodeRouteState::NotApplied };
-    NodeRoute {
-        name: "payments".into(),
-        uid: "uid-payments".into(),
-        observed_generation: 1,
-        state,
-        applied: u32::from(gateway.is_some()),
-        total: 1,
-        gateway,
-        reason: None,
-        message: None,
-        unusable_gateways: Vec::new(),
-        failures: Vec::new(),
-    }
 }
 
 fn followed(seen: &mut Observation, gateway: Option<&str>) {
     seen.followers = vec![follower()];
     for report in reports(seen) {
         report.routes.retain(|entry| entry.name != "payments");
-        report.routes.push(routed_through(gateway.map(str::to_owned)));
+        report.routes.push(follower_entry(gateway.map(str::to_owned)));
     }
 }
 
@@ -98,4 +82,31 @@ fn exclusions_go_into_the_static_route() {
     let Some(Effect::ApplyStaticRoute(spec)) = effect else { panic!("{effect:?}") };
     assert_eq!(spec.excluded_destinations, ["10.0.0.0/8".into()]);
     assert!(spec.gateways.is_some() && spec.gateway_ref.is_none(), "its own StaticRoute has the list itself");
+}
+
+/// A pair with a slow follower, deleted; `crash` kills the controller at a call of the deletion.
+fn deleted_while_followed(crash: Option<(usize, Crash)>) -> (World, usize) {
+    let before = crate::prepared().state().calls;
+    let world = World::new(crash.iter().map(|(at, crash)| (before + at, *crash)).collect());
+    world.state().follower = Some(SlowFollower::default());
+    assert!(world.settle(ENOUGH));
+    world.state().tick(20);
+    assert!(world.state().follower.as_ref().unwrap().uses.is_some());
+    world.state().delete();
+    assert!(world.settle(ENOUGH), "{:#?}", world.state().status());
+    let calls = world.state().calls - before;
+    (world, calls)
+}
+
+#[test]
+fn wherever_the_controller_is_killed_no_droplet_goes_that_a_follower_uses() {
+    let (_, calls) = deleted_while_followed(None);
+    assert!(calls > 5, "{calls}");
+    let crashes = (0..calls).flat_map(|at| CRASHES.map(|crash| Some((at, crash))));
+    for crash in std::iter::once(None).chain(crashes) {
+        let (world, _) = deleted_while_followed(crash);
+        let state = world.state();
+        assert!(state.violations.is_empty(), "{crash:?}: {:?}\n{:#?}", state.violations, state.journal);
+        assert!(state.gateway.is_none() && state.ours().is_empty(), "{crash:?}: {:#?}", state.journal);
+    }
 }

@@ -13,7 +13,7 @@ use egress_controller::act::{CreateFailure, Ports, perform};
 use egress_controller::decide::decide;
 use egress_controller::decision::{Decision, Limits, Order};
 use egress_controller::identity::{OwnedDroplet, droplet_id};
-use egress_controller::observation::{CloudSeen, HealthSeen, NodeSeen, Observation, Site};
+use egress_controller::observation::{CloudSeen, Follower, HealthSeen, NodeSeen, Observation, Site};
 use egress_controller::user_data::UserData;
 use egress_digitalocean::{Droplet, DropletId};
 use jiff::Timestamp;
@@ -45,6 +45,14 @@ pub struct Machine {
     pub off: bool,
 }
 
+/// What the nodes have of a StaticRoute with `gatewayRef`.
+#[derive(Clone, Debug, Default)]
+pub struct SlowFollower {
+    /// Private address of the gateway that they route to.
+    pub uses: Option<String>,
+    looks_next: i64,
+}
+
 pub struct State {
     pub now: i64,
     pub gateway: Option<EgressGateway>,
@@ -53,6 +61,8 @@ pub struct State {
     /// What the nodes have: uid and generation.
     applied: Option<(String, i64)>,
     pub nodes_follow: bool,
+    /// A StaticRoute that follows this EgressGateway's list, on nodes that are slow.
+    pub follower: Option<SlowFollower>,
     delete_accepted: BTreeMap<DropletId, Timestamp>,
     versions: u64,
     /// Every change, in words.
@@ -114,6 +124,7 @@ impl World {
             machines,
             applied: None,
             nodes_follow: true,
+            follower: None,
             delete_accepted: BTreeMap::new(),
             versions: 1,
             journal: Vec::new(),
@@ -182,11 +193,26 @@ pub fn timestamp(seconds: i64) -> Timestamp {
 impl State {
     pub fn tick(&mut self, seconds: i64) {
         self.now += seconds;
+        self.move_follower();
         if self.nodes_follow {
             self.applied = self
                 .route
                 .as_ref()
                 .map(|route| (route.metadata.uid.clone().unwrap(), route.metadata.generation.unwrap()));
+        }
+    }
+
+    // Every few seconds its nodes see what has become of the list.
+    fn move_follower(&mut self) {
+        const LAG: i64 = 9;
+        let deleted = |gateway: &EgressGateway| gateway.metadata.deletion_timestamp.is_some();
+        let goes = self.gateway.as_ref().is_none_or(deleted);
+        let listed = self.route.as_ref().map(|route| route.spec.ordered_gateways()).unwrap_or_default();
+        let now = self.now;
+        if let Some(follower) = self.follower.as_mut().filter(|follower| now >= follower.looks_next) {
+            follower.looks_next = now + LAG;
+            let head = listed.first().map(|gateway| gateway.address.0.clone());
+            follower.uses = if goes { None } else { head.or(follower.uses.take()) };
         }
     }
 
@@ -332,8 +358,12 @@ impl State {
             unusable_gateways: Vec::new(),
             failures: Vec::new(),
         });
-        let report =
-            NodeEgressStatus { routes: routes.collect(), gateways: views, ..NodeEgressStatus::default() };
+        let follower = self.follower.iter().map(|follower| follower_entry(follower.uses.clone()));
+        let report = NodeEgressStatus {
+            routes: routes.chain(follower).collect(),
+            gateways: views,
+            ..NodeEgressStatus::default()
+        };
         let node = |name: &str, id: u64| NodeSeen {
             name: name.into(),
             live: true,
@@ -346,7 +376,7 @@ impl State {
             gateway,
             cluster: CLUSTER.into(),
             route: self.route.clone(),
-            followers: Vec::new(),
+            followers: self.follower.iter().map(|_| followed()).collect(),
             nodes: vec![node("pool-1", 1), node("pool-2", 900)],
             cloud: Ok(CloudSeen {
                 taken: timestamp(self.now),
@@ -379,6 +409,28 @@ impl State {
         if count > 3 {
             self.violations.push(format!("I3: {count} Droplets at {}", self.now));
         }
+    }
+}
+
+fn followed() -> Follower {
+    Follower { name: "payments".into(), uid: "uid-payments".into() }
+}
+
+/// What a node reports of a StaticRoute that follows: routed through that gateway, or not at all.
+pub fn follower_entry(gateway: Option<String>) -> NodeRoute {
+    let state = if gateway.is_some() { NodeRouteState::Applied } else { NodeRouteState::NotApplied };
+    NodeRoute {
+        name: followed().name,
+        uid: followed().uid,
+        observed_generation: 1,
+        state,
+        applied: u32::from(gateway.is_some()),
+        total: 1,
+        gateway,
+        reason: None,
+        message: None,
+        unusable_gateways: Vec::new(),
+        failures: Vec::new(),
     }
 }
 
@@ -513,6 +565,11 @@ impl Ports for Hands<'_> {
         let listed = state.route.as_ref().map(|route| route.spec.ordered_gateways()).unwrap_or_default();
         if listed.iter().any(|entry| entry.address.0 == private(id)) {
             state.violations.push("a Droplet was deleted that nodes are told to use".into());
+        }
+        let leaving = state.gateway.as_ref().is_some_and(|one| one.metadata.deletion_timestamp.is_some());
+        let used = state.follower.as_ref().and_then(|follower| follower.uses.as_ref());
+        if leaving && used == Some(&private(id)) {
+            state.violations.push("a Droplet was deleted that nodes route to for a follower".into());
         }
         let others_up =
             state.ours().iter().filter(|(other, machine)| **other != id && state.is_up(machine)).count();
