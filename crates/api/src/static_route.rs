@@ -131,6 +131,44 @@ pub struct StaticRouteStatus {
     /// Nodes that should have them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes_total: Option<i32>,
+
+    /// Reports of nodes that are not alive: they are not counted, and go with their nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes_stale: Option<i32>,
+
+    /// The first few of these nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5), extend("x-kubernetes-list-type" = "atomic"))]
+    pub stale_nodes: Vec<StaleNode>,
+}
+
+/// A node whose last report is not to be relied on any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StaleNode {
+    /// Its name.
+    pub name: String,
+
+    /// Why its report is old.
+    pub reason: StaleReason,
+}
+
+/// Why a node's report is old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StaleReason {
+    /// The node is not Ready; its kernel may still route.
+    NotReady,
+    /// There is no such node any more.
+    NodeGone,
+}
+
+impl std::fmt::Display for StaleReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NotReady => "NotReady",
+            Self::NodeGone => "NodeGone",
+        })
+    }
 }
 
 impl StaticRouteSpec {

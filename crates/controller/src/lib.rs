@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod observation;
 pub mod observe;
 pub mod older_operator;
+pub mod orphans;
 pub mod reconcile;
 pub mod route_status;
 pub mod settings;

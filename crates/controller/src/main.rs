@@ -13,8 +13,9 @@ use egress_controller::health::HealthClient;
 use egress_controller::metrics::{ControllerMetrics, PREFIX};
 use egress_controller::observe::Observer;
 use egress_controller::older_operator;
+use egress_controller::orphans;
 use egress_controller::reconcile::{self, Context};
-use egress_controller::route_status;
+use egress_controller::route_status::Sums;
 use egress_controller::settings::Settings;
 use egress_controller::watches::{self, Mirrors};
 use egress_digitalocean::{Client as CloudClient, SharedToken};
@@ -117,6 +118,7 @@ impl Leader {
             controller: "egress-controller".to_owned(),
             instance: Some(self.settings.pod_name.clone()),
         };
+        let recorder = Recorder::new(self.client.clone(), reporter);
         let context = Arc::new(Context {
             client: self.client.clone(),
             observer,
@@ -124,7 +126,7 @@ impl Leader {
             claim: self.claim.clone(),
             limits: self.settings.limits(),
             metrics: self.counters.clone(),
-            recorder: Recorder::new(self.client.clone(), reporter),
+            recorder: recorder.clone(),
             failures: Mutex::new(HashMap::new()),
         });
         let steps = reconcile::run(context, rounds(self.changes.clone()).boxed(), self.shutdown.clone());
@@ -135,8 +137,19 @@ impl Leader {
             self.changes.clone(),
         );
         let stopping = self.shutdown.clone();
+        let patience = Duration::from_secs(self.settings.forget_node_after_seconds.into());
+        let sweeping =
+            orphans::sweep(self.client.clone(), self.mirrors.clone(), self.claim.clone(), patience);
+        let sums = Sums {
+            client: self.client,
+            mirrors: self.mirrors,
+            claim: self.claim,
+            changes: self.changes,
+            heart: self.heart,
+            recorder,
+        };
         let sums = async move {
-            route_status::keep(self.client, self.mirrors, self.claim, self.changes, self.heart).await;
+            sums.keep().await;
             // The mirrors end at once; a step that is under way must not be cut off by that.
             if stopping.is_cancelled() {
                 std::future::pending::<()>().await;
@@ -146,6 +159,7 @@ impl Leader {
             () = steps => {}
             () = sums => {}
             () = forever(older) => {}
+            () = sweeping => {}
         }
         anyhow::ensure!(self.shutdown.is_cancelled(), "the controller ended by itself");
         Ok(())

@@ -111,11 +111,18 @@ pub enum HealthSeen {
     Silent(String),
 }
 
+/// Whether a node with these labels should have the routes of an object with this selector. One that says nothing selects
+/// every node: what is not known to be unwanted must not be missing when all is said to be well.
+pub fn is_to_route(selector: Option<&NodeSelector>, labels: Option<&BTreeMap<String, String>>) -> bool {
+    let none = BTreeMap::new();
+    let labels = labels.unwrap_or(&none);
+    selector.is_none_or(|selector| selector.selects(labels).unwrap_or(true))
+}
+
 impl NodeSeen {
-    /// Whether it should have the routes of an object with this selector. One that says nothing selects every node: what is
-    /// not known to be unwanted must not be missing when all is said to be well.
+    /// Whether it is alive and should have the routes of an object with this selector.
     pub fn should_route(&self, selector: Option<&NodeSelector>) -> bool {
-        self.live && selector.is_none_or(|selector| selector.selects(&self.labels).unwrap_or(true))
+        self.live && is_to_route(selector, Some(&self.labels))
     }
 }
 

@@ -54,6 +54,10 @@ pub struct Settings {
     #[arg(long, default_value_t = 120)]
     pub lost_after_seconds: u32,
 
+    /// How long a node may be gone before its report is deleted, should Kubernetes' garbage collector not have done so.
+    #[arg(long, default_value_t = 60)]
+    pub forget_node_after_seconds: u32,
+
     /// What is logged, such as `info,egress_controller=debug`.
     #[arg(long, env = "EGRESS_LOG", default_value = "info")]
     pub log: String,

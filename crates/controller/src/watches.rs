@@ -1,6 +1,7 @@
 //! Nodes, their reports and StaticRoutes, mirrored by watches: read often, changed seldom, and a stale copy only delays.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use egress_api::{NodeEgress, NodeEgressStatus, StaticRoute};
 use egress_runtime::admin::Readiness;
@@ -11,11 +12,12 @@ use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use tokio::sync::watch;
 
 use crate::identity::node_droplet;
 use crate::observation::NodeSeen;
+use crate::route_status::NodeReport;
 
 /// The mirrors. Clones share them.
 #[derive(Clone)]
@@ -71,7 +73,9 @@ where
         + Sync
         + 'static,
 {
-    watcher(api, watch_settings()).default_backoff().reflect(writer).map(move |event| match event {
+    // Who owns which field is a third of a report, and nobody here asks.
+    let trimmed = watcher(api, watch_settings()).modify(|object| object.meta_mut().managed_fields = None);
+    trimmed.default_backoff().reflect(writer).map(move |event| match event {
         Ok(_) => changes.send_modify(|count| *count = count.wrapping_add(1)),
         Err(error) => {
             tracing::warn!(kind = %K::kind(&()), %error, "watch failed; the last view stays in use");
@@ -98,6 +102,14 @@ impl Mirrors {
         node_seen(node, report.and_then(|report| report.0.as_ref().ok()?.status.clone()))
     }
 
+    /// Reports without a node: name and uid.
+    pub fn orphans(&self) -> Vec<(String, String)> {
+        let is_orphan = |name: &String| self.nodes.get(&reflector::ObjectRef::new(name)).is_none();
+        let reports = self.reports.state();
+        let metas = reports.iter().map(|report| report.meta());
+        metas.filter_map(|meta| Some((meta.name.clone().filter(is_orphan)?, meta.uid.clone()?))).collect()
+    }
+
     /// Waits until everything has been read once. An empty view would say that no node holds a route.
     pub async fn known(&self) {
         let all = async {
@@ -118,9 +130,31 @@ impl Mirrors {
         specs.flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr).cloned()).collect()
     }
 
-    /// Every StaticRoute that can be read, the users' own too. One that cannot, stored by an older CRD, breaks no watch.
+    /// Every StaticRoute that can be read.
     pub fn routes(&self) -> Vec<StaticRoute> {
         self.routes.state().iter().filter_map(|route| route.0.as_ref().ok().cloned()).collect()
+    }
+
+    /// Every StaticRoute, the users' own too, as far as it can be read: one stored by an older CRD breaks no watch.
+    pub fn routes_as_read(&self) -> Vec<Arc<DeserializeGuard<StaticRoute>>> {
+        self.routes.state()
+    }
+
+    /// Shows every node, and every report without a node, by name.
+    pub fn with_reports<T>(&self, look: impl FnOnce(&[NodeReport<'_>]) -> T) -> T {
+        let (nodes, reports) = (self.nodes.state(), self.reports.state());
+        let mut seen: BTreeMap<&str, NodeReport<'_>> = BTreeMap::new();
+        for node in &nodes {
+            let name = node.metadata.name.as_deref().unwrap_or_default();
+            let labels = node.metadata.labels.as_ref();
+            seen.insert(name, NodeReport { name, is_ready: Some(is_ready(node)), labels, report: None });
+        }
+        for read in reports.iter().filter_map(|report| report.0.as_ref().ok()) {
+            let name = read.metadata.name.as_deref().unwrap_or_default();
+            let nobody = NodeReport { name, is_ready: None, labels: None, report: None };
+            seen.entry(name).or_insert(nobody).report = read.status.as_ref();
+        }
+        look(&seen.into_values().collect::<Vec<_>>())
     }
 }
 
@@ -149,11 +183,15 @@ pub async fn read_routes(client: &Client) -> Result<Vec<StaticRoute>, CallError>
     Ok(routes.items.into_iter().filter_map(|route| route.0.ok()).collect())
 }
 
-fn node_seen(node: &Node, report: Option<NodeEgressStatus>) -> NodeSeen {
+fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+fn node_seen(node: &Node, report: Option<NodeEgressStatus>) -> NodeSeen {
     NodeSeen {
         name: node.metadata.name.clone().unwrap_or_default(),
-        live: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+        live: is_ready(node),
         labels: node.metadata.labels.clone().unwrap_or_default(),
         droplet: node.spec.as_ref().and_then(|spec| spec.provider_id.as_deref()).and_then(node_droplet),
         report,
