@@ -12,11 +12,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 /// The object, or what is known of it when it can't be read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Guarded<K>(pub Result<K, InvalidObject>);
 
 /// An object that can't be read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct InvalidObject {
     /// Path of the field, and what is wrong with it.
     pub error: String,

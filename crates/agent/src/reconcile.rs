@@ -63,8 +63,8 @@ use inherited::Inherited;
 /// A full comparison at least that often: netlink events get lost.
 const FULL_COMPARISON: Duration = Duration::from_secs(30);
 
-/// Events that come in a burst become one pass.
-const SETTLE: Duration = Duration::from_millis(20);
+/// Events that come in a burst become one pass; what comes during that pass waits for the next, which [`agenda`] spaces.
+const SETTLE: Duration = Duration::from_millis(2);
 
 /// Pause before the next try when the kernel refused something, doubling up to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -207,7 +207,7 @@ impl Reconciler {
     /// Turns until `shutdown`.
     pub async fn run(&mut self, shutdown: CancellationToken) -> Result<(), ReconcileError> {
         // Subscribe first, look then: what changes in between wakes us.
-        let mut monitor = Monitor::subscribe().map_err(ReconcileError::Monitor)?;
+        let mut monitor = self.subscribe()?;
         if !self.hold(&mut monitor, &shutdown).await? {
             return Ok(());
         }
@@ -230,10 +230,25 @@ impl Reconciler {
                 () = self.with.changed.notified() => agenda.wake(Instant::now(), SETTLE),
                 _ = beat.tick() => {
                     self.with.liveness.beat();
+                    // The command socket may have been opened anew.
+                    self.ignore_own(&mut monitor);
                     // A hold-down may have ended.
                     self.reconsider().await;
                 }
             }
+        }
+    }
+
+    fn subscribe(&self) -> Result<Monitor, ReconcileError> {
+        let mut monitor = Monitor::subscribe().map_err(ReconcileError::Monitor)?;
+        self.ignore_own(&mut monitor);
+        Ok(monitor)
+    }
+
+    /// What we write ourselves wakes nobody, and need not come all the way to be left aside.
+    fn ignore_own(&self, monitor: &mut Monitor) {
+        if let Err(error) = monitor.ignore(self.with.kernel.port()) {
+            tracing::debug!(%error, "our own changes are left aside one by one");
         }
     }
 
@@ -250,7 +265,7 @@ impl Reconciler {
             Ok(_) => agenda.wake(Instant::now(), SETTLE),
             Err(error) => {
                 tracing::warn!(%error, "the monitor socket broke; subscribing anew");
-                *monitor = Monitor::subscribe().map_err(ReconcileError::Monitor)?;
+                *monitor = self.subscribe()?;
                 agenda.wake(Instant::now(), Duration::ZERO);
             }
         }
@@ -315,7 +330,9 @@ impl Reconciler {
         self.objects = objects;
         self.in_force = in_force;
         self.view = Some(view);
-        let planned_before = std::mem::take(&mut self.plan.state);
+        // With ten thousand routes a plan is large: the last one is kept only where it is needed.
+        let last_plan = std::mem::take(&mut self.plan.state);
+        let planned_before = self.objects.may_hold_unknown_routes().then_some(last_plan);
         self.replan();
         if let Err(error) = self.search_orphans() {
             tracing::warn!(%error, "the kernel stays as it is");
@@ -329,8 +346,8 @@ impl Reconciler {
             return self.back_off();
         }
         let mut list = changes(&self.observed, &self.plan.state);
-        if self.objects.may_hold_unknown_routes() {
-            unknown::spare(&mut list, &planned_before);
+        if let Some(planned_before) = &planned_before {
+            unknown::spare(&mut list, planned_before);
         }
         if !list.is_empty() {
             if !asked_anew {
@@ -499,7 +516,8 @@ impl Reconciler {
         if list.is_empty() {
             return untaken;
         }
-        let outcomes = self.with.kernel.apply(list.clone()).await;
+        let list = Arc::new(list);
+        let outcomes = self.with.kernel.apply(Arc::clone(&list)).await;
         for (change, outcome) in list.iter().zip(outcomes) {
             match outcome {
                 Ok(_) => {

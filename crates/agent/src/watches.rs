@@ -1,6 +1,6 @@
 //! What the agent follows in the API server.
 //!
-//! Responsibility: keep reflectors current and wake the loop on any change. Events only wake; the loop reads the whole
+//! Responsibility: keep reflectors current and wake the loop when something changed that it reads. Events only wake; the loop reads the whole
 //! stores. A watch that breaks is begun anew with growing back-off, and the stores keep what they had meanwhile (I6).
 
 use std::fmt::Debug;
@@ -12,7 +12,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
-use kube::runtime::reflector::{self, Store};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -51,7 +51,7 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Begins to follow; `changed` is notified on every event. The tasks live in `tasks`. `protected_list` is the ConfigMap
+    /// Begins to follow; `changed` is notified of what is news. The tasks live in `tasks`. `protected_list` is the ConfigMap
     /// with the user's list.
     pub fn start(
         client: &Client,
@@ -73,7 +73,7 @@ impl Watches {
             protected_list,
             service_ranges,
             service_ranges_answered,
-            static_routes: follow(Api::all(client.clone()), everything(), changed, tasks, |_| {}),
+            static_routes: follow(Api::all(client.clone()), everything(), changed, tasks, drop_status),
             egress_gateways: follow(Api::all(client.clone()), everything(), changed, tasks, |_| {}),
             nodes: follow(Api::all(client.clone()), everything(), changed, tasks, drop_unread_parts),
             api_servers: follow(
@@ -117,17 +117,30 @@ pub(crate) fn follow<K>(
     trim: fn(&mut K),
 ) -> Store<K>
 where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K: Resource + Clone + PartialEq + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Eq + Hash + Clone + Default + Send + Sync,
 {
-    let (store, writer) = reflector::store();
+    let (store, mut writer) = reflector::store();
+    let known: Store<K> = store.clone();
     let kind = <K as Resource>::kind(&Default::default()).into_owned();
     let changed = Arc::clone(changed);
     tasks.spawn(async move {
-        let mut events = watcher(api, config).default_backoff().modify(trim).reflect(writer).boxed();
+        let mut events = watcher(api, config)
+            .default_backoff()
+            .modify(|object| {
+                drop_bookkeeping(object);
+                trim(object);
+            })
+            .boxed();
         while let Some(event) = events.next().await {
             match event {
-                Ok(_) => changed.notify_one(),
+                Ok(event) => {
+                    let is_news = is_news(&event, &known);
+                    writer.apply_watcher_event(&event);
+                    if is_news {
+                        changed.notify_one();
+                    }
+                }
                 Err(error) => tracing::warn!(kind, %error, "watch broke; what is in the kernel stays"),
             }
         }
@@ -172,9 +185,38 @@ fn follow_if_served(
     (store, receiver)
 }
 
+/// Whether the store says something else after this event. Most events of a big cluster are a node's conditions and the status of
+/// a StaticRoute, which nobody reads here: they must cost no pass over ten thousand routes.
+fn is_news<K>(event: &watcher::Event<K>, known: &Store<K>) -> bool
+where
+    K: Resource + Clone + PartialEq,
+    K::DynamicType: Eq + Hash + Clone + Default,
+{
+    match event {
+        watcher::Event::Apply(object) => {
+            known.get(&ObjectRef::from_obj(object)).is_none_or(|before| *before != *object)
+        }
+        watcher::Event::Delete(_) | watcher::Event::InitDone => true,
+        // A list is gathered aside until it is whole.
+        watcher::Event::Init | watcher::Event::InitApply(_) => false,
+    }
+}
+
+/// Who wrote which field, and `kubectl apply`'s copy of the whole object: larger than the object, and read by nobody here.
+fn drop_bookkeeping<K: Resource>(object: &mut K) {
+    let metadata = object.meta_mut();
+    metadata.managed_fields = None;
+    metadata.annotations = None;
+    metadata.resource_version = None;
+}
+
+fn drop_status(route: &mut Guarded<StaticRoute>) {
+    if let Ok(route) = &mut route.0 {
+        route.status = None;
+    }
+}
+
 fn drop_unread_parts(node: &mut Node) {
-    node.metadata.managed_fields = None;
-    node.metadata.annotations = None;
     if let Some(status) = &mut node.status {
         status.images = None;
         status.conditions = None;
@@ -187,6 +229,8 @@ fn drop_unread_parts(node: &mut Node) {
 mod tests {
     use std::time::Duration;
 
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -229,5 +273,30 @@ mod tests {
             r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403}"#;
         assert!(is_answered("403 Forbidden", forbidden, soon).await);
         assert!(!is_answered("503 Service Unavailable", "not now", Duration::from_millis(300)).await);
+    }
+
+    fn route(version: &str, status: &str, destination: &str) -> Guarded<StaticRoute> {
+        let object = json!({"apiVersion": "networking.digitalocean.com/v1", "kind": "StaticRoute",
+            "metadata": {"name": "demo", "uid": "u", "resourceVersion": version, "annotations": {"a": version}},
+            "spec": {"destinations": [destination], "gateway": "10.116.0.5"}, "status": {"nodes": status}});
+        let mut route = serde_json::from_value(object).unwrap();
+        drop_bookkeeping(&mut route);
+        drop_status(&mut route);
+        route
+    }
+
+    #[test]
+    fn what_nobody_reads_wakes_nobody() {
+        let (store, mut writer) = reflector::store();
+        let mut hear = |event: Event<Guarded<StaticRoute>>| {
+            let is_news = is_news(&event, &store);
+            writer.apply_watcher_event(&event);
+            is_news
+        };
+        assert!(hear(Event::Apply(route("1", "0/1", "192.0.2.1"))), "new");
+        assert!(!hear(Event::Apply(route("2", "1/1", "192.0.2.1"))), "its status, written by the controller");
+        assert!(hear(Event::Apply(route("3", "1/1", "192.0.2.2"))), "its spec");
+        assert!(!hear(Event::Init) && !hear(Event::InitApply(route("3", "1/1", "192.0.2.2"))));
+        assert!(hear(Event::InitDone) && hear(Event::Delete(route("3", "1/1", "192.0.2.2"))));
     }
 }

@@ -13,6 +13,10 @@ use tokio::runtime::Runtime;
 use crate::network::{A, B, NODE_PUBLIC, NODE_VPC};
 
 const STATIC_ROUTES: &str = "/apis/networking.digitalocean.com/v1/staticroutes";
+const EGRESS_GATEWAYS: &str = "/apis/networking.digitalocean.com/v1alpha1/egressgateways";
+const NODE_EGRESSES: &str = "/apis/networking.digitalocean.com/v1alpha1/nodeegresses";
+/// New kinds are served after a second or two.
+const START: Duration = Duration::from_secs(60);
 /// The answer is then a few hundred bytes, whatever the object's size.
 const ANSWER: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
@@ -48,12 +52,26 @@ impl<'a> Api<'a> {
         let definitions = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crds");
         api.kubectl(&["apply", "--server-side", "-k", definitions], "")?;
         api.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"], "")?;
+        api.until_served()?;
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}, "spec": {}});
         api.kubectl(&["create", "-f", "-"], &node.to_string())?;
         let status = json!({"status": {"addresses": [
             {"type": "InternalIP", "address": NODE_VPC}, {"type": "ExternalIP", "address": NODE_PUBLIC}]}});
         api.kubectl(&["patch", "node", "node-1", "--subresource=status", "-p", &status.to_string()], "")?;
         Ok(api)
+    }
+
+    /// Waits until the server's caches of the new kinds are filled. Until then it tells watchers to come back in a second.
+    fn until_served(&self) -> anyhow::Result<()> {
+        let started = Instant::now();
+        for path in [STATIC_ROUTES, EGRESS_GATEWAYS, NODE_EGRESSES] {
+            let list = || http::Request::get(format!("{path}?resourceVersion=0")).body(Vec::new());
+            while self.runtime.block_on(self.client.request_text(list()?)).is_err() {
+                anyhow::ensure!(started.elapsed() < START, "{path} is not served after {START:?}");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        Ok(())
     }
 
     /// Makes a StaticRoute.

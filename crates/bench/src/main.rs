@@ -56,6 +56,10 @@ struct Settings {
     #[arg(long)]
     document: Option<PathBuf>,
 
+    /// Measure nothing but the time to the last route of this many destinations: for a profiler.
+    #[arg(long)]
+    only: Option<usize>,
+
     /// A few samples of everything, to see that it still works; the numbers say nothing.
     #[arg(long)]
     short: bool,
@@ -81,7 +85,7 @@ fn main() -> anyhow::Result<()> {
     let mut reports = Vec::new();
     for subject in &subjects {
         eprintln!("measuring {}", subject.name);
-        reports.push(bench.measure(subject)?);
+        reports.push(bench.measure(subject, settings.only)?);
     }
     let mut reports = reports.into_iter();
     let mut report = reports.next().unwrap_or_default();

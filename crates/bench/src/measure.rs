@@ -81,10 +81,13 @@ impl<'a> Bench<'a> {
         Ok(Self { api: Api::new(runtime, server)?, kernel: Kernel::open()?, network, effort })
     }
 
-    /// Measures one program and leaves nothing of it behind.
-    pub fn measure(&mut self, subject: &Subject) -> anyhow::Result<Value> {
+    /// Measures one program and leaves nothing of it behind; with `only`, nothing but the time of that many destinations.
+    pub fn measure(&mut self, subject: &Subject, only: Option<usize>) -> anyhow::Result<Value> {
         let mut running = subject.start()?;
-        let outcome = self.measure_running(subject, &mut running);
+        let outcome = match only {
+            Some(count) => self.only(subject, &mut running, count),
+            None => self.everything(subject, &mut running),
+        };
         if outcome.is_err() {
             eprintln!("its last words:\n{}", running.last_words());
         }
@@ -94,7 +97,16 @@ impl<'a> Bench<'a> {
         Ok(report)
     }
 
-    fn measure_running(&mut self, subject: &Subject, running: &mut Running) -> anyhow::Result<Value> {
+    fn only(&mut self, subject: &Subject, running: &mut Running, count: usize) -> anyhow::Result<Value> {
+        let (api, rest) = (&self.api, self.effort.rest);
+        let times =
+            apply::measure(api, &mut self.kernel, running, subject.table, count, self.effort.repeats, rest)?;
+        let key = count.to_string();
+        Ok(json!({"apply_ms": {&key: times.apply.summary()}, "delete_ms": {&key: times.delete.summary()},
+            "raw": {"apply_ms": {&key: times.apply.raw()}, "delete_ms": {&key: times.delete.raw()}}}))
+    }
+
+    fn everything(&mut self, subject: &Subject, running: &mut Running) -> anyhow::Result<Value> {
         let mut report = Map::new();
         let mut raw = Map::new();
 
@@ -108,18 +120,18 @@ impl<'a> Bench<'a> {
         raw.insert("api_writes".to_owned(), by_resource);
 
         let shape = if subject.is_agent { Shape::Pair } else { Shape::Bare };
-        let held = self.effort.held.to_string();
+        let size = self.effort.held.to_string();
         let mut processor = Map::new();
         processor.insert("1".to_owned(), self.processor_share(subject, running, 1, shape)?);
-        processor.insert(held.clone(), self.processor_share(subject, running, self.effort.held, shape)?);
+        processor.insert(size.clone(), self.processor_share(subject, running, self.effort.held, shape)?);
         // Left there by the last one.
         let full = running.memory()?;
         report.insert("cpu_idle_percent".to_owned(), processor["1"].clone());
         report.insert("cpu_percent".to_owned(), processor.into());
-        report.insert("rss_mib".to_owned(), json!({"idle": rounded(idle[0]), &held: rounded(full[0])}));
-        report.insert("anonymous_mib".to_owned(), json!({"idle": rounded(idle[1]), &held: rounded(full[1])}));
+        report.insert("rss_mib".to_owned(), json!({"idle": rounded(idle[0]), &size: rounded(full[0])}));
+        report.insert("anonymous_mib".to_owned(), json!({"idle": rounded(idle[1]), &size: rounded(full[1])}));
         report.insert("peak_rss_mib".to_owned(), json!(rounded(full[2])));
-        self.api.delete("held")?;
+        self.api.delete(&held(self.effort.held))?;
         self.kernel.until_gone(subject.table, &destinations(self.effort.held), A, DEADLINE)?;
         self.rest();
 
@@ -232,7 +244,7 @@ impl<'a> Bench<'a> {
         Ok(caused)
     }
 
-    /// Percent of one core with so many destinations and nothing happening. Leaves StaticRoute `held` behind.
+    /// Percent of one core with so many destinations and nothing happening. Leaves its StaticRoute behind.
     fn processor_share(
         &mut self,
         subject: &Subject,
@@ -242,10 +254,10 @@ impl<'a> Bench<'a> {
     ) -> anyhow::Result<Value> {
         let list = destinations(count);
         if count > 1 {
-            self.api.delete("held")?;
+            self.api.delete(&held(1))?;
             self.kernel.until_gone(subject.table, &destinations(1), A, DEADLINE)?;
         }
-        self.api.create("held", &list, shape)?;
+        self.api.create(&held(count), &list, shape)?;
         self.kernel.until_routed(subject.table, &list, A, DEADLINE)?;
         self.rest();
         self.rest();
@@ -313,4 +325,9 @@ impl<'a> Bench<'a> {
         raw.insert("restart_ms".to_owned(), samples.raw());
         Ok(())
     }
+}
+
+/// Name of the StaticRoute that stays while nothing happens.
+fn held(count: usize) -> String {
+    format!("held-{count}")
 }

@@ -140,7 +140,8 @@ impl Commands {
     }
 
     /// Brings changes into the kernel; see [`CommandSocket::apply`].
-    pub async fn apply(&self, changes: Vec<Change>) -> Vec<Applied> {
+    pub async fn apply(&self, changes: impl Into<Arc<Vec<Change>>>) -> Vec<Applied> {
+        let changes = changes.into();
         let count = changes.len();
         match self.run(move |socket| socket.apply(&changes)).await {
             Ok(outcomes) => outcomes,

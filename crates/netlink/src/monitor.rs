@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use socket2::{SockFilter, SockRef};
 
 use crate::connection::{RECEIVE_BUFFER, set_receive_buffer};
 use crate::error::Error;
@@ -21,6 +22,14 @@ const GROUPS: [u32; 5] = [1, 5, 7, 8, 32];
 
 /// Longest datagram taken; notifications hold one message, the largest is a link's.
 const LONGEST: usize = 64 << 10;
+
+/// Where `nlmsg_pid` stands in `struct nlmsghdr`.
+const AUTHOR_OFFSET: u32 = 12;
+/// Instructions of the classic packet filter (`linux/bpf_common.h`): `BPF_LD | BPF_W | BPF_ABS`, `BPF_JMP | BPF_JEQ | BPF_K`,
+/// `BPF_RET | BPF_K`.
+const LOAD_WORD: u16 = 0x20;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
 
 /// Who made a change: the port number of its netlink socket, 0 for the kernel itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,6 +65,7 @@ impl Event {
 /// A subscription to the kernel's notifications.
 pub struct Monitor {
     socket: TokioSocket,
+    ignored: Option<u32>,
     buffer: Vec<u8>,
     events: VecDeque<Event>,
 }
@@ -73,7 +83,26 @@ impl Monitor {
         for group in GROUPS {
             socket.socket_ref().add_membership(group).map_err(Error::Open)?;
         }
-        Ok(Self { socket, buffer: Vec::with_capacity(LONGEST), events: VecDeque::new() })
+        Ok(Self { socket, ignored: None, buffer: Vec::with_capacity(LONGEST), events: VecDeque::new() })
+    }
+
+    /// Has the kernel leave out what the socket with that port changes, and from now on only that: ten thousand routes of our
+    /// own are as many notifications, which nobody waits for and which would overrun the buffer.
+    pub fn ignore(&mut self, port: u32) -> Result<(), Error> {
+        if self.ignored == Some(port) {
+            return Ok(());
+        }
+        // The filter's machine reads in network byte order, `nlmsg_pid` stands there in the machine's own.
+        let wanted = u32::from_be_bytes(port.to_ne_bytes());
+        let program = [
+            SockFilter::new(LOAD_WORD, 0, 0, AUTHOR_OFFSET),
+            SockFilter::new(JUMP_IF_EQUAL, 0, 1, wanted),
+            SockFilter::new(RETURN, 0, 0, 0),
+            SockFilter::new(RETURN, 0, 0, u32::MAX),
+        ];
+        SockRef::from(self.socket.socket_ref()).attach_filter(&program).map_err(Error::Open)?;
+        self.ignored = Some(port);
+        Ok(())
     }
 
     /// Waits for the next event. An error means that the socket is of no more use: subscribe anew and take a snapshot.

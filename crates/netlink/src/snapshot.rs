@@ -4,7 +4,7 @@ use egress_routing::BuiltinRule;
 use egress_routing::kernel_state::{Foreign, Managed, NEXTHOP_IDS, Nexthop, Observed, PROTOCOL, Route};
 
 use crate::command::CommandSocket;
-use crate::error::{Error, Refusal};
+use crate::error::Error;
 use crate::ownership::Claim;
 use crate::rule::SeenRule;
 use crate::{nexthop, route, rule};
@@ -45,27 +45,12 @@ impl CommandSocket {
                 _ => {}
             }
         }
-        // Ours by protocol in whatever table, then the others in our tables.
-        self.read_routes(&mut observed, None, Some(PROTOCOL))?;
-        for table in &claim.tables {
-            self.read_routes(&mut observed, Some(*table), None)?;
-        }
-        Ok(observed)
-    }
-
-    fn read_routes(
-        &mut self,
-        observed: &mut Observed,
-        table: Option<u32>,
-        protocol: Option<u8>,
-    ) -> Result<(), Error> {
-        let routes = match self.dump(&route::dump(table, protocol), route::parse) {
-            // A table comes into being with its first route.
-            Err(Error::Refused(refused)) if refused.refusal == Refusal::Missing => return Ok(()),
-            routes => routes?,
-        };
-        for seen in routes {
+        // All tables in one dump: ours may be anywhere, and one dump of everything costs less than one for each table.
+        for seen in self.dump(&route::dump(None, None), route::parse)? {
             let (key, protocol) = (seen.key, seen.protocol);
+            if protocol != PROTOCOL && !claim.tables.contains(&key.table) {
+                continue;
+            }
             let route = seen.kind.map(|kind| Route {
                 table: key.table,
                 destination: key.destination,
@@ -82,7 +67,7 @@ impl CommandSocket {
                 }
             }
         }
-        Ok(())
+        Ok(observed)
     }
 
     /// All IPv4 rules in the kernel's order.

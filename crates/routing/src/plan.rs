@@ -246,9 +246,10 @@ fn report_claims(
     layout: &Layout,
     plan: &mut NodePlan,
 ) {
+    let lengths = node.main_routes.iter().map(Ipv4Net::prefix_len).collect();
     let mut lost = resolution.lost;
     for (object, destination) in resolution.won {
-        match answered_by_main(destination, node, layout, &mut plan.state) {
+        match answered_by_main(destination, node, &lengths, layout, &mut plan.state) {
             None => plan.routes[able[object]].applied += 1,
             Some(route) => lost.push((object, destination, FailureCause::Shadowed { route })),
         }
@@ -316,18 +317,21 @@ fn foreign_routes(observed: &Observed, layout: &Layout) -> BTreeMap<Ipv4Net, u8>
         .collect()
 }
 
-/// The route of the main table that answers for all of `destination` before our table is asked, if there is one.
+/// The route of the main table that answers for all of `destination` before our table is asked, if there is one. `lengths` are
+/// those that its routes have.
 ///
 /// Our route is written nevertheless: it takes over the moment the other one goes, with no packet in between. In the
 /// public on-link subnet a rule ahead of main gives our table the word.
 fn answered_by_main(
     destination: Ipv4Net,
     node: &NodeView,
+    lengths: &BTreeSet<u8>,
     layout: &Layout,
     state: &mut KernelState,
 ) -> Option<Ipv4Net> {
-    let covering = (1..=destination.prefix_len()).rev().find_map(|length| {
-        let wider = Ipv4Net::new(destination.addr(), length).ok()?.trunc();
+    let covers = |length: &&u8| (1..=destination.prefix_len()).contains(*length);
+    let covering = lengths.iter().rev().filter(covers).find_map(|length| {
+        let wider = Ipv4Net::new(destination.addr(), *length).ok()?.trunc();
         node.main_routes.contains(&wider).then_some(wider)
     });
     if let Some(route) = covering {
@@ -341,9 +345,10 @@ fn answered_by_main(
         return Some(route);
     }
     // None covers it alone; several may together, such as two halves of everything.
-    let inside: Vec<Ipv4Net> =
-        node.main_routes.iter().copied().filter(|route| destination.contains(route)).collect();
-    if difference(destination, &inside).is_empty() { inside.first().copied() } else { None }
+    let behind = node.main_routes.range(destination..);
+    let inside: Vec<Ipv4Net> = behind.copied().take_while(|route| destination.contains(route)).collect();
+    let first = *inside.first()?;
+    difference(destination, &inside).is_empty().then_some(first)
 }
 
 fn add_nexthop(

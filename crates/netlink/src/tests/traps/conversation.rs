@@ -45,6 +45,29 @@ fn the_monitor_tells_each_kind_of_change_and_who_made_it() {
 }
 
 #[test]
+fn a_monitor_that_ignores_a_port_hears_all_others_and_is_not_overrun_by_it() {
+    in_namespace_async(async || {
+        let mut socket = CommandSocket::open().unwrap();
+        let commands = Commands::start().unwrap();
+        let changes = many(&mut socket, 10_000);
+        let mut monitor = Monitor::subscribe().unwrap();
+        monitor.ignore(commands.port()).unwrap();
+        commands.apply(changes).await;
+        assert_eq!(events(&mut monitor).await, []);
+        ip("route del 198.18.0.7 table 1157");
+        ip("link set eth1 mtu 1400");
+        let seen = events(&mut monitor).await;
+        assert!(matches!(seen[..], [Event::Route(_), Event::Link, ..]), "{seen:?}");
+
+        // Another socket now has that place.
+        let other = Commands::start().unwrap();
+        monitor.ignore(other.port()).unwrap();
+        commands.apply(vec![Change::PutRule(Rule::lookup(1000, TABLE))]).await;
+        assert!(matches!(events(&mut monitor).await[..], [Event::Rule(_)]));
+    });
+}
+
+#[test]
 fn a_monitor_that_is_overrun_says_so_and_goes_on() {
     in_namespace_async(async || {
         let mut socket = CommandSocket::open().unwrap();
@@ -132,7 +155,11 @@ fn requests_of_many_tasks_and_dropped_ones_do_not_mix_up_answers() {
     in_namespace_async(async || {
         let commands = Commands::start().unwrap();
         commands
-            .apply((0..100).map(|n| put_route(&format!("198.51.{n}.0/24"), 0, RouteKind::Throw)).collect())
+            .apply(
+                (0..100)
+                    .map(|n| put_route(&format!("198.51.{n}.0/24"), 0, RouteKind::Throw))
+                    .collect::<Vec<_>>(),
+            )
             .await;
         let mut tasks = tokio::task::JoinSet::new();
         for n in 0..100 {
