@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use egress_api::GatewayObservation;
 use egress_health::detector::{Signal, Transition, Verdict};
-use egress_health::{Candidate, Choice, Config, Detector, Outcome, Standing, Tick, select};
+use egress_health::{Candidate, Choice, Config, Detector, Outcome, Standing, Tick, select, share};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
@@ -98,14 +98,18 @@ impl Gateways {
         current: Option<Ipv4Addr>,
         now: Tick,
     ) -> Option<Choice<Ipv4Addr>> {
-        let candidates: Vec<_> = ordered
-            .iter()
-            .map(|&gateway| Candidate {
-                gateway,
-                standing: self.known.get(&gateway).map_or(UNKNOWN, |one| one.reachability.standing(now)),
-            })
-            .collect();
-        select(&candidates, current)
+        select(&self.candidates(ordered, now), current)
+    }
+
+    /// The gateways out of `listed` that share the traffic, when those `in_use` do now.
+    pub fn share(&self, listed: &[Ipv4Addr], in_use: &BTreeSet<Ipv4Addr>, now: Tick) -> BTreeSet<Ipv4Addr> {
+        share(&self.candidates(listed, now), in_use)
+    }
+
+    fn candidates(&self, listed: &[Ipv4Addr], now: Tick) -> Vec<Candidate<Ipv4Addr>> {
+        let standing =
+            |gateway| self.known.get(gateway).map_or(UNKNOWN, |one| one.reachability.standing(now));
+        listed.iter().map(|gateway| Candidate { gateway: *gateway, standing: standing(gateway) }).collect()
     }
 
     /// What to report, in the order of the addresses.

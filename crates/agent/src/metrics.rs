@@ -28,13 +28,13 @@ pub struct AgentMetrics {
     pub gateway_reachable: Family<GatewayLabels, Gauge>,
     /// Whether a connection through a gateway reached the outside.
     pub gateway_forwards: Family<GatewayLabels, Gauge>,
-    /// Whether a gateway is the one that a StaticRoute of this node uses now.
+    /// Whether a gateway is one that a StaticRoute of this node uses now.
     pub gateway_in_use: Family<GatewayLabels, Gauge>,
     /// Probes by level and outcome.
     pub probes: Family<ProbeLabels, Counter>,
     /// Time to the answer of a reachability probe.
     pub probe_seconds: Family<LevelLabels, Histogram, fn() -> Histogram>,
-    /// Switches from one gateway to another that this node decided by itself.
+    /// Switches to other gateways that this node decided by itself.
     pub failovers: Counter,
     /// Changes of StaticRoutes that were taken back because they cut the node off.
     pub rollbacks: Counter,
@@ -185,7 +185,7 @@ impl AgentMetrics {
         self.gateway_forwards.clear();
         self.gateway_in_use.clear();
         let used: BTreeSet<String> =
-            routes.iter().filter_map(|route| Some(route.gateway?.to_string())).collect();
+            routes.iter().flat_map(|route| &route.in_use).map(ToString::to_string).collect();
         for said in &status.gateways {
             let label = GatewayLabels { gateway: said.address.clone() };
             self.gateway_reachable.get_or_create(&label).set(i64::from(said.reachable));

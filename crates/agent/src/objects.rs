@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use egress_api::{EgressGateway, Gateway, GatewayAddress, StaticRoute};
+use egress_api::{EgressGateway, Gateway, GatewayAddress, RouteMode, StaticRoute};
 use egress_routing::kernel_state::Observed;
 use egress_routing::recovery::gateways_of;
 use egress_routing::wanted::{StaticRouteFields, WantedRoute};
@@ -124,9 +124,12 @@ fn followed(
     let before = previous.routes.iter().find(|one| Some(&one.uid) == route.metadata.uid.as_ref());
     let last = |fault| {
         let addresses = before.map(|before| before.gateways.as_slice()).unwrap_or_default();
-        let gateways = addresses
-            .iter()
-            .map(|address| Gateway { address: GatewayAddress(address.to_string()), egress_address: None });
+        let weights = before.and_then(|before| before.weights.as_ref());
+        let gateways = addresses.iter().map(|address| Gateway {
+            address: GatewayAddress(address.to_string()),
+            egress_address: None,
+            weight: weights.and_then(|weights| Some(i32::from(*weights.get(address)?))),
+        });
         Some(Followed::Last(gateways.collect(), fault))
     };
     let metadata = egress_gateways.iter().map(|guarded| match &guarded.0 {
@@ -209,6 +212,7 @@ impl Objects {
         let destinations: Vec<&str> = route.spec.destinations.iter().map(|one| one.0.as_str()).collect();
         let excluded: Vec<&str> = route.spec.excluded_destinations.iter().map(|one| one.0.as_str()).collect();
         let addresses: Vec<&str> = gateways.iter().map(|one| one.address.0.as_str()).collect();
+        let weights: Vec<i32> = gateways.iter().map(|one| one.weight.unwrap_or(1)).collect();
         self.routes.push(WantedRoute::parse(StaticRouteFields {
             name: &route.name_any(),
             uid: &uid,
@@ -218,6 +222,7 @@ impl Objects {
             gateways: &addresses,
             health_checked: route.spec.is_health_checked(),
             reference_fault,
+            weights: (route.spec.mode == RouteMode::ActiveActive).then_some(&weights),
         }));
         self.gateway_addresses.extend(
             gateways.iter().filter_map(|one| one.egress_address.as_ref()?.0.parse::<Ipv4Addr>().ok()),
@@ -276,6 +281,20 @@ mod tests {
         assert_eq!(objects.probed.keys().collect::<Vec<_>>(), [&Ipv4Addr::new(10, 116, 0, 7)]);
         assert!(objects.gateway_addresses.contains(&Ipv4Addr::new(203, 0, 113, 7)));
         assert_eq!(objects.generations["uid-old"], 3);
+    }
+
+    #[test]
+    fn only_active_active_shares_and_a_weight_left_out_is_one() {
+        let gateways = json!([{"address": "10.116.0.7", "weight": 3}, {"address": "10.116.0.8"}]);
+        let mut active = old_shape("active");
+        active["spec"] =
+            json!({"destinations": ["192.0.2.0/24"], "gateways": gateways, "mode": "ActiveActive"});
+        let mut standby = old_shape("standby");
+        standby["spec"] = json!({"destinations": ["192.0.2.0/24"], "gateways": gateways});
+        let objects = read(&[static_route(active), static_route(standby)], [], None, &Objects::default());
+        let (a, b) = (Ipv4Addr::new(10, 116, 0, 7), Ipv4Addr::new(10, 116, 0, 8));
+        assert_eq!(objects.routes[0].weights, Some([(a, 3), (b, 1)].into()));
+        assert_eq!(objects.routes[1].weights, None);
     }
 
     #[test]

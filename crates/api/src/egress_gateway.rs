@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Destination, NodeSelector};
+use crate::{Destination, NodeSelector, RouteMode};
 
 /// What the user asks for.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,11 +39,16 @@ pub struct EgressGatewaySpec {
     #[schemars(length(max = 1_000))]
     pub excluded_destinations: Vec<Destination>,
 
-    /// How many gateways are kept, 1 to 5. With 2, the default, one is active and one stands by; with 1 there is a gap
-    /// whenever it fails.
+    /// How many gateways are kept, 1 to 5. With 2, the default, one is active and one stands by (or both are, see `mode`); with 1
+    /// there is a gap whenever it fails.
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 1, max = 5))]
     pub replicas: i32,
+
+    /// How the gateways are used: `ActiveStandby`, one at a time, or `ActiveActive`, all proven ones share the traffic and the
+    /// outside sees the addresses of all.
+    #[serde(default)]
+    pub mode: RouteMode,
 
     /// Where the public addresses come from.
     #[serde(rename = "publicIP")]
@@ -206,11 +211,11 @@ pub struct EgressGatewayStatus {
     #[serde(default, rename = "publicIPs", skip_serializing_if = "Vec::is_empty")]
     pub public_ips: Vec<String>,
 
-    /// Name of the gateway at the head of the nodes' list.
+    /// Name of the gateway at the head of the nodes' list; with `mode: ActiveActive` the names of all in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active: Option<String>,
 
-    /// Public address of the active gateway.
+    /// Public address of the active gateway, or addresses of the active gateways.
     #[serde(default, rename = "egressIP", skip_serializing_if = "Option::is_none")]
     pub egress_ip: Option<String>,
 
@@ -296,7 +301,7 @@ pub struct GatewayStatus {
 /// What a gateway does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum GatewayRole {
-    /// Head of the nodes' list.
+    /// Head of the nodes' list; with `mode: ActiveActive` anywhere in it.
     Active,
     /// Proven, and next in the list.
     Standby,

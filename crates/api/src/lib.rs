@@ -27,7 +27,7 @@ pub use node_egress::{
 pub use node_selector::{InvalidRequirement, NodeOperator, NodeRequirement, NodeSelector};
 pub use prefix::{Destination, GatewayAddress};
 pub use static_route::{
-    Gateway, GatewayRef, StaleNode, StaleReason, StaticRoute, StaticRouteSpec, StaticRouteStatus,
+    Gateway, GatewayRef, RouteMode, StaleNode, StaleReason, StaticRoute, StaticRouteSpec, StaticRouteStatus,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

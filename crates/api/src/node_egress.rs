@@ -89,9 +89,14 @@ pub struct NodeRoute {
     /// Destinations that should be.
     pub total: u32,
 
-    /// Private address of the gateway that is used now.
+    /// Private address of the gateway that is used now, with `ActiveStandby`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
+
+    /// Private addresses of the gateways that share the traffic now, with `ActiveActive`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub gateways: Vec<String>,
 
     /// Why not, in one word, when nothing of it is applied: `GatewayNotOnLink`, `NoVpcInterface`, `Invalid`, ...
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,6 +115,13 @@ pub struct NodeRoute {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5))]
     pub failures: Vec<RouteFailure>,
+}
+
+impl NodeRoute {
+    /// Private addresses of all gateways that are used now, whatever the mode.
+    pub fn gateways_in_use(&self) -> impl Iterator<Item = &String> {
+        self.gateway.iter().chain(&self.gateways)
+    }
 }
 
 /// How much of a StaticRoute is in the kernel.

@@ -12,7 +12,8 @@ use crate::{Destination, GatewayAddress, InvalidRequirement, NodeSelector};
 /// Which destinations the nodes route through which gateway.
 ///
 /// Exactly one of `gateway`, one address taken on trust, as the older StaticRoute operator had it; `gateways`, an ordered
-/// list that each node probes by itself, using the first that answers; and `gatewayRef`, an EgressGateway whose list it is.
+/// list that each node probes by itself, using the first that answers or, with `mode: ActiveActive`, all that do; and
+/// `gatewayRef`, an EgressGateway whose list it is.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[kube(
     group = "networking.digitalocean.com",
@@ -53,7 +54,8 @@ use crate::{Destination, GatewayAddress, InvalidRequirement, NodeSelector};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("[has(self.gateway), has(self.gateways), has(self.gatewayRef)].filter(given, given).size() == 1").message("give exactly one of gateway (one address), gateways (an ordered list) and gatewayRef (an EgressGateway, whose list is followed)")
+    validation = Rule::new("[has(self.gateway), has(self.gateways), has(self.gatewayRef)].filter(given, given).size() == 1").message("give exactly one of gateway (one address), gateways (an ordered list) and gatewayRef (an EgressGateway, whose list is followed)"),
+    validation = Rule::new("self.mode != 'ActiveActive' || !has(self.gateway)").message("mode ActiveActive shares the traffic among several gateways; write gateways (a list) or gatewayRef instead of gateway, or leave mode out")
 )]
 pub struct StaticRouteSpec {
     /// What is routed: IPv4 addresses and prefixes, 1 to 10,000. `0.0.0.0/0` is all egress; what a node needs to live
@@ -84,6 +86,10 @@ pub struct StaticRouteSpec {
     /// The EgressGateway whose proven gateways are used, in its order and as they change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_ref: Option<GatewayRef>,
+
+    /// How `gateways` are used: `ActiveStandby`, one at a time in their order, or `ActiveActive`, all that work share the traffic.
+    #[serde(default)]
+    pub mode: RouteMode,
 }
 
 /// An EgressGateway by its name.
@@ -93,6 +99,16 @@ pub struct GatewayRef {
     /// `metadata.name` of the EgressGateway.
     #[schemars(length(min = 1, max = 50), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
+}
+
+/// How several gateways are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RouteMode {
+    /// Every node uses the first of the list that answers.
+    #[default]
+    ActiveStandby,
+    /// Every node spreads its connections over all that answer, by their weights. The outside sees several addresses.
+    ActiveActive,
 }
 
 /// One gateway of a StaticRoute.
@@ -105,6 +121,12 @@ pub struct Gateway {
     /// Public address that the outside sees behind this gateway, when it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress_address: Option<GatewayAddress>,
+
+    /// Share of the traffic against the other gateways with `mode: ActiveActive`, 1 to 256, 1 when left out. Without that mode it
+    /// is not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 256))]
+    pub weight: Option<i32>,
 }
 
 /// What became of a StaticRoute, summed up by the controller from every node's report.
@@ -175,7 +197,9 @@ impl StaticRouteSpec {
     /// The gateways in order; the bare `gateway` is a list of one. Empty where an EgressGateway has the list.
     pub fn ordered_gateways(&self) -> Vec<Gateway> {
         match (&self.gateway, &self.gateways) {
-            (Some(address), _) => vec![Gateway { address: address.clone(), egress_address: None }],
+            (Some(address), _) => {
+                vec![Gateway { address: address.clone(), egress_address: None, weight: None }]
+            }
             (None, Some(list)) => list.clone(),
             (None, None) => Vec::new(),
         }

@@ -118,6 +118,26 @@ fn refusals() -> Vec<Refusal> {
             "{destinations: [1.1.1.1], gateway: 10.116.0.5, nodeSelector: {matchLabels: {pool: \"not a label\"}}}",
             "spec.nodeSelector.matchLabels.pool: Invalid value: \"not a label\"",
         ),
+        route(
+            "{destinations: [1.1.1.1], gateway: 10.116.0.5, mode: ActiveActive}",
+            "mode ActiveActive shares the traffic among several gateways; write gateways (a list) or gatewayRef instead of gateway, or leave mode out",
+        ),
+        route(
+            "{destinations: [1.1.1.1], gateways: [{address: 10.116.0.5}], mode: Balanced}",
+            "spec.mode: Unsupported value: \"Balanced\": supported values: \"ActiveStandby\", \"ActiveActive\"",
+        ),
+        route(
+            "{destinations: [1.1.1.1], gateways: [{address: 10.116.0.5, weight: 0}]}",
+            "spec.gateways[0].weight in body should be greater than or equal to 1",
+        ),
+        route(
+            "{destinations: [1.1.1.1], gateways: [{address: 10.116.0.5, weight: 257}]}",
+            "spec.gateways[0].weight in body should be less than or equal to 256",
+        ),
+        gateway(
+            "{destinations: [1.1.1.1], publicIP: Ephemeral, mode: Both}",
+            "spec.mode: Unsupported value: \"Both\": supported values: \"ActiveStandby\", \"ActiveActive\"",
+        ),
         gateway(
             "{destinations: [], publicIP: Ephemeral}",
             "spec.destinations in body should have at least 1 items",

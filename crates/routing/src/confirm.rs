@@ -464,8 +464,9 @@ fn network(node: &NodeView) -> NodeView {
 fn is_switch(before: &WantedRoute, after: &WantedRoute) -> bool {
     let is_subset = after.gateways.iter().all(|gateway| before.gateways.contains(gateway));
     is_subset && !after.gateways.is_empty() && {
-        let rest = WantedRoute { gateways: before.gateways.clone(), ..after.clone() };
-        rest == *before
+        let weights = if before.is_shared() == after.is_shared() { &before.weights } else { &after.weights };
+        let (gateways, weights) = (before.gateways.clone(), weights.clone());
+        WantedRoute { gateways, weights, ..after.clone() } == *before
     }
 }
 

@@ -8,7 +8,8 @@ use ipnet::Ipv4Net;
 
 use crate::diff::changes;
 use crate::kernel_state::{
-    Change, KernelState, MAIN_TABLE, Managed, NexthopTarget, Observed, Route, RouteKind, Rule, RuleAction,
+    Change, KernelState, MAIN_TABLE, Managed, Nexthop, NexthopId, NexthopTarget, Observed, Route, RouteKind,
+    Rule, RuleAction,
 };
 
 /// Where a packet goes.
@@ -74,13 +75,20 @@ fn table_lookup(kernel: &Observed, table: u32, to: Ipv4Addr) -> Option<(u32, Way
     let length = u32::from(best.destination.prefix_len());
     match &best.kind {
         RouteKind::Throw => None,
-        RouteKind::Nexthop(id) => match &kernel.nexthops[id].get().via {
-            NexthopTarget::Gateway(gateway) => Some((length, Way::Gateway(gateway.address))),
-            NexthopTarget::Blackhole => Some((length, Way::Dropped)),
-            NexthopTarget::Group { .. } => panic!("not modelled"),
-        },
+        RouteKind::Nexthop(id) => Some((length, through(kernel, *id, to))),
         RouteKind::Blackhole => Some((length, Way::Dropped)),
         RouteKind::Gateway(_) | RouteKind::Unreachable => panic!("not modelled"),
+    }
+}
+
+/// A flow's member depends on its hash. Here that is its destination, and weights don't count.
+fn through(kernel: &Observed, id: NexthopId, to: Ipv4Addr) -> Way {
+    match &kernel.nexthops[&id].get().via {
+        NexthopTarget::Gateway(gateway) => Way::Gateway(gateway.address),
+        NexthopTarget::Blackhole => Way::Dropped,
+        NexthopTarget::Group { members, .. } => {
+            through(kernel, members[u32::from(to) as usize % members.len()].id, to)
+        }
     }
 }
 
@@ -95,15 +103,51 @@ pub(crate) fn apply(kernel: &mut Observed, change: &Change) {
         }
         Change::PutNexthop { nexthop, replaces } => {
             assert_eq!(kernel.nexthops.get(&nexthop.id), replaces.as_ref());
+            assert_eq!(refusal(kernel, nexthop), None, "{nexthop:?}");
         }
         Change::DeleteNexthop(nexthop) => {
-            let used =
-                kernel.routes.values().any(|route| route.get().kind == RouteKind::Nexthop(nexthop.get().id));
-            assert!(!used, "the kernel would take routes along");
+            let gone = nexthop.get().id;
+            let used = kernel.routes.values().any(|route| route.get().kind == RouteKind::Nexthop(gone))
+                || kernel.nexthops.values().any(|other| is_member(gone, other.get()));
+            assert!(!used, "the kernel would take routes or members along");
         }
         Change::PutRule(_) | Change::RestoreRule(_) | Change::DeleteRule(_) | Change::DeleteRoute(_) => {}
     }
     kernel.record(change);
+}
+
+fn is_member(id: NexthopId, group: &Nexthop) -> bool {
+    matches!(&group.via, NexthopTarget::Group { members, .. } if members.iter().any(|member| member.id == id))
+}
+
+/// Why the kernel would refuse a nexthop object.
+fn refusal(kernel: &Observed, nexthop: &Nexthop) -> Option<&'static str> {
+    let present = kernel.nexthops.get(&nexthop.id).map(|present| &present.get().via);
+    let member_of_some = kernel.nexthops.values().any(|other| is_member(nexthop.id, other.get()));
+    match (&nexthop.via, present) {
+        (NexthopTarget::Group { .. }, Some(NexthopTarget::Gateway(_) | NexthopTarget::Blackhole)) => {
+            Some("a group replaces no gateway")
+        }
+        (NexthopTarget::Gateway(_) | NexthopTarget::Blackhole, Some(NexthopTarget::Group { .. })) => {
+            Some("no gateway replaces a group")
+        }
+        (NexthopTarget::Group { resilient, .. }, Some(NexthopTarget::Group { resilient: present, .. }))
+            if resilient.map(|one| one.buckets) != present.map(|one| one.buckets) =>
+        {
+            Some("a group keeps its kind and its buckets")
+        }
+        (NexthopTarget::Group { members, .. }, _) => members
+            .iter()
+            .any(|member| {
+                !matches!(
+                    kernel.nexthops.get(&member.id).map(|one| &one.get().via),
+                    Some(NexthopTarget::Gateway(_))
+                )
+            })
+            .then_some("members are gateways that are there"),
+        (NexthopTarget::Blackhole, _) if member_of_some => Some("a blackhole is no member"),
+        _ => None,
+    }
 }
 
 /// A kernel that holds a plan.

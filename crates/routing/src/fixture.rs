@@ -1,5 +1,6 @@
 //! The node and the StaticRoutes of the tests, with the addresses of the lab.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -14,6 +15,11 @@ pub(crate) fn net(text: &str) -> Ipv4Net {
 
 pub(crate) fn ip(text: &str) -> Ipv4Addr {
     text.parse().unwrap()
+}
+
+/// Several addresses.
+pub(crate) fn ips(texts: &[&str]) -> BTreeSet<Ipv4Addr> {
+    texts.iter().map(|text| ip(text)).collect()
 }
 
 /// A DOKS node: public 203.0.113.11/24, VPC 10.116.0.2/20.
@@ -41,8 +47,8 @@ pub(crate) fn node() -> NodeView {
             .collect(),
         protected,
         uncertain: None,
-        candidates: std::collections::BTreeSet::new(),
-        served: std::collections::BTreeSet::new(),
+        candidates: BTreeSet::new(),
+        served: BTreeSet::new(),
     }
 }
 
@@ -67,5 +73,11 @@ pub(crate) fn excluding(
         gateways,
         health_checked: true,
         reference_fault: None,
+        weights: None,
     })
+}
+
+/// The same with gateways that share the traffic in equal parts.
+pub(crate) fn shared(route: WantedRoute) -> WantedRoute {
+    WantedRoute { weights: Some(route.gateways.iter().map(|gateway| (*gateway, 1)).collect()), ..route }
 }

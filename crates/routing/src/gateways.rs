@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::kernel_state::{Managed, NexthopId, NexthopTarget, Observed, RouteKind};
+use crate::kernel_state::{Foreign, Managed, NexthopId, NexthopTarget, Observed, RouteKind};
 use crate::layout::{GatewaySlot, Layout};
 use crate::node::{NodeView, VpcInterface};
 use crate::protected::ProtectedReason;
@@ -69,7 +69,8 @@ fn reserved(gateway: Ipv4Addr, node: &NodeView) -> Option<GatewayFault> {
 /// Gives every gateway a slot, and names those for which there was none.
 ///
 /// A gateway keeps the slot that it has in the kernel, so that neither a restart nor other gateways coming and going
-/// move it. New ones take the lowest free slot, and the slot of one that is gone only when no other is left.
+/// move it. New ones take the lowest free slot, and the slot of one that is gone only when no other is left and no group
+/// of the kernel sends packets there: they would go to a gateway that was never theirs.
 pub(crate) fn assign_slots(
     gateways: &BTreeSet<Ipv4Addr>,
     observed: &Observed,
@@ -78,6 +79,7 @@ pub(crate) fn assign_slots(
     let mut slots = BTreeMap::new();
     let mut left = Vec::new();
     let in_kernel = slots_in_kernel(observed, layout);
+    let closed = closed_slots(observed, layout);
     for (slot, gateway) in &in_kernel {
         if gateways.contains(gateway) && !slots.values().any(|taken| taken == gateway) {
             slots.insert(*slot, *gateway);
@@ -85,7 +87,9 @@ pub(crate) fn assign_slots(
     }
     let seated: BTreeSet<Ipv4Addr> = slots.values().copied().collect();
     for gateway in gateways.difference(&seated) {
-        let mut free = (0..layout.probe_slots).map(GatewaySlot).filter(|slot| !slots.contains_key(slot));
+        let mut free = (0..layout.probe_slots)
+            .map(GatewaySlot)
+            .filter(|slot| !slots.contains_key(slot) && !closed.contains(slot));
         match free.clone().find(|slot| !in_kernel.contains_key(slot)).or_else(|| free.next()) {
             Some(slot) => {
                 slots.insert(slot, *gateway);
@@ -94,6 +98,26 @@ pub(crate) fn assign_slots(
         }
     }
     (slots, left)
+}
+
+/// Slots that can't be given to another gateway now: packets go there, or somebody else has an id of theirs.
+fn closed_slots(observed: &Observed, layout: &Layout) -> BTreeSet<GatewaySlot> {
+    let sharing = observed.nexthops.values().filter_map(|nexthop| match &nexthop.get().via {
+        NexthopTarget::Group { members, resilient: Some(_) } => Some(members),
+        _ => None,
+    });
+    let foreign: BTreeSet<NexthopId> = observed
+        .foreign
+        .iter()
+        .filter_map(|foreign| match foreign {
+            Foreign::Nexthop { id, .. } => Some(*id),
+            Foreign::Route { .. } | Foreign::Rule { .. } => None,
+        })
+        .collect();
+    let taken = (0..layout.probe_slots).map(GatewaySlot).filter(|slot| {
+        [layout.probe_nexthop(*slot), layout.twin_nexthop(*slot)].iter().any(|id| foreign.contains(id))
+    });
+    sharing.flatten().filter_map(|member| layout.slot_of_nexthop(member.id)).chain(taken).collect()
 }
 
 fn slots_in_kernel(observed: &Observed, layout: &Layout) -> BTreeMap<GatewaySlot, Ipv4Addr> {
@@ -110,6 +134,17 @@ fn slots_in_kernel(observed: &Observed, layout: &Layout) -> BTreeMap<GatewaySlot
         }
     }
     slots
+}
+
+/// The gateways that a nexthop object or group sends packets to in the kernel.
+pub(crate) fn gateways_in_kernel(id: NexthopId, observed: &Observed) -> BTreeSet<Ipv4Addr> {
+    match observed.nexthops.get(&id).map(|nexthop| &nexthop.get().via) {
+        Some(NexthopTarget::Gateway(gateway)) => BTreeSet::from([gateway.address]),
+        Some(NexthopTarget::Group { members, .. }) => {
+            members.iter().filter_map(|member| gateway_in_kernel(member.id, observed)).collect()
+        }
+        Some(NexthopTarget::Blackhole) | None => BTreeSet::new(),
+    }
 }
 
 /// The gateway that a nexthop object sends packets to in the kernel.

@@ -46,6 +46,19 @@ pub struct Nexthop {
     pub via: NexthopTarget,
 }
 
+impl Nexthop {
+    /// What the kernel does to this object when another one goes: a group loses a member. False: it goes with its last one.
+    fn survives(&mut self, gone: NexthopId) -> bool {
+        match &mut self.via {
+            NexthopTarget::Group { members, .. } => {
+                members.retain(|member| member.id != gone);
+                !members.is_empty()
+            }
+            NexthopTarget::Gateway(_) | NexthopTarget::Blackhole => true,
+        }
+    }
+}
+
 /// Where a nexthop object sends packets.
 ///
 /// The kernel replaces `Gateway` by `Blackhole` and back, but refuses (EINVAL) to replace either by `Group` or a
@@ -232,13 +245,11 @@ impl KernelState {
     /// Takes a nexthop object away and, as the kernel does, everything on it: routes, places in groups, empty groups.
     pub fn remove_nexthop(&mut self, id: NexthopId) {
         self.nexthops.remove(&id);
-        self.routes.retain(|_, route| route.kind != RouteKind::Nexthop(id));
-        self.nexthops.retain(|_, nexthop| match &mut nexthop.via {
-            NexthopTarget::Group { members, .. } => {
-                members.retain(|member| member.id != id);
-                !members.is_empty()
-            }
-            NexthopTarget::Gateway(_) | NexthopTarget::Blackhole => true,
+        self.nexthops.retain(|_, nexthop| nexthop.survives(id));
+        let nexthops = &self.nexthops;
+        self.routes.retain(|_, route| match route.kind {
+            RouteKind::Nexthop(id) => nexthops.contains_key(&id),
+            _ => true,
         });
     }
 }
@@ -362,8 +373,13 @@ impl Observed {
             Change::DeleteNexthop(nexthop) => {
                 let gone = nexthop.0.id;
                 self.nexthops.remove(&gone);
+                self.nexthops.retain(|_, nexthop| nexthop.0.survives(gone));
                 // The kernel takes the routes along.
-                self.routes.retain(|_, route| route.0.kind != RouteKind::Nexthop(gone));
+                let nexthops = &self.nexthops;
+                self.routes.retain(|_, route| match route.0.kind {
+                    RouteKind::Nexthop(id) => nexthops.contains_key(&id),
+                    _ => true,
+                });
             }
         }
     }

@@ -8,16 +8,20 @@
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
-use crate::kernel_state::{NEXTHOP_IDS, NexthopId};
+use crate::kernel_state::{NEXTHOP_IDS, NexthopId, Resilient};
 use crate::nexthop_ids;
 
 /// Nexthop ids for StaticRoutes: `NEXTHOP_IDS` start + 0 .. + 65,535.
 const OBJECT_NEXTHOPS: u32 = 65_536;
-/// Offset of the nexthop ids for probes. What lies between and above is free for groups of several gateways, whose ids must be other ones
-/// (the kernel refuses to replace a gateway by a group).
+/// Offset of the nexthop ids for probes.
 const PROBE_NEXTHOPS: u32 = 100_000;
+/// Offset of the second nexthop object of each probed gateway; see [`crate::sharing`].
+const TWIN_NEXTHOPS: u32 = 110_000;
 /// Offset of the groups that record a StaticRoute's list of gateways from the nexthop object of its routes.
 const LISTS: u32 = 200_000;
+/// Offset of the groups of gateways that share a StaticRoute's traffic from what is its nexthop object otherwise. They need ids of
+/// their own: the kernel refuses to replace a gateway by a group.
+const GROUPS: u32 = 300_000;
 /// Offset of the nexthop ids that say under which definition (CRD) the StaticRoutes were made, and how many of them there are.
 const DEFINITIONS: u32 = 700_000;
 const DEFINITION_COUNT: u32 = 100_000;
@@ -56,6 +60,9 @@ pub struct Layout {
     pub probe_ports: u16,
     /// Gateways that one node can probe.
     pub probe_slots: u8,
+    /// Parameters of the groups of gateways that share traffic. The kernel refuses to change the number of buckets of a group
+    /// that is there.
+    pub group: Resilient,
 }
 
 impl Default for Layout {
@@ -74,6 +81,9 @@ impl Default for Layout {
             first_probe_port: 61_000,
             probe_ports: 64,
             probe_slots: 32,
+            // Shares are multiples of a thousandth. A connection that was silent for two minutes (the kernel's own default) may
+            // move when a gateway comes back; one that was not never does, however unequal the shares are.
+            group: Resilient { buckets: 1024, idle_seconds: 120, unbalanced_seconds: 0 },
         }
     }
 }
@@ -105,6 +115,28 @@ impl Layout {
         NexthopId(NEXTHOP_IDS.start() + PROBE_NEXTHOPS + u32::from(slot.0))
     }
 
+    /// The second nexthop object of the gateway of `slot`.
+    pub fn twin_nexthop(&self, slot: GatewaySlot) -> NexthopId {
+        NexthopId(NEXTHOP_IDS.start() + TWIN_NEXTHOPS + u32::from(slot.0))
+    }
+
+    /// The slot whose [`Layout::probe_nexthop`] this is.
+    pub fn slot_of_nexthop(&self, id: NexthopId) -> Option<GatewaySlot> {
+        let slot = u8::try_from(id.0.checked_sub(NEXTHOP_IDS.start() + PROBE_NEXTHOPS)?).ok()?;
+        (slot < self.probe_slots).then_some(GatewaySlot(slot))
+    }
+
+    /// The group of gateways that share the traffic of the StaticRoute whose nexthop object is `nexthop` otherwise.
+    pub fn group_nexthop(&self, nexthop: NexthopId) -> NexthopId {
+        NexthopId(nexthop.0 + GROUPS)
+    }
+
+    /// The nexthop object by which the StaticRoute is known whose routes use `id`: that object itself, or the group in its stead.
+    pub fn nexthop_of_routes(&self, id: NexthopId) -> Option<NexthopId> {
+        let of_group = NexthopId(id.0.wrapping_sub(GROUPS));
+        [id, of_group].into_iter().find(|id| self.is_object_nexthop(*id))
+    }
+
     /// The group that records the gateways of the StaticRoute whose routes use `nexthop`; see [`crate::recovery`].
     pub fn list_nexthop(&self, nexthop: NexthopId) -> NexthopId {
         NexthopId(nexthop.0 + LISTS)
@@ -126,7 +158,7 @@ impl Layout {
         id.0.checked_sub(NEXTHOP_IDS.start() + DEFINITIONS).is_some_and(|index| index < DEFINITION_COUNT)
     }
 
-    /// Whether routes of StaticRoutes use this nexthop object.
+    /// Whether this is the nexthop object of a StaticRoute that uses one gateway at a time.
     pub fn is_object_nexthop(&self, id: NexthopId) -> bool {
         id.0.checked_sub(*NEXTHOP_IDS.start()).is_some_and(|index| index < self.object_nexthops())
     }
@@ -184,6 +216,8 @@ mod tests {
         }
         assert_eq!(*layout.around_ports().start(), previous_end + 1);
         assert!(layout.around_priority < layout.reply_priority);
+        assert_eq!(layout.slot_of_nexthop(layout.probe_nexthop(GatewaySlot(31))), Some(GatewaySlot(31)));
+        assert_eq!(layout.slot_of_nexthop(layout.twin_nexthop(GatewaySlot(0))), None);
         assert_eq!(layout.slot_of_table(layout.table), None);
         assert_eq!(layout.slot_of_table(1160 + 32), None);
     }

@@ -30,6 +30,7 @@ pub mod protected;
 pub mod recovery;
 pub mod report;
 mod resolve;
+mod sharing;
 pub mod wanted;
 pub mod ways;
 

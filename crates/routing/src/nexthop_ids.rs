@@ -2,7 +2,8 @@
 //!
 //! The kernel keeps no owner beside an id, so the id follows from the object's uid: a hash picks the home id, and an
 //! object whose home is taken goes to one of the next few. Thus a restarted agent finds the same ids without having
-//! written anything down, and other objects that come and go move none.
+//! written anything down, and other objects that come and go move none. A StaticRoute whose gateways share its traffic uses the
+//! group beside its id ([`Layout::group_nexthop`]), so that the id also outlives a change of the mode.
 //!
 //! Where homes collide, what the kernel has decides: an object whose routes use an id near its home keeps that id. An id
 //! that routes of something gone still use is not given away in the same step, because replacing that nexthop would send
@@ -47,11 +48,11 @@ pub(crate) fn assign(
     }
     // Then the newcomers.
     taken.extend(observed.routes.values().filter_map(|route| match route.get().kind {
-        RouteKind::Nexthop(id) => Some(id),
+        RouteKind::Nexthop(id) => layout.nexthop_of_routes(id),
         _ => None,
     }));
     taken.extend(observed.foreign.iter().filter_map(|foreign| match foreign {
-        Foreign::Nexthop { id, .. } => Some(*id),
+        Foreign::Nexthop { id, .. } => layout.nexthop_of_routes(*id),
         Foreign::Route { .. } | Foreign::Rule { .. } => None,
     }));
     for (uid, slot) in uids.iter().zip(&mut ids) {
@@ -63,7 +64,7 @@ pub(crate) fn assign(
     ids
 }
 
-/// How many of an object's prefixes the kernel routes to which nexthop object.
+/// How many of an object's prefixes the kernel routes to which nexthop object, or the group in its stead.
 fn routes_in_kernel(
     table: &BTreeMap<Ipv4Net, Option<usize>>,
     observed: &Observed,
@@ -75,6 +76,7 @@ fn routes_in_kernel(
         if let Some(object) = object
             && let Some(route) = observed.routes.get(&key)
             && let RouteKind::Nexthop(id) = route.get().kind
+            && let Some(id) = layout.nexthop_of_routes(id)
         {
             *counts.entry((*object, id)).or_default() += 1;
         }

@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::gateways::gateway_in_kernel;
+use crate::gateways::gateways_in_kernel;
 use crate::kernel_state::{Managed, NexthopId, Observed, RouteKind};
 use crate::layout::Layout;
 use crate::nexthop_ids::{may_have, uid_of_unknown};
@@ -34,13 +34,16 @@ pub fn orphans(
     reported: &[(String, String)],
     layout: &Layout,
 ) -> Result<Vec<WantedRoute>, NoGateway> {
-    let planned: BTreeSet<NexthopId> = plan.routes.iter().filter_map(|report| report.nexthop).collect();
+    // Of one StaticRoute the kernel may have routes on both, in the midst of a change of its mode.
+    let object = |id| layout.nexthop_of_routes(id).unwrap_or(id);
+    let planned: BTreeSet<NexthopId> =
+        plan.routes.iter().filter_map(|report| Some(object(report.nexthop?))).collect();
     let mut routed: BTreeMap<NexthopId, BTreeMap<Ipv4Net, Spelling>> = BTreeMap::new();
     let mut passed_over = BTreeSet::new();
     let ours = observed.routes.values().map(Managed::get).filter(|route| route.table == layout.table);
     for route in ours {
         match route.kind {
-            RouteKind::Nexthop(id) if !planned.contains(&id) => {
+            RouteKind::Nexthop(id) if !planned.contains(&object(id)) => {
                 let is_address = route.destination.prefix_len() == 32;
                 let spelling = if is_address { Spelling::Address } else { Spelling::Prefix };
                 routed.entry(id).or_default().insert(route.destination, spelling);
@@ -51,20 +54,23 @@ pub fn orphans(
             _ => {}
         }
     }
-    let lists = Recovered::read(observed, layout).routes;
+    let recovered = Recovered::read(observed, layout);
     routed
         .into_iter()
         .map(|(id, destinations)| {
-            let list = lists.iter().find(|list| list.nexthop == id);
+            let list = recovered.routes.iter().find(|list| list.nexthop == id);
             let gateways: Vec<Ipv4Addr> = match list {
                 Some(list) => list.gateways.iter().map(|gateway| gateway.address).collect(),
-                None => gateway_in_kernel(id, observed).into_iter().collect(),
+                None => gateways_in_kernel(id, observed).into_iter().collect(),
             };
             if gateways.is_empty() {
                 return Err(NoGateway(id));
             }
-            let known = reported.iter().find(|(uid, _)| may_have(uid, id, layout)).cloned();
-            let (uid, name) = known.unwrap_or_else(|| (uid_of_unknown(id), format!("nexthop-{id}")));
+            let known = reported.iter().find(|(uid, _)| may_have(uid, object(id), layout)).cloned();
+            let (uid, name) =
+                known.unwrap_or_else(|| (uid_of_unknown(object(id)), format!("nexthop-{}", object(id))));
+            // Who shares traffic is probed, also where it is alone in its list and there is nothing to record.
+            let shared = object(id) != id;
             let inside = |prefix: &&Ipv4Net| destinations.keys().any(|one| one.contains(*prefix));
             let excluded = passed_over.iter().filter(inside).copied().collect();
             Ok(WantedRoute {
@@ -74,7 +80,8 @@ pub fn orphans(
                 destinations,
                 excluded,
                 gateways,
-                health_checked: list.is_some(),
+                health_checked: list.is_some() || shared,
+                weights: shared.then(|| recovered.weights(id, layout)),
                 invalid_destinations: Vec::new(),
                 invalid_gateways: Vec::new(),
                 refused: None,
@@ -88,7 +95,7 @@ pub fn orphans(
 mod tests {
     use super::*;
     use crate::diff::changes;
-    use crate::fixture::{excluding, node, route};
+    use crate::fixture::{excluding, ip, node, route, shared};
     use crate::kernel_state::{Change, KernelState};
     use crate::plan::{Selection, plan};
 
@@ -107,6 +114,11 @@ mod tests {
         bare.health_checked = false;
         let wanted = [
             excluding("all", 1, &["0.0.0.0/0"], &["100.64.0.0/10"], &["10.116.0.5", "10.116.0.12"]),
+            WantedRoute {
+                weights: Some([(ip("10.116.0.5"), 3), (ip("10.116.0.12"), 1)].into()),
+                ..route("shared", 4, &["192.0.2.64/26"], &["10.116.0.5", "10.116.0.12"])
+            },
+            shared(route("alone", 5, &["192.0.2.128/26"], &["10.116.0.5"])),
             route("some", 2, &["192.0.2.0/24"], &["10.116.0.12", "10.116.0.5"]),
             bare,
         ];
@@ -117,12 +129,12 @@ mod tests {
 
         let found = orphans(&observed, &NodePlan::default(), &reported, &layout).unwrap();
         let names: BTreeSet<&str> = found.iter().map(|orphan| orphan.name.as_str()).collect();
-        assert!(names.contains("all") && names.len() == 3, "{names:?}");
+        assert!(names.contains("all") && names.len() == 5, "{names:?}");
         let after = plan(&found, &node(), &Selection::new(), &observed, &layout);
         assert_eq!(changes(&observed, &after.state), Vec::<Change>::new());
 
         // What a live object has is nobody's orphan.
-        let live = plan(&wanted[..2], &node(), &Selection::new(), &observed, &layout);
+        let live = plan(&wanted[..4], &node(), &Selection::new(), &observed, &layout);
         let found = orphans(&observed, &live, &reported, &layout).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].gateways, ["10.116.0.12".parse::<Ipv4Addr>().unwrap()]);

@@ -13,7 +13,7 @@
 //!             1000                                                  lookup main, not its default route
 //!             1001                                                  lookup 1157
 //!             32766, 32767                                          the kernel's own, where they are missing
-//!  table 1157       <destination>  nexthop object of its StaticRoute
+//!  table 1157       <destination>  nexthop object of its StaticRoute, or the group of gateways that share its traffic
 //!                   <destination>  blackhole, at a worse metric: the guard
 //!                   <protected or excluded range inside one>  throw
 //!  table 1160+n     default        nexthop object of the gateway in slot n
@@ -29,13 +29,13 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use crate::builtin_rules::BuiltinRule;
-use crate::gateways::{assign_slots, gateway_in_kernel, usable_gateways};
+use crate::gateways::{assign_slots, gateways_in_kernel, usable_gateways};
 use crate::inbound::{self, ServedPort};
 use crate::kernel_state::{
     Change, Foreign, Gateway, KernelState, MAIN_TABLE, Managed, Nexthop, NexthopId, NexthopTarget, Observed,
     Route, RouteKey, RouteKind, Rule, RuleAction,
 };
-use crate::layout::{Layout, ProbePath};
+use crate::layout::{GatewaySlot, Layout, ProbePath};
 use crate::nexthop_ids;
 use crate::node::{NodeView, VpcInterface};
 use crate::prefix::difference;
@@ -43,6 +43,7 @@ use crate::protected::ProtectedReason;
 use crate::recovery;
 use crate::report::{Failure, FailureCause, GatewayIssue, RouteProblem, RouteReport};
 use crate::resolve::{Claims, Resolution, resolve};
+use crate::sharing::{self, Sharer};
 use crate::wanted::{Destination, ReferenceFault, WantedRoute};
 
 /// Protocol number of TCP.
@@ -51,11 +52,12 @@ const TCP: u8 = 6;
 /// `Shadowed` instead.
 const MOST_ON_LINK_RULES: usize = 256;
 
-/// The gateway that each StaticRoute uses now, by uid.
+/// The gateways that each StaticRoute uses now, by uid: one, or with `ActiveActive` all that share its traffic.
 ///
-/// An object that is not in here keeps the gateway that it has in the kernel if that is still in its list, else it gets
-/// the first of the list: right after a start, when nothing was probed yet, and when no gateway answers (`KeepLast`).
-pub type Selection = BTreeMap<String, Ipv4Addr>;
+/// An object that is not in here keeps the gateways that it has in the kernel if they are still in its list, else it gets the
+/// first of the list (`ActiveActive`: all of them): right after a start, when nothing was probed yet, and when no gateway
+/// answers (`KeepLast`).
+pub type Selection = BTreeMap<String, BTreeSet<Ipv4Addr>>;
 
 /// What a node's kernel should hold, and why.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -88,6 +90,18 @@ pub fn plan(
         return plan;
     };
     check_gateways(wanted, vpc, node, &mut plan.routes);
+    let (slots, unprobed) =
+        if vpc.up { probed_slots(wanted, vpc, node, observed, layout, &plan) } else { Default::default() };
+    plan.unprobed = unprobed;
+    let sharers: Vec<Vec<Sharer>> =
+        wanted.iter().zip(&plan.routes).map(|(route, report)| sharers(route, report, &slots)).collect();
+    if vpc.up {
+        for ((route, report), sharers) in wanted.iter().zip(&mut plan.routes).zip(&sharers) {
+            if route.is_shared() && sharers.is_empty() {
+                report.problem.get_or_insert(RouteProblem::NotProbed);
+            }
+        }
+    }
 
     // Only objects that can be routed at all take part: one whose gateways this node can't use stands in nobody's way.
     let mut able: Vec<usize> =
@@ -104,29 +118,31 @@ pub fn plan(
     let uids: Vec<&str> = able.iter().map(|index| wanted[*index].uid.as_str()).collect();
     let ids = nexthop_ids::assign(&uids, &resolution.table, observed, layout);
     for (index, id) in able.iter().zip(ids) {
-        plan.routes[*index].nexthop = id;
+        let shared = wanted[*index].is_shared();
+        plan.routes[*index].nexthop = id.map(|id| if shared { layout.group_nexthop(id) } else { id });
     }
+    let mut routed = BTreeSet::new();
     for (destination, object) in &resolution.table {
-        let kind = match object {
-            Some(object) => plan.routes[able[*object]].nexthop.map(RouteKind::Nexthop),
-            None => Some(RouteKind::Throw),
+        if foreign.contains_key(destination) {
+            continue;
+        }
+        let (table, destination, metric) = (layout.table, *destination, 0);
+        let Some(object) = object else {
+            plan.state.insert_route(Route { table, destination, metric, kind: RouteKind::Throw });
+            continue;
         };
-        if let Some(kind) = kind.filter(|_| !foreign.contains_key(destination)) {
-            let destination = *destination;
-            if let RouteKind::Nexthop(_) = kind {
-                plan.state.insert_route(guard(destination, layout));
+        let index = able[*object];
+        if let Some(id) = plan.routes[index].nexthop {
+            routed.insert(index);
+            plan.state.insert_route(guard(destination, layout));
+            // With the link the kernel drops the group, and nothing can stand in for one: the guard answers.
+            if vpc.up || !wanted[index].is_shared() {
+                plan.state.insert_route(Route { table, destination, metric, kind: RouteKind::Nexthop(id) });
             }
-            plan.state.insert_route(Route { table: layout.table, destination, metric: 0, kind });
         }
     }
     report_claims(wanted, &able, resolution, node, layout, &mut plan);
 
-    let in_use: BTreeSet<NexthopId> = plan
-        .state
-        .routes
-        .values()
-        .filter_map(|route| if let RouteKind::Nexthop(id) = route.kind { Some(id) } else { None })
-        .collect();
     for index in able {
         let report = &mut plan.routes[index];
         if report.nexthop.is_none() {
@@ -134,39 +150,53 @@ pub fn plan(
             report.applied = 0;
             report.failures.clear();
         }
-        report.nexthop = report.nexthop.filter(|id| in_use.contains(id));
-        add_nexthop(&wanted[index], vpc, selection, observed, &mut plan.state, report);
+        report.nexthop = report.nexthop.filter(|_| routed.contains(&index));
+        let nexthop =
+            choose_nexthop(&wanted[index], &sharers[index], vpc, selection, observed, layout, report);
+        if let Some(nexthop) = nexthop {
+            plan.state.insert_nexthop(nexthop);
+        }
     }
-    if vpc.up {
-        add_probes(wanted, vpc, node, observed, layout, &mut plan);
-    }
+    add_probes(&slots, vpc, layout, &mut plan);
+    add_twins(sharers.iter().flatten(), vpc, layout, &mut plan.state);
+    record_lists(wanted, &sharers, layout, &mut plan);
     add_rules(node, layout, &mut plan.state);
     plan.unserved = inbound::add_rules(&node.served, observed, layout, &mut plan.state);
     plan
 }
 
 impl NodePlan {
-    /// Moves one StaticRoute to another gateway of its list: the change that does it, or `None` when there is nothing
-    /// to do. The plan then says the same as a new one made with that selection would.
+    /// Moves one StaticRoute to other gateways of its list, one or with `ActiveActive` several: the change that does it, or
+    /// `None` when there is nothing to do. The plan then says the same as a new one made with that selection would.
     pub fn switch(
         &mut self,
         uid: &str,
-        gateway: Ipv4Addr,
+        gateways: &BTreeSet<Ipv4Addr>,
         node: &NodeView,
         observed: &Observed,
+        layout: &Layout,
     ) -> Option<Change> {
         let vpc = node.vpc.as_ref().filter(|vpc| vpc.up)?;
-        let report = self.routes.iter_mut().find(|report| report.uid == uid)?;
-        if !report.usable_gateways.contains(&gateway) || report.gateway == Some(gateway) {
+        let index = self.routes.iter().position(|report| report.uid == uid)?;
+        let report = &self.routes[index];
+        let id = report.nexthop?;
+        let present = self.state.nexthops.get(&id)?;
+        let (nexthop, in_use) = if let NexthopTarget::Group { .. } = present.via {
+            let sharers = recovery::sharers(id, &self.state, layout);
+            let in_use = in_order(&report.usable_gateways, |gateway| {
+                gateways.contains(gateway) && sharers.iter().any(|sharer| sharer.gateway == *gateway)
+            });
+            (sharing::group(id, &sharers, &in_use.iter().copied().collect(), layout)?, in_use)
+        } else {
+            let gateway = *report.usable_gateways.iter().find(|gateway| gateways.contains(gateway))?;
+            (through(id, gateway, vpc), vec![gateway])
+        };
+        if nexthop == *present {
             return None;
         }
-        let planned = self.state.nexthops.get_mut(&report.nexthop?)?;
-        *planned = through(planned.id, gateway, vpc);
-        report.gateway = Some(gateway);
-        Some(Change::PutNexthop {
-            nexthop: planned.clone(),
-            replaces: observed.nexthops.get(&planned.id).cloned(),
-        })
+        self.state.insert_nexthop(nexthop.clone());
+        self.routes[index].in_use = in_use;
+        Some(Change::PutNexthop { replaces: observed.nexthops.get(&id).cloned(), nexthop })
     }
 }
 
@@ -176,7 +206,8 @@ fn blank_report(route: &WantedRoute) -> RouteReport {
         uid: route.uid.clone(),
         applied: 0,
         total: route.destinations.len() + route.invalid_destinations.len(),
-        gateway: None,
+        in_use: Vec::new(),
+        shared: route.is_shared(),
         nexthop: None,
         usable_gateways: Vec::new(),
         gateway_issues: Vec::new(),
@@ -351,30 +382,61 @@ fn answered_by_main(
     difference(destination, &inside).is_empty().then_some(first)
 }
 
-fn add_nexthop(
+/// The nexthop object or group of a StaticRoute that has routes, through the gateways that are chosen.
+fn choose_nexthop(
     route: &WantedRoute,
+    sharers: &[Sharer],
     vpc: &VpcInterface,
     selection: &Selection,
     observed: &Observed,
-    state: &mut KernelState,
+    layout: &Layout,
     report: &mut RouteReport,
-) {
-    let Some(id) = report.nexthop else { return };
+) -> Option<Nexthop> {
+    let id = report.nexthop?;
     if !vpc.up {
-        // Blackhole and gateway replace one another in place, so the routes stay.
-        state.insert_nexthop(Nexthop { id, via: NexthopTarget::Blackhole });
         report.problem = Some(RouteProblem::LinkDown);
         report.applied = 0;
-        return;
+        // Blackhole and gateway replace one another in place, so the routes stay.
+        return (!route.is_shared()).then_some(Nexthop { id, via: NexthopTarget::Blackhole });
     }
-    let usable = |gateway: &Ipv4Addr| report.usable_gateways.contains(gateway);
-    let chosen = selection.get(&route.uid).copied().filter(usable);
-    let kept = gateway_in_kernel(id, observed).filter(usable);
+    let able =
+        |gateway: &Ipv4Addr| !route.is_shared() || sharers.iter().any(|sharer| sharer.gateway == *gateway);
+    let those = |wanted: &BTreeSet<Ipv4Addr>| {
+        in_order(&report.usable_gateways, |gateway| wanted.contains(gateway) && able(gateway))
+    };
+    let chosen = selection.get(&route.uid).map(&those).unwrap_or_default();
+    let kept = || those(&kept_gateways(id, observed, layout));
     // A bare gateway is what the object says, whatever was in the kernel: its list has one entry.
-    report.gateway = chosen.or(kept).or_else(|| report.usable_gateways.first().copied());
-    if let Some(gateway) = report.gateway {
-        state.insert_nexthop(through(id, gateway, vpc));
+    let all = || in_order(&report.usable_gateways, able);
+    let mut in_use = [chosen]
+        .into_iter()
+        .chain(std::iter::once_with(kept))
+        .find(|some| !some.is_empty())
+        .unwrap_or_else(all);
+    let nexthop = if route.is_shared() {
+        sharing::group(id, sharers, &in_use.iter().copied().collect(), layout)
+    } else {
+        in_use.truncate(1);
+        in_use.first().map(|gateway| through(id, *gateway, vpc))
+    };
+    report.in_use = in_use;
+    nexthop
+}
+
+/// The gateways that a StaticRoute has in the kernel, also when its mode was another one there.
+fn kept_gateways(id: NexthopId, observed: &Observed, layout: &Layout) -> BTreeSet<Ipv4Addr> {
+    let kept = gateways_in_kernel(id, observed);
+    if !kept.is_empty() {
+        return kept;
     }
+    let object = layout.nexthop_of_routes(id).unwrap_or(id);
+    let mut other = gateways_in_kernel(object, observed);
+    other.extend(gateways_in_kernel(layout.group_nexthop(object), observed));
+    other
+}
+
+fn in_order(gateways: &[Ipv4Addr], wanted: impl Fn(&Ipv4Addr) -> bool) -> Vec<Ipv4Addr> {
+    gateways.iter().copied().filter(|gateway| wanted(gateway)).collect()
 }
 
 fn through(id: NexthopId, gateway: Ipv4Addr, vpc: &VpcInterface) -> Nexthop {
@@ -382,14 +444,15 @@ fn through(id: NexthopId, gateway: Ipv4Addr, vpc: &VpcInterface) -> Nexthop {
     Nexthop { id, via }
 }
 
-fn add_probes(
+/// The slot of each gateway that is probed, and the gateways for which none was left.
+fn probed_slots(
     wanted: &[WantedRoute],
     vpc: &VpcInterface,
     node: &NodeView,
     observed: &Observed,
     layout: &Layout,
-    plan: &mut NodePlan,
-) {
+    plan: &NodePlan,
+) -> (BTreeMap<GatewaySlot, Ipv4Addr>, Vec<Ipv4Addr>) {
     let candidates: Vec<Ipv4Addr> = node.candidates.iter().copied().collect();
     let (candidates, _) = usable_gateways(&candidates, vpc, node);
     let probed: BTreeSet<Ipv4Addr> = wanted
@@ -399,9 +462,35 @@ fn add_probes(
         .flat_map(|(_, report)| report.usable_gateways.iter().copied())
         .chain(candidates)
         .collect();
-    let (slots, unprobed) = assign_slots(&probed, observed, layout);
-    plan.unprobed = unprobed;
-    for (slot, gateway) in slots {
+    assign_slots(&probed, observed, layout)
+}
+
+/// The gateways that can share the traffic of a StaticRoute; none where one is used at a time.
+fn sharers(
+    route: &WantedRoute,
+    report: &RouteReport,
+    slots: &BTreeMap<GatewaySlot, Ipv4Addr>,
+) -> Vec<Sharer> {
+    let Some(weights) = route.weights.as_ref().filter(|_| report.problem.is_none()) else {
+        return Vec::new();
+    };
+    slots
+        .iter()
+        .filter(|(_, gateway)| report.usable_gateways.contains(gateway))
+        .map(|(slot, gateway)| {
+            let weight = weights.get(gateway).copied().unwrap_or(1);
+            Sharer { gateway: *gateway, slot: *slot, weight }
+        })
+        .collect()
+}
+
+fn add_probes(
+    slots: &BTreeMap<GatewaySlot, Ipv4Addr>,
+    vpc: &VpcInterface,
+    layout: &Layout,
+    plan: &mut NodePlan,
+) {
+    for (&slot, &gateway) in slots {
         let id = layout.probe_nexthop(slot);
         let ports = layout.probe_port_range(slot);
         let table = layout.probe_table(slot);
@@ -420,17 +509,35 @@ fn add_probes(
         });
         plan.probes.push(ProbePath { slot, gateway, source: vpc.address, source_ports: ports });
     }
-    record_lists(wanted, layout, plan);
+}
+
+/// The second nexthop object of every gateway that can share somebody's traffic, whether it does now or not.
+fn add_twins<'a>(
+    sharers: impl Iterator<Item = &'a Sharer>,
+    vpc: &VpcInterface,
+    layout: &Layout,
+    state: &mut KernelState,
+) {
+    for sharer in sharers {
+        state.insert_nexthop(through(layout.twin_nexthop(sharer.slot), sharer.gateway, vpc));
+    }
 }
 
 /// Leaves the lists of gateways in the kernel, for an agent that starts while the API server is away.
-fn record_lists(wanted: &[WantedRoute], layout: &Layout, plan: &mut NodePlan) {
-    let probe_nexthops: BTreeMap<Ipv4Addr, NexthopId> =
-        plan.probes.iter().map(|path| (path.gateway, layout.probe_nexthop(path.slot))).collect();
-    let checked = wanted.iter().zip(&plan.routes).filter(|(route, _)| route.health_checked);
-    for (nexthop, report) in checked.filter_map(|(_, report)| Some((report.nexthop?, report))) {
-        let probed = report.usable_gateways.iter().filter_map(|gateway| probe_nexthops.get(gateway).copied());
-        if let Some(list) = recovery::record(nexthop, probed, layout) {
+fn record_lists(wanted: &[WantedRoute], sharers: &[Vec<Sharer>], layout: &Layout, plan: &mut NodePlan) {
+    let slots: BTreeMap<Ipv4Addr, GatewaySlot> =
+        plan.probes.iter().map(|path| (path.gateway, path.slot)).collect();
+    for ((route, report), sharers) in wanted.iter().zip(&plan.routes).zip(sharers) {
+        let Some(nexthop) = report.nexthop.and_then(|id| layout.nexthop_of_routes(id)) else { continue };
+        let list = if route.is_shared() {
+            recovery::record(nexthop, sharers.iter().map(|sharer| (sharer.slot, sharer.weight)), layout)
+        } else if route.health_checked {
+            let slots = report.usable_gateways.iter().filter_map(|gateway| slots.get(gateway).copied());
+            recovery::record(nexthop, slots.zip(1..), layout)
+        } else {
+            None
+        };
+        if let Some(list) = list {
             plan.state.insert_nexthop(list);
         }
     }

@@ -70,6 +70,9 @@ pub enum Fault {
         /// The same prefix with the bits cleared.
         masked: Ipv4Net,
     },
+    /// A weight that is none.
+    #[error("is no weight; write a number from 1 to 256")]
+    Weight,
     /// 0.0.0.0, which routes nothing.
     #[error("is no destination; write 0.0.0.0/0 for all egress")]
     Unspecified,

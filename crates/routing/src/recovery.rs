@@ -2,11 +2,12 @@
 //!
 //! The plan leaves one nexthop group for each StaticRoute whose gateways are probed (`docs/decisions/0006`): no route uses
 //! it; its members are the probe nexthops of the StaticRoute's gateways and their weights the places in the list, from 1 on.
-//! With that the kernel itself says between which gateways a StaticRoute may be moved, and in which order. A gateway that is
-//! probed and in no list (it waits to be proven) is in no group, so nothing ever moves to it.
+//! With that the kernel itself says between which gateways a StaticRoute may be moved, and in which order. Gateways that share
+//! the traffic have no order, and the weights are their own. A gateway that is probed and in no list (it waits to be proven) is
+//! in no group, so nothing ever moves to it.
 //!
 //! Invariants: nothing is added that was not there but an exception for an address that the node lives by and was cut off
-//! from (`confirm`), nothing is taken away, and the only change to a StaticRoute is its gateway, within its own list.
+//! from (`confirm`), nothing is taken away, and the only change to a StaticRoute are its gateways, within its own list.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,12 +16,13 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use crate::builtin_rules::BuiltinRule;
-use crate::gateways::gateway_in_kernel;
+use crate::gateways::gateways_in_kernel;
 use crate::kernel_state::{
     Change, Gateway, GroupMember, KernelState, Nexthop, NexthopId, NexthopTarget, Observed, Route, RouteKey,
     RouteKind,
 };
-use crate::layout::{Layout, ProbePath};
+use crate::layout::{GatewaySlot, Layout, ProbePath};
+use crate::sharing::{self, Sharer};
 
 /// What was found in the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,11 +37,13 @@ pub struct Recovered {
 /// A StaticRoute as the kernel knows it: without its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveredRoute {
-    /// The nexthop object of its routes.
+    /// The nexthop object or group of its routes.
     pub nexthop: NexthopId,
-    /// The gateway it uses; `None` when its packets are dropped.
-    pub current: Option<Ipv4Addr>,
-    /// Its gateways in the order of its list.
+    /// Whether its gateways share the traffic.
+    pub shared: bool,
+    /// The gateways it uses; empty when its packets are dropped.
+    pub current: BTreeSet<Ipv4Addr>,
+    /// Its gateways, in the order of its list unless they share the traffic.
     pub gateways: Vec<Gateway>,
 }
 
@@ -57,12 +61,12 @@ impl Recovered {
             },
         };
         let routes: Vec<_> =
-            state.nexthops.values().filter_map(|list| route_of(list, &state, layout)).collect();
+            state.nexthops.values().flat_map(|list| routes_of(list, &state, layout)).collect();
         let listed = |address: Ipv4Addr| {
             routes.iter().any(|route| route.gateways.iter().any(|gateway| gateway.address == address))
         };
         let probes = (0..layout.probe_slots)
-            .map(crate::GatewaySlot)
+            .map(GatewaySlot)
             .filter_map(|slot| {
                 let gateway = gateway(layout.probe_nexthop(slot), &state)?.address;
                 let rule = state.rules.iter().find(|rule| rule.priority == layout.probe_priority(slot))?;
@@ -74,17 +78,37 @@ impl Recovered {
         Self { state, probes, routes }
     }
 
-    /// Moves the `index`-th StaticRoute: the change that does it, or `None` when it is there already or may not go there.
-    pub fn switch(&mut self, index: usize, to: Ipv4Addr, observed: &Observed) -> Option<Change> {
+    /// Moves the `index`-th StaticRoute to `to`, one gateway or those that share the traffic: the change that does it, or `None`
+    /// when it is there already or may not go there.
+    pub fn switch(
+        &mut self,
+        index: usize,
+        to: &BTreeSet<Ipv4Addr>,
+        observed: &Observed,
+        layout: &Layout,
+    ) -> Option<Change> {
         let route = self.routes.get_mut(index)?;
-        let gateway = *route.gateways.iter().find(|gateway| gateway.address == to)?;
-        if route.current == Some(to) {
+        let mut gateways = route.gateways.iter().filter(|gateway| to.contains(&gateway.address)).copied();
+        let nexthop = if route.shared {
+            sharing::group(route.nexthop, &sharers(route.nexthop, &self.state, layout), to, layout)?
+        } else {
+            Nexthop { id: route.nexthop, via: NexthopTarget::Gateway(gateways.next()?) }
+        };
+        if self.state.nexthops.get(&nexthop.id) == Some(&nexthop) {
             return None;
         }
-        route.current = Some(to);
-        let nexthop = Nexthop { id: route.nexthop, via: NexthopTarget::Gateway(gateway) };
+        route.current = match &nexthop.via {
+            NexthopTarget::Gateway(gateway) => BTreeSet::from([gateway.address]),
+            _ => gateways.map(|gateway| gateway.address).collect(),
+        };
         self.state.insert_nexthop(nexthop.clone());
         Some(Change::PutNexthop { replaces: observed.nexthops.get(&nexthop.id).cloned(), nexthop })
+    }
+
+    /// The weights of the gateways that share the traffic of the StaticRoute whose routes use `group`.
+    pub(crate) fn weights(&self, group: NexthopId, layout: &Layout) -> BTreeMap<Ipv4Addr, u16> {
+        let sharers = sharers(group, &self.state, layout);
+        sharers.iter().map(|sharer| (sharer.gateway, sharer.weight)).collect()
     }
 
     /// Keeps one address off the gateways.
@@ -145,32 +169,66 @@ pub fn gateways_of<'a>(
     let recovered = Recovered::read(observed, layout);
     match recovered.routes.iter().find(|route| route.nexthop == nexthop) {
         Some(route) => route.gateways.iter().map(|gateway| gateway.address).collect(),
-        None => gateway_in_kernel(nexthop, observed).into_iter().collect(),
+        None => gateways_in_kernel(nexthop, observed).into_iter().collect(),
     }
 }
 
-/// The group that records a list of gateways: `None` for less than two of them, since nothing could be moved.
+/// The group that records a list of gateways, each with its place or its weight: `None` for less than two of them, since nothing
+/// could be moved.
 pub(crate) fn record(
     nexthop: NexthopId,
-    gateways: impl IntoIterator<Item = NexthopId>,
+    gateways: impl IntoIterator<Item = (GatewaySlot, u16)>,
     layout: &Layout,
 ) -> Option<Nexthop> {
-    let members: Vec<_> =
-        gateways.into_iter().zip(1..).map(|(id, weight)| GroupMember { id, weight }).collect();
+    let members: Vec<_> = gateways
+        .into_iter()
+        .map(|(slot, weight)| GroupMember { id: layout.probe_nexthop(slot), weight })
+        .collect();
     let id = layout.list_nexthop(nexthop);
     (members.len() > 1).then(|| Nexthop { id, via: NexthopTarget::group(members, None) })
 }
 
-fn route_of(list: &Nexthop, state: &KernelState, layout: &Layout) -> Option<RecoveredRoute> {
-    let NexthopTarget::Group { members, .. } = &list.via else { return None };
-    let nexthop = layout.nexthop_of_list(list.id)?;
-    // The kernel must have it: a list alone routes nothing.
-    state.nexthops.get(&nexthop)?;
+/// The gateways that can share the traffic of the StaticRoute whose routes use `group`, as its list records them.
+pub(crate) fn sharers(group: NexthopId, state: &KernelState, layout: &Layout) -> Vec<Sharer> {
+    let list = layout.nexthop_of_routes(group).map(|nexthop| layout.list_nexthop(nexthop));
+    let members = match list.and_then(|list| state.nexthops.get(&list)).map(|list| &list.via) {
+        Some(NexthopTarget::Group { members, .. }) => members.as_slice(),
+        _ => &[],
+    };
+    members
+        .iter()
+        .filter_map(|member| {
+            let slot = layout.slot_of_nexthop(member.id)?;
+            Some(Sharer { gateway: gateway(member.id, state)?.address, slot, weight: member.weight })
+        })
+        .collect()
+}
+
+/// The StaticRoute that a list is of. The kernel must have its nexthop object or its group: a list alone routes nothing. Where it
+/// has both, somebody was about to change the mode, and both are kept up.
+fn routes_of(list: &Nexthop, state: &KernelState, layout: &Layout) -> Vec<RecoveredRoute> {
+    let (NexthopTarget::Group { members, .. }, Some(object)) = (&list.via, layout.nexthop_of_list(list.id))
+    else {
+        return Vec::new();
+    };
     let mut members = members.clone();
     members.sort_by_key(|member| member.weight);
-    let gateways = members.iter().filter_map(|member| gateway(member.id, state)).collect();
-    let current = gateway(nexthop, state).map(|gateway| gateway.address);
-    Some(RecoveredRoute { nexthop, current, gateways })
+    let gateways: Vec<Gateway> = members.iter().filter_map(|member| gateway(member.id, state)).collect();
+    [object, layout.group_nexthop(object)]
+        .into_iter()
+        .filter_map(|nexthop| {
+            let via = &state.nexthops.get(&nexthop)?.via;
+            let (shared, current) = match via {
+                NexthopTarget::Gateway(gateway) => (false, BTreeSet::from([gateway.address])),
+                NexthopTarget::Blackhole => (false, BTreeSet::new()),
+                NexthopTarget::Group { members, .. } => {
+                    let addresses = members.iter().filter_map(|member| gateway(member.id, state));
+                    (true, addresses.map(|gateway| gateway.address).collect())
+                }
+            };
+            Some(RecoveredRoute { nexthop, shared, current, gateways: gateways.clone() })
+        })
+        .collect()
 }
 
 fn gateway(id: NexthopId, state: &KernelState) -> Option<Gateway> {

@@ -22,9 +22,12 @@ pub struct RouteReport {
     pub applied: usize,
     /// Destinations that should, each counted once, the refused ones too.
     pub total: usize,
-    /// The gateway that is used; `None` when nothing is routed or [`RouteProblem::LinkDown`].
-    pub gateway: Option<Ipv4Addr>,
-    /// The nexthop object of this StaticRoute's routes: one replace of it switches them all. `None` when it has none.
+    /// The gateways that are used, in the order of the list: one, or all that share the traffic (`ActiveActive`). Empty when
+    /// nothing is routed or [`RouteProblem::LinkDown`].
+    pub in_use: Vec<Ipv4Addr>,
+    /// Whether the gateways share the traffic (`ActiveActive`).
+    pub shared: bool,
+    /// The nexthop object or group of this StaticRoute's routes: one replace of it switches them all. `None` when it has none.
     pub nexthop: Option<NexthopId>,
     /// Gateways that this node can use, in the order of the list.
     pub usable_gateways: Vec<Ipv4Addr>,
@@ -162,6 +165,11 @@ pub enum RouteProblem {
         /// An earlier version was confirmed and is in force.
         restored: bool,
     },
+    /// The node probes as many gateways as it can, and none of this StaticRoute's, which would have to share its traffic.
+    #[error(
+        "this node probes as many gateways as it can and none of these; who is not probed can't share traffic"
+    )]
+    NotProbed,
     /// All nexthop ids are taken.
     #[error("no nexthop id is free on this node")]
     NoNexthopId,
@@ -179,6 +187,7 @@ impl RouteProblem {
             }
             Self::LinkDown => "LinkDown",
             Self::RolledBack { .. } => "RolledBack",
+            Self::NotProbed => "NotProbed",
             Self::NoNexthopId => "NoNexthopId",
         }
     }

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::prefix::{InvalidValue, parse_destination, parse_gateway};
+use crate::prefix::{Fault, InvalidValue, parse_destination, parse_gateway};
 
 /// The fields of a StaticRoute as they were written.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub struct StaticRouteFields<'a> {
     pub health_checked: bool,
     /// Why the EgressGateway of `spec.gatewayRef` gives no list; `gateways` is then the last one there was.
     pub reference_fault: Option<ReferenceFault>,
+    /// With `spec.mode: ActiveActive` the weights of `gateways`, in their order; 1 where the list is shorter.
+    pub weights: Option<&'a [i32]>,
 }
 
 /// Why a StaticRoute can't follow the EgressGateway that it names.
@@ -85,6 +87,8 @@ pub struct WantedRoute {
     pub health_checked: bool,
     /// Why the EgressGateway that it follows gives it no list.
     pub reference_fault: Option<ReferenceFault>,
+    /// The weight of each gateway, 1 to 256, when they share the traffic (`ActiveActive`); `None`: one is used at a time.
+    pub weights: Option<BTreeMap<Ipv4Addr, u16>>,
     /// Destinations that were refused; the rest of the object counts.
     pub invalid_destinations: Vec<InvalidValue>,
     /// Gateways that were refused; the rest of the object counts.
@@ -146,15 +150,20 @@ impl WantedRoute {
             }
         }
         let mut gateways = Vec::new();
+        let mut weights = BTreeMap::new();
         for (index, text) in fields.gateways.iter().enumerate() {
             let field = if fields.health_checked {
                 format!("spec.gateways[{index}].address")
             } else {
                 "spec.gateway".to_owned()
             };
-            match parse_gateway(&field, text) {
-                Ok(address) if gateways.contains(&address) => {}
-                Ok(address) => gateways.push(address),
+            let weight = fields.weights.map_or(Ok(1), |weights| weight(index, weights));
+            match parse_gateway(&field, text).and_then(|address| Ok((address, weight?))) {
+                Ok((address, _)) if gateways.contains(&address) => {}
+                Ok((address, weight)) => {
+                    gateways.push(address);
+                    weights.insert(address, weight);
+                }
                 Err(error) => invalid_gateways.push(error),
             }
         }
@@ -167,14 +176,30 @@ impl WantedRoute {
             gateways,
             health_checked: fields.health_checked,
             reference_fault: fields.reference_fault,
+            // One gateway taken on trust shares with nobody.
+            weights: fields.weights.filter(|_| fields.health_checked).map(|_| weights),
             invalid_destinations,
             invalid_gateways,
             refused,
         }
     }
 
+    /// Whether the gateways share the traffic instead of one being used at a time.
+    pub fn is_shared(&self) -> bool {
+        self.weights.is_some()
+    }
+
     /// Who comes first where two objects want the same: the older one, then the name.
     pub(crate) fn seniority(&self) -> (i64, &str, &str) {
         (self.created, &self.name, &self.uid)
     }
+}
+
+fn weight(index: usize, weights: &[i32]) -> Result<u16, InvalidValue> {
+    let weight = weights.get(index).copied().unwrap_or(1);
+    u16::try_from(weight).ok().filter(|weight| (1..=256).contains(weight)).ok_or_else(|| InvalidValue {
+        field: format!("spec.gateways[{index}].weight"),
+        value: weight.to_string(),
+        fault: Fault::Weight,
+    })
 }

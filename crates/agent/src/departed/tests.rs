@@ -17,6 +17,7 @@ fn route(name: &str) -> WantedRoute {
         gateways: &["10.116.0.5"],
         health_checked: true,
         reference_fault: None,
+        weights: None,
     })
 }
 
@@ -127,7 +128,8 @@ fn an_orphan_lets_go_for_good_of_what_others_route() {
         uid: "uid-a".to_owned(),
         applied: 1,
         total: 2,
-        gateway: Some(Ipv4Addr::new(10, 116, 0, 5)),
+        in_use: vec![Ipv4Addr::new(10, 116, 0, 5)],
+        shared: false,
         nexthop: None,
         usable_gateways: Vec::new(),
         gateway_issues: Vec::new(),

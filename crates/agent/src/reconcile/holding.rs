@@ -63,7 +63,15 @@ impl Reconciler {
                     agenda.done(started, Instant::now(), pause);
                 }
                 event = monitor.next(), if held.is_some() => self.on_event(event, monitor, &mut agenda)?,
-                _ = beat.tick() => self.with.liveness.beat(),
+                _ = beat.tick() => {
+                    self.with.liveness.beat();
+                    // A hold-down may have ended.
+                    if let Some(held) = &mut held
+                        && !self.reconsider_held(held).await
+                    {
+                        agenda.wake(Instant::now(), SETTLE);
+                    }
+                }
             }
         }
     }
@@ -115,27 +123,42 @@ impl Reconciler {
     /// False: the kernel did not take a move.
     async fn on_held_probe(&mut self, held: &mut Recovered, result: &ProbeResult) -> bool {
         self.with.metrics.count_probe(result);
-        let now = self.now();
-        let noticed = self.gateways.on_probe(result, now, k8s_openapi::jiff::Timestamp::now());
-        let mut moves = Vec::new();
-        for index in 0..if noticed.may_move { held.routes.len() } else { 0 } {
-            let route = &held.routes[index];
-            let ordered: Vec<_> = route.gateways.iter().map(|gateway| gateway.address).collect();
-            let Some(choice) = self.gateways.choose(&ordered, route.current, now) else { continue };
-            if route.current.is_none() || choice.why != Why::CurrentDown {
-                continue;
-            }
-            tracing::warn!(nexthop = %route.nexthop, from = ?route.current, to = %choice.gateway, "leaving a dead gateway");
-            if let Some(change) = held.switch(index, choice.gateway, &self.observed) {
-                self.with.metrics.failovers.inc();
-                moves.push(change);
-            }
-        }
-        let taken = moves.is_empty() || self.apply(moves).await;
+        let noticed = self.gateways.on_probe(result, self.now(), k8s_openapi::jiff::Timestamp::now());
+        let taken = !noticed.may_move || self.reconsider_held(held).await;
         if noticed.fell {
             let interface = held.interface_of(result.gateway);
             self.ask_anew(interface, result.gateway).await;
         }
         taken
+    }
+
+    /// Leaves gateways that are dead, and where several share the traffic, takes back those that work. False: the kernel did
+    /// not take a move.
+    async fn reconsider_held(&mut self, held: &mut Recovered) -> bool {
+        let now = self.now();
+        let mut moves = Vec::new();
+        for index in 0..held.routes.len() {
+            let route = &held.routes[index];
+            let listed: Vec<_> = route.gateways.iter().map(|gateway| gateway.address).collect();
+            // Nothing is in use: packets are dropped while the link is down.
+            let Some(current) = route.current.first().copied() else { continue };
+            let next = if route.shared {
+                self.gateways.share(&listed, &route.current, now)
+            } else {
+                match self.gateways.choose(&listed, Some(current), now) {
+                    Some(choice) if choice.why == Why::CurrentDown => [choice.gateway].into(),
+                    _ => continue,
+                }
+            };
+            if next == route.current {
+                continue;
+            }
+            tracing::warn!(nexthop = %route.nexthop, from = ?route.current, to = ?next, "switching to other gateways");
+            if let Some(change) = held.switch(index, &next, &self.observed, &self.layout) {
+                self.with.metrics.failovers.inc();
+                moves.push(change);
+            }
+        }
+        moves.is_empty() || self.apply(moves).await
     }
 }

@@ -1,6 +1,7 @@
-//! Which gateway each StaticRoute uses, and the short way from a probe to the kernel.
+//! Which gateways each StaticRoute uses, and the short way from a probe to the kernel.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use egress_routing::plan;
@@ -18,9 +19,9 @@ impl Reconciler {
         let probed = self.plan.probes.iter().map(|path| path.gateway).collect();
         self.gateways.retain(&probed, self.now());
         let chosen = self.choices();
-        for (uid, gateway) in chosen {
-            self.plan.switch(&uid, gateway, &view, &self.observed);
-            self.selection.insert(uid, gateway);
+        for (uid, gateways) in chosen {
+            self.plan.switch(&uid, &gateways, &view, &self.observed, &self.layout);
+            self.selection.insert(uid, gateways);
         }
         for report in &mut self.plan.routes {
             if let Some(rolled_back) = self.confirmation.rolled_back().get(&report.uid) {
@@ -30,21 +31,26 @@ impl Reconciler {
         self.record_definition();
     }
 
-    /// The gateway that each StaticRoute should use now, where that is another than the last chosen or planned one.
-    fn choices(&self) -> Vec<(String, Ipv4Addr)> {
+    /// The gateways that each StaticRoute should use now, where those are others than the last chosen or planned ones.
+    fn choices(&self) -> Vec<(String, BTreeSet<Ipv4Addr>)> {
         let now = self.now();
         let reports = self.routes_in_force().iter().zip(&self.plan.routes);
         reports
             .filter_map(|(wanted, report)| {
-                let selected = self.selection.get(&wanted.uid).copied();
-                let gateway = if wanted.health_checked {
-                    let current = selected.or(report.gateway);
-                    self.gateways.choose(&report.usable_gateways, current, now)?.gateway
+                let selected = self.selection.get(&wanted.uid);
+                let planned: BTreeSet<Ipv4Addr> = report.in_use.iter().copied().collect();
+                let current = selected.unwrap_or(&planned);
+                let listed = &report.usable_gateways;
+                let chosen = if wanted.is_shared() {
+                    self.gateways.share(listed, current, now)
+                } else if wanted.health_checked {
+                    let current = listed.iter().copied().find(|gateway| current.contains(gateway));
+                    BTreeSet::from([self.gateways.choose(listed, current, now)?.gateway])
                 } else {
-                    *report.usable_gateways.first()?
+                    BTreeSet::from([*listed.first()?])
                 };
-                let is_new = selected != Some(gateway) || report.gateway != Some(gateway);
-                is_new.then(|| (wanted.uid.clone(), gateway))
+                let is_new = selected != Some(&chosen) || planned != chosen;
+                is_new.then(|| (wanted.uid.clone(), chosen))
             })
             .collect()
     }
@@ -77,10 +83,10 @@ impl Reconciler {
     pub(super) async fn reconsider(&mut self) {
         let Some(view) = &self.view else { return };
         let mut moves = Vec::new();
-        for (uid, gateway) in self.choices() {
-            let previous = self.selection.insert(uid.clone(), gateway);
-            if let Some(change) = self.plan.switch(&uid, gateway, view, &self.observed) {
-                tracing::warn!(uid, ?previous, %gateway, "switching to another gateway");
+        for (uid, gateways) in self.choices() {
+            let previous = self.selection.insert(uid.clone(), gateways.clone());
+            if let Some(change) = self.plan.switch(&uid, &gateways, view, &self.observed, &self.layout) {
+                tracing::warn!(uid, ?previous, ?gateways, "switching to other gateways");
                 self.with.metrics.failovers.inc();
                 moves.push(change);
             }

@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::cloud::{A, A_PUBLIC, B, Cloud, NODE_PUBLIC, ip, ours, sh, until};
+use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, Cloud, NODE_PUBLIC, ip, ours, sh, until};
 use crate::scene::{Agent, Monitor, SOON, Scene, UNLISTED, until_ready};
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 77);
@@ -98,11 +98,27 @@ fn connections_that_came_in_on_the_public_side_are_answered_there() {
     assert_eq!(monitor.stop(), Vec::<String>::new(), "a restart wrote to the kernel");
     assert_eq!(ours(), before);
 
+    // In every mode.
+    let list = json!([{"address": A}, {"address": B}]);
+    for spec in [
+        json!({"destinations": ["0.0.0.0/0"], "gateways": list, "mode": "ActiveActive"}),
+        json!({"destinations": ["0.0.0.0/1", "128.0.0.0/1"], "gateway": A}),
+    ] {
+        scene.kubectl(&["delete", "staticroute", "all"]);
+        until("nothing is routed", &Some(NODE_PUBLIC), SOON, || net.seen_from_pod(0));
+        scene.route("all", &spec);
+        until("routed", &true, SOON, || [Some(A_PUBLIC), Some(B_PUBLIC)].contains(&net.seen_from_pod(0)));
+        for port in forwarded() {
+            assert_eq!(net.answered(port.public), [true, true], "{} with {spec}", port.public);
+        }
+    }
+
     // A Service that goes takes its rules along, one that changes its port is followed.
     scene.kubectl(&["delete", "service", "sent-on-30002", "--wait=false"]);
     until("its rules go", &false, SOON, || ip("rule show").contains("sport 8002"));
     assert_eq!(net.answered(30001), [true, true]);
     // Only where clients may be does a rule stand.
+    scene.kubectl(&["delete", "staticroute", "all"]);
     scene.route("all", &json!({"destinations": ["172.20.0.0/16"], "gateways": [{"address": A}]}));
     until("no rules", &false, SOON, || ip("rule show").contains("991:"));
     drop(agent);

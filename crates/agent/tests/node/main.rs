@@ -4,6 +4,7 @@
 
 mod cloud;
 mod confirm;
+mod ecmp;
 mod inbound;
 mod large;
 mod lifecycle;

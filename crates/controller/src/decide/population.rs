@@ -159,6 +159,6 @@ fn is_used(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
     let mut entries = reports.flat_map(|report| &report.routes);
     entries.any(|entry| {
         let follows = look.seen.followers.iter().any(|follower| follower.uid == entry.uid);
-        follows && entry.gateway.is_some() && entry.gateway == gateway.private_address
+        follows && entry.gateways_in_use().any(|address| Some(address) == gateway.private_address.as_ref())
     })
 }

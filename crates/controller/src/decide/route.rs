@@ -1,8 +1,8 @@
 //! The StaticRoute that nodes follow: every proven gateway, in a sticky order. Never an empty list.
 
 use egress_api::{
-    EgressGatewayStatus, Gateway, GatewayAddress, GatewayRole, GatewayStatus, NodeRouteState, StaticRoute,
-    StaticRouteSpec,
+    EgressGatewayStatus, Gateway, GatewayAddress, GatewayRole, GatewayStatus, NodeRouteState, RouteMode,
+    StaticRoute, StaticRouteSpec,
 };
 
 use super::{Look, is_leaving, is_proven};
@@ -18,14 +18,21 @@ pub(super) struct RoutePlan {
 pub(super) fn plan(look: &Look<'_>, status: &mut EgressGatewayStatus) -> RoutePlan {
     let order: Vec<GatewayStatus> = order(look, status).into_iter().cloned().collect();
     let head = order.first().map(|gateway| gateway.droplet_id);
+    let shared = look.seen.gateway.spec.mode == RouteMode::ActiveActive;
     for gateway in status.gateways.iter_mut().filter(|gateway| is_proven(gateway)) {
-        let active = Some(gateway.droplet_id) == head;
+        let active = Some(gateway.droplet_id) == head || shared;
         gateway.role = if active { GatewayRole::Active } else { GatewayRole::Standby };
     }
-    status.active = order.first().map(|gateway| gateway.name.clone());
-    status.egress_ip = order.first().and_then(|gateway| gateway.public_address.clone());
+    let active = if shared { order.as_slice() } else { order.get(..1).unwrap_or_default() };
+    status.active = in_one_line(active.iter().map(|gateway| gateway.name.as_str()));
+    status.egress_ip = in_one_line(active.iter().filter_map(|gateway| gateway.public_address.as_deref()));
     status.public_ips = order.iter().filter_map(|gateway| gateway.public_address.clone()).collect();
     RoutePlan { change: change(look, &order) }
+}
+
+fn in_one_line<'a>(words: impl Iterator<Item = &'a str>) -> Option<String> {
+    let line = words.collect::<Vec<_>>().join(", ");
+    (!line.is_empty()).then_some(line)
 }
 
 /// Proven gateways: those that are listed already in their order, then the others by age.
@@ -85,6 +92,7 @@ fn change(look: &Look<'_>, order: &[GatewayStatus]) -> Option<StaticRouteSpec> {
         gateways: Some(gateways),
         node_selector: look.seen.gateway.spec.node_selector.clone(),
         gateway_ref: None,
+        mode: look.seen.gateway.spec.mode,
     };
     (ours(look).map(|route| &route.spec) != Some(&spec)).then_some(spec)
 }
@@ -94,6 +102,7 @@ fn entry(gateway: &GatewayStatus) -> Option<Gateway> {
     Some(Gateway {
         address: GatewayAddress(address),
         egress_address: gateway.public_address.clone().map(GatewayAddress),
+        weight: None,
     })
 }
 

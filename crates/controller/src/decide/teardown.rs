@@ -63,7 +63,9 @@ fn nodes_holding_routes(look: &Look<'_>) -> Vec<String> {
     // One that follows stays, and an agent that knows of the deletion routes nothing for it.
     let follows = |entry: &NodeRoute| {
         let unreadable = entry.reason.as_deref() == Some("Unreadable");
-        let routed = entry.gateway.is_some() || entry.state != NodeRouteState::NotApplied || unreadable;
+        let routed = entry.gateways_in_use().next().is_some()
+            || entry.state != NodeRouteState::NotApplied
+            || unreadable;
         routed && look.seen.followers.iter().any(|follower| follower.uid == entry.uid)
     };
     let holds = |node: &&crate::observation::NodeSeen| {

@@ -1,7 +1,7 @@
 //! StaticRoutes that follow an EgressGateway's list: a gateway goes only when they have let go of it too.
 
-use egress_api::GatewayRole;
 use egress_api::condition::{DEGRADED, PROGRESSING};
+use egress_api::{GatewayRole, RouteMode};
 use egress_controller::decision::Effect;
 use egress_controller::observation::{Follower, Observation};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -70,6 +70,13 @@ fn a_droplet_that_a_follower_still_uses_stays() {
     seen.route.as_mut().unwrap().spec.gateways.as_mut().unwrap().pop();
     followed(&mut seen, Some(&private(SECOND.0)));
     assert_eq!(effect_at(&world, &mut seen, now + 1).0, None);
+    followed(&mut seen, None);
+    for report in reports(&mut seen) {
+        // Among others, as with `ActiveActive`.
+        let entry = report.routes.iter_mut().find(|entry| entry.name == "payments").unwrap();
+        entry.gateways = vec!["10.116.0.103".into(), private(SECOND.0)];
+    }
+    assert_eq!(effect_at(&world, &mut seen, now + 1).0, None);
     followed(&mut seen, Some("10.116.0.103"));
     assert!(matches!(effect_at(&world, &mut seen, now + 1).0, Some(Effect::DeleteDroplet(_))));
 }
@@ -109,4 +116,18 @@ fn wherever_the_controller_is_killed_no_droplet_goes_that_a_follower_uses() {
         assert!(state.violations.is_empty(), "{crash:?}: {:?}\n{:#?}", state.violations, state.journal);
         assert!(state.gateway.is_none() && state.ours().is_empty(), "{crash:?}: {:#?}", state.journal);
     }
+}
+
+#[test]
+fn the_mode_goes_into_the_static_route_and_makes_every_proven_gateway_active() {
+    let (world, mut seen, now) = calm();
+    seen.gateway.spec.mode = RouteMode::ActiveActive;
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    let Some(Effect::ApplyStaticRoute(spec)) = effect else { panic!("{effect:?}") };
+    assert_eq!((spec.mode, spec.gateways.unwrap().len()), (RouteMode::ActiveActive, 2));
+    let roles: Vec<_> = decision.status.gateways.iter().map(|gateway| gateway.role).collect();
+    assert_eq!(roles, [GatewayRole::Active; 2]);
+    let names = decision.status.gateways.iter().map(|gateway| gateway.name.as_str()).collect::<Vec<_>>();
+    assert_eq!(decision.status.active, Some(names.join(", ")));
+    assert_eq!(decision.status.egress_ip, Some(decision.status.public_ips.join(", ")));
 }

@@ -261,6 +261,7 @@ impl Case {
                 gateways: &gateways.each_ref().map(String::as_str),
                 health_checked: true,
                 reference_fault: None,
+                weights: None,
             })
         });
         objects.collect()
@@ -270,7 +271,7 @@ impl Case {
         // Every object has a choice, so that what the last case left in the kernel decides nothing.
         let chosen = wanted.iter().zip(&self.objects);
         chosen
-            .map(|(route, object)| (route.uid.clone(), route.gateways[usize::from(object.second)]))
+            .map(|(route, object)| (route.uid.clone(), [route.gateways[usize::from(object.second)]].into()))
             .collect()
     }
 
@@ -344,7 +345,7 @@ impl Oracle<'_> {
             .filter_map(|route| Some((longest_match(route.destinations.keys(), to)?.prefix_len(), route)));
         // The longest; of two of one length the older object, then the name.
         let winner = claims.min_by_key(|(length, route)| (32 - length, route.created, route.name.clone()))?.1;
-        self.selection.get(&winner.uid).copied()
+        self.selection.get(&winner.uid)?.first().copied()
     }
 }
 

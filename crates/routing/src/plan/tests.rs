@@ -1,7 +1,7 @@
 use super::*;
 use crate::diff::changes;
 use crate::fib_model::{Packet, Way, apply, holding, lookup, packet};
-use crate::fixture::{excluding, ip, net, node, route};
+use crate::fixture::{excluding, ip, ips, net, node, route};
 use crate::kernel_state::{Managed, RouteKey};
 use crate::node::Uncertainty;
 use crate::protected::Protected;
@@ -56,7 +56,7 @@ fn one_destination_takes_one_route_and_the_rules_in_their_order() {
     assert_eq!(way(&plan, "198.51.100.41"), Way::Default);
     let report = &plan.routes[0];
     assert!(report.is_applied());
-    assert_eq!((report.applied, report.total, report.gateway), (1, 1, Some(ip(A))));
+    assert_eq!((report.applied, report.total, report.in_use.clone()), (1, 1, vec![ip(A)]));
     assert_eq!(report.usable_gateways, [ip(A), ip(B)]);
 }
 
@@ -457,7 +457,7 @@ fn while_the_vpc_link_is_down_routed_packets_are_dropped_and_others_are_not() {
 #[test]
 fn a_restart_keeps_the_gateway_that_the_kernel_has() {
     let wanted = [route("r", 1, &["1.2.3.4"], &[A, B])];
-    let selection = Selection::from([("uid-r".to_owned(), ip(B))]);
+    let selection = Selection::from([("uid-r".to_owned(), ips(&[B]))]);
     let layout = Layout::default();
     let before = plan(&wanted, &node(), &selection, &Observed::default(), &layout);
     assert_eq!(way(&before, "1.2.3.4"), through_gateway(B));
@@ -478,10 +478,14 @@ fn a_switch_is_one_change_and_equals_a_new_plan() {
     let layout = Layout::default();
     let mut plan_now = planned(&wanted);
     let mut kernel = holding(&plan_now.state);
-    assert_eq!(plan_now.switch("uid-r", ip(A), &node(), &kernel), None, "it is there");
-    assert_eq!(plan_now.switch("uid-r", ip("10.116.0.9"), &node(), &kernel), None, "not in the list");
-    let change = plan_now.switch("uid-r", ip(B), &node(), &kernel).unwrap();
-    let selection = Selection::from([("uid-r".to_owned(), ip(B))]);
+    assert_eq!(plan_now.switch("uid-r", &ips(&[A]), &node(), &kernel, &layout), None, "it is there");
+    assert_eq!(
+        plan_now.switch("uid-r", &ips(&["10.116.0.9"]), &node(), &kernel, &layout),
+        None,
+        "not in the list"
+    );
+    let change = plan_now.switch("uid-r", &ips(&[B]), &node(), &kernel, &layout).unwrap();
+    let selection = Selection::from([("uid-r".to_owned(), ips(&[B]))]);
     assert_eq!(changes(&kernel, &plan_now.state), std::slice::from_ref(&change));
     assert_eq!(plan(&wanted, &node(), &selection, &kernel, &layout), plan_now);
     apply(&mut kernel, &change);

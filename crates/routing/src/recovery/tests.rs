@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::diff::changes;
 use crate::fib_model::{Way, apply, holding, lookup, packet};
-use crate::fixture::{ip, node, route};
+use crate::fixture::{ip, ips, node, route};
 use crate::kernel_state::NEXTHOP_IDS;
 use crate::{NodePlan, NodeView, Selection, WantedRoute, plan};
 
@@ -34,7 +34,7 @@ fn the_kernel_alone_says_which_gateways_a_static_route_has_and_in_which_order() 
     assert_eq!(recovered.routes.len(), 1);
     let route = &recovered.routes[0];
     assert_eq!(Some(route.nexthop), plan.routes[0].nexthop);
-    assert_eq!(route.current, Some(ip(A)));
+    assert_eq!((route.shared, &route.current), (false, &ips(&[A])));
     let listed: Vec<_> = route.gateways.iter().map(|gateway| gateway.address).collect();
     assert_eq!(listed, [ip(A), ip(B)], "in the order of the list, which is not that of the slots");
     let probed: Vec<_> = recovered.probes.iter().map(|path| path.gateway).collect();
@@ -46,13 +46,14 @@ fn the_kernel_alone_says_which_gateways_a_static_route_has_and_in_which_order() 
 #[test]
 fn a_move_is_one_change_within_the_list_and_the_next_plan_keeps_it() {
     let (node, wanted, _, mut kernel) = scene();
-    let mut recovered = Recovered::read(&kernel, &Layout::default());
-    assert_eq!(recovered.switch(0, ip(WAITING), &kernel), None, "unproven");
-    assert_eq!(recovered.switch(0, ip(A), &kernel), None, "there already");
-    let change = recovered.switch(0, ip(B), &kernel).unwrap();
+    let layout = Layout::default();
+    let mut recovered = Recovered::read(&kernel, &layout);
+    assert_eq!(recovered.switch(0, &ips(&[WAITING]), &kernel, &layout), None, "unproven");
+    assert_eq!(recovered.switch(0, &ips(&[A]), &kernel, &layout), None, "there already");
+    let change = recovered.switch(0, &ips(&[B]), &kernel, &layout).unwrap();
     apply(&mut kernel, &change);
     assert_eq!(way(&kernel), Way::Gateway(ip(B)));
-    assert_eq!(changes(&kernel, &recovered.state(&Layout::default(), |_| true)), []);
+    assert_eq!(changes(&kernel, &recovered.state(&layout, |_| true)), []);
     let back = planned(&[wanted], &node, &kernel);
     assert_eq!(changes(&kernel, &back.state), [], "the API server is back: nothing is written");
 }
@@ -110,4 +111,47 @@ fn the_kernel_says_with_which_gateways_destinations_are_routed() {
     let kernel = holding(&planned(std::slice::from_ref(&single), &node(), &Observed::default()).state);
     assert_eq!(gateways_of(single.destinations.keys(), &kernel, &layout), [ip(B)]);
     assert!(gateways_of(wanted.destinations.keys(), &kernel, &layout).is_empty());
+}
+
+#[test]
+fn gateways_that_share_the_traffic_leave_and_come_back_with_their_weights() {
+    let layout = Layout::default();
+    let wanted = WantedRoute {
+        weights: Some([(ip(A), 3), (ip(B), 1)].into()),
+        ..route("all", 1, &["0.0.0.0/0"], &[A, B])
+    };
+    let before = planned(std::slice::from_ref(&wanted), &node(), &Observed::default());
+    let mut kernel = holding(&before.state);
+    let whole = kernel.clone();
+    let mut recovered = Recovered::read(&kernel, &layout);
+    assert_eq!((recovered.routes.len(), recovered.probes.len()), (1, 2));
+    assert!(recovered.routes[0].shared);
+    assert_eq!(recovered.routes[0].current, ips(&[A, B]));
+    assert_eq!(Some(recovered.routes[0].nexthop), before.routes[0].nexthop);
+
+    let change = recovered.switch(0, &ips(&[B]), &kernel, &layout).unwrap();
+    apply(&mut kernel, &change);
+    assert_eq!(recovered.switch(0, &ips(&[B]), &kernel, &layout), None, "there already");
+    assert_eq!(recovered.switch(0, &ips(&[WAITING]), &kernel, &layout), None, "not in its list");
+    assert_eq!(way(&kernel), Way::Gateway(ip(B)));
+    assert_eq!(changes(&kernel, &recovered.state(&layout, |_| true)), []);
+    let back = planned(std::slice::from_ref(&wanted), &node(), &kernel);
+    assert_eq!(changes(&kernel, &back.state), [], "the API server is back: nothing is written");
+    assert_eq!(back.routes[0].in_use, [ip(B)]);
+
+    let change = recovered.switch(0, &ips(&[A, B]), &kernel, &layout).unwrap();
+    apply(&mut kernel, &change);
+    assert_eq!(kernel, whole);
+
+    // The link goes down: everything on it is gone, and the guard answers until it is back.
+    kernel.nexthops.clear();
+    kernel.routes.retain(|_, route| !matches!(route.get().kind, crate::kernel_state::RouteKind::Nexthop(_)));
+    for change in changes(&kernel, &recovered.state(&layout, |_| false)) {
+        apply(&mut kernel, &change);
+    }
+    assert_eq!(way(&kernel), Way::Dropped);
+    for change in changes(&kernel, &recovered.state(&layout, |_| true)) {
+        apply(&mut kernel, &change);
+    }
+    assert_eq!(kernel, whole);
 }

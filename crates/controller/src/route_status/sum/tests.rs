@@ -28,6 +28,7 @@ fn node(name: &str, uid: &str, generation: i64, state: NodeRouteState) -> Node {
         applied: 1,
         total: 1,
         gateway: None,
+        gateways: Vec::new(),
         reason: None,
         message: Some("words".into()),
         unusable_gateways: Vec::new(),

@@ -56,7 +56,7 @@ impl World {
         let ways = Ways::of(&self.scene.plan.state, &Layout::default());
         let forwards = |nexthop| {
             let report = self.scene.plan.routes.iter().find(|report| report.nexthop == Some(nexthop));
-            let gateway = report.and_then(|report| report.gateway).unwrap();
+            let gateway = report.unwrap().in_use[0];
             GATEWAYS.iter().zip(&self.forwards).any(|(address, forwards)| ip(address) == gateway && *forwards)
         };
         let answers = TARGETS.iter().zip(self.alive).map(|((lifeline, address), alive)| {
