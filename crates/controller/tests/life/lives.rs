@@ -72,7 +72,11 @@ async fn made_proven_and_routed(stage: &Stage, uid: &str) {
     };
     assert_eq!(
         spec,
-        json!({"destinations": ["198.51.100.7", "198.51.100.64/26"], "gateways": [entry(0), entry(1)]})
+        json!({
+            "destinations": ["198.51.100.7", "198.51.100.64/26"],
+            "gateways": [entry(0), entry(1)],
+            "mode": "ActiveStandby",
+        })
     );
     until("the StaticRoute's own status", async || {
         let status = stage.route("demo").await.and_then(|route| route.status).unwrap_or_default();
