@@ -20,7 +20,8 @@
 //! - Guilt is proven by difference. A target that answers neither way proves nothing, however long that lasts: the trial
 //!   stays open, holds nobody up, and is decided when the target answers again.
 //! - Guilty is the object whose route leads to the target, if it changed since the last confirmed plan; where another one's
-//!   change laid that way open (it gave up a destination, say), all that changed are.
+//!   change laid that way open (it gave up a destination, say), all that changed before the cut was seen are. So are they
+//!   when no route leads to the target and it was there when it was last looked at: its address may be translated on the way.
 //! - What was rolled back is tried again when its spec or the node's network changes; each further time for the network's
 //!   sake alone later than the last.
 //! - A switch among the gateways of a confirmed StaticRoute is no change, nor is an object that goes.
@@ -32,6 +33,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
+
+use ipnet::Ipv4Net;
 
 use crate::kernel_state::NexthopId;
 use crate::node::NodeView;
@@ -50,8 +53,14 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// First and longest time between two looks that proved nothing.
 const SILENCE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
+/// Time between two looks while nothing is on trial: what answers now is compared with what answers after the next change.
+const REFRESH: Duration = Duration::from_secs(300);
+
 /// First and longest time until something is tried again for the network's sake alone, from the second time on.
 const RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+
+/// So many destinations are named where it is not known which of them it was.
+const MOST_SUSPECTED: usize = 5;
 
 /// What a node lives by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -147,21 +156,40 @@ pub struct Confirmation {
     state: State,
     /// Goes up with every change.
     change: u64,
-    /// The objects that changed since the last confirmed plan, each with its version in that.
-    suspects: BTreeMap<String, WantedRoute>,
+    /// The objects that changed since the last confirmed plan.
+    suspects: BTreeMap<String, Suspect>,
     /// The objects were noted once: from then on a new one is a change.
     is_noted: bool,
     /// What has answered through our table since the start and is still there.
     worked: BTreeSet<Target>,
+    /// What did so when it was last looked at with nothing on trial.
+    lately: BTreeSet<Target>,
     rolled_back: BTreeMap<String, RolledBack>,
     rollbacks: BTreeMap<String, u32>,
     spared: BTreeMap<Ipv4Addr, Lifeline>,
 }
 
 #[derive(Debug)]
+struct Suspect {
+    /// Its version in the last confirmed plan.
+    confirmed: WantedRoute,
+    /// Its latest change.
+    since: u64,
+}
+
+#[derive(Debug)]
 enum State {
-    Confirmed(Ways),
+    Confirmed { ways: Ways, next_look: Duration },
     Trying(Trial),
+}
+
+/// A target that was found cut off.
+#[derive(Debug)]
+struct Cut {
+    /// In how many looks in a row.
+    looks: u32,
+    /// What had changed when the first of them began.
+    change: u64,
 }
 
 #[derive(Debug)]
@@ -169,7 +197,7 @@ struct Trial {
     /// `None` after a start.
     confirmed: Option<Ways>,
     tried: Ways,
-    misses: BTreeMap<Target, u32>,
+    misses: BTreeMap<Target, Cut>,
     /// The change that `next_look` was set for.
     change: u64,
     next_look: Duration,
@@ -209,6 +237,7 @@ impl Confirmation {
             suspects: BTreeMap::new(),
             is_noted: false,
             worked: BTreeSet::new(),
+            lately: BTreeSet::new(),
             rolled_back: BTreeMap::new(),
             rollbacks: BTreeMap::new(),
             spared: spared.into_iter().map(|address| (address, Lifeline::ApiServer)).collect(),
@@ -220,12 +249,17 @@ impl Confirmation {
         self.change
     }
 
-    /// When to look next; `None` while everything is confirmed.
-    pub fn next_look(&self) -> Option<Duration> {
+    /// When to look next.
+    pub fn next_look(&self) -> Duration {
         match &self.state {
-            State::Confirmed(_) => None,
-            State::Trying(trial) => Some(trial.next_look),
+            State::Confirmed { next_look, .. } => *next_look,
+            State::Trying(trial) => trial.next_look,
         }
+    }
+
+    /// Whether something is on trial.
+    pub fn is_trying(&self) -> bool {
+        matches!(self.state, State::Trying(_))
     }
 
     /// Objects of which not the latest version is in force, by uid.
@@ -286,7 +320,8 @@ impl Confirmation {
         }
         for route in after {
             // Taken back, by its owner or by us: what is in force was confirmed.
-            if self.suspects.get(&route.uid) == Some(route) || self.rolled_back.contains_key(&route.uid) {
+            let confirmed = self.suspects.get(&route.uid).map(|suspect| &suspect.confirmed);
+            if confirmed == Some(route) || self.rolled_back.contains_key(&route.uid) {
                 self.change += u64::from(self.suspects.remove(&route.uid).is_some());
                 continue;
             }
@@ -295,16 +330,17 @@ impl Confirmation {
                 Some(previous) => (*previous).clone(),
                 None => without_destinations(route),
             };
-            self.suspects.entry(route.uid.clone()).or_insert(confirmed);
             self.change += 1;
+            let suspect = Suspect { confirmed, since: self.change };
+            self.suspects.entry(route.uid.clone()).or_insert(suspect).since = self.change;
         }
     }
 
     /// The kernel holds the plan that answers so.
     pub fn applied(&mut self, ways: Ways, now: Duration) {
         match &mut self.state {
-            State::Confirmed(confirmed) if *confirmed == ways && self.suspects.is_empty() => {}
-            State::Confirmed(confirmed) => {
+            State::Confirmed { ways: confirmed, .. } if *confirmed == ways && self.suspects.is_empty() => {}
+            State::Confirmed { ways: confirmed, .. } => {
                 self.change += 1;
                 let confirmed = std::mem::take(confirmed);
                 self.state = State::Trying(Trial::new(Some(confirmed), ways, self.change, now));
@@ -331,8 +367,15 @@ impl Confirmation {
         now: Duration,
     ) -> Verdict {
         self.worked.retain(|target| look.answers.contains_key(target));
-        self.worked.extend(look.answers.iter().filter(|(_, said)| said.through).map(|(target, _)| *target));
-        let State::Trying(trial) = &mut self.state else { return Verdict::Open };
+        self.worked.extend(answering(look));
+        let trial = match &mut self.state {
+            State::Confirmed { next_look, .. } => {
+                *next_look = now + REFRESH;
+                self.lately = answering(look);
+                return Verdict::Open;
+            }
+            State::Trying(trial) => trial,
+        };
         let owner = |nexthop: NexthopId| {
             let report = reports.iter().find(|report| report.nexthop == Some(nexthop));
             report.map(|report| report.uid.as_str())
@@ -341,7 +384,11 @@ impl Confirmation {
         let is_cut = |target: &Target, said: &Answers| {
             // A name may lead to another address than before: what is behind it worked.
             let worked = self.worked.iter().any(|worked| worked.lifeline == target.lifeline);
-            said.around && !said.through && trial.made_the_way_to(*target.address.ip(), worked, is_suspect)
+            let address = *target.address.ip();
+            let hidden = trial.tried.to(address).is_none()
+                && self.lately.contains(target)
+                && self.suspects.values().any(|suspect| suspect.since <= look.change);
+            said.around && !said.through && (hidden || trial.made_the_way_to(address, worked, is_suspect))
         };
         let cut: BTreeSet<Target> = look
             .answers
@@ -351,17 +398,18 @@ impl Confirmation {
             .collect();
         trial.misses.retain(|target, _| cut.contains(target));
         for target in &cut {
-            *trial.misses.entry(*target).or_default() += 1;
+            trial.misses.entry(*target).or_insert(Cut { looks: 0, change: look.change }).looks += 1;
         }
-        let proven = trial.misses.iter().find(|(_, misses)| **misses >= MISSES).map(|(target, _)| *target);
-        if let Some(cut) = proven {
+        let proven = trial.misses.iter().find(|(_, cut)| cut.looks >= MISSES);
+        if let Some((target, Cut { change, .. })) = proven {
+            let (cut, change) = (*target, *change);
             let guilty = trial.tried.to(*cut.address.ip()).and_then(owner).map(str::to_owned);
-            return self.condemn(cut, guilty, wanted, node, now);
+            return self.condemn(cut, change, guilty, wanted, node, now);
         }
         let is_first = trial.confirmed.is_none();
         if look.change == self.change && cut.is_empty() && is_proof(look, &self.worked, is_first) {
             let tried = std::mem::take(&mut trial.tried);
-            self.confirm(tried, look);
+            self.confirm(tried, look, now);
             return Verdict::Confirmed;
         }
         if cut.is_empty() {
@@ -373,8 +421,9 @@ impl Confirmation {
         Verdict::Open
     }
 
-    fn confirm(&mut self, tried: Ways, look: &Look) {
-        self.state = State::Confirmed(tried);
+    fn confirm(&mut self, tried: Ways, look: &Look, now: Duration) {
+        self.state = State::Confirmed { ways: tried, next_look: now + REFRESH };
+        self.lately = answering(look);
         self.suspects.clear();
         self.rollbacks.retain(|uid, _| self.rolled_back.contains_key(uid));
         let asked: BTreeMap<Ipv4Addr, Lifeline> =
@@ -391,6 +440,7 @@ impl Confirmation {
     fn condemn(
         &mut self,
         cut: Target,
+        change: u64,
         guilty: Option<String>,
         wanted: &[WantedRoute],
         node: &NodeView,
@@ -403,7 +453,10 @@ impl Confirmation {
         }
         let objects: Vec<String> = match guilty {
             Some(uid) if self.suspects.contains_key(&uid) => vec![uid],
-            _ => self.suspects.keys().cloned().collect(),
+            _ => {
+                let before = self.suspects.iter().filter(|(_, suspect)| suspect.since <= change);
+                before.map(|(uid, _)| uid.clone()).collect()
+            }
         };
         if objects.is_empty() {
             self.spared.insert(*cut.address.ip(), cut.lifeline);
@@ -411,9 +464,10 @@ impl Confirmation {
         }
         for uid in &objects {
             let refused = wanted.iter().find(|route| route.uid == *uid);
-            let (Some(instead), Some(refused)) = (self.suspects.remove(uid), refused.cloned()) else {
+            let (Some(suspect), Some(refused)) = (self.suspects.remove(uid), refused.cloned()) else {
                 continue;
             };
+            let instead = suspect.confirmed;
             let times = self.rollbacks.entry(uid.clone()).or_default();
             let wait = times.checked_sub(1).map_or(Duration::ZERO, |times| {
                 RETRY.0.saturating_mul(2_u32.saturating_pow(times)).min(RETRY.1)
@@ -433,19 +487,29 @@ impl RolledBack {
         let problem =
             RouteProblem::RolledBack { cut: self.cut, restored: !self.instead.destinations.is_empty() };
         let address = *self.cut.address.ip();
-        let covering = self.refused.destinations.keys().filter(|destination| destination.contains(&address));
-        report.failures = covering
-            .max_by_key(|destination| destination.prefix_len())
-            .map(|destination| Failure {
-                destination: destination.to_string(),
-                cause: FailureCause::RolledBack { cut: self.cut },
-            })
-            .into_iter()
-            .collect();
+        let mut guilty: Vec<_> =
+            self.refused.destinations.keys().filter(|destination| destination.contains(&address)).collect();
+        guilty.sort_by_key(|destination| std::cmp::Reverse(destination.prefix_len()));
+        guilty.truncate(1);
+        if guilty.is_empty() {
+            // The address is translated on the way: one of those that came with this version covers where it leads.
+            let is_new = |destination: &&Ipv4Net| !self.instead.destinations.contains_key(*destination);
+            guilty.extend(self.refused.destinations.keys().filter(is_new).take(MOST_SUSPECTED));
+        }
+        let failure = |destination: &Ipv4Net| Failure {
+            destination: destination.to_string(),
+            cause: FailureCause::RolledBack { cut: self.cut },
+        };
+        report.failures = guilty.into_iter().map(failure).collect();
         report.total = self.refused.destinations.len() + self.refused.invalid_destinations.len();
         report.applied = 0;
         report.problem = Some(problem);
     }
+}
+
+/// What answers through our table.
+fn answering(look: &Look) -> BTreeSet<Target> {
+    look.answers.iter().filter(|(_, said)| said.through).map(|(target, _)| *target).collect()
 }
 
 /// Whether everything that ever answered does so through what is tried.

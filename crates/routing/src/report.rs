@@ -101,7 +101,7 @@ pub enum FailureCause {
         table: u32,
     },
     /// With it the node could not reach something that it lives by.
-    #[error("through it {cut} did not answer, and around it did")]
+    #[error("with it {cut} did not answer any more, and around this table it did")]
     RolledBack {
         /// What was cut off.
         cut: Target,

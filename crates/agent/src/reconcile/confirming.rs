@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{Agenda, Reconciler, SETTLE};
 use crate::lifelines::{self, Looked, Whereabouts};
 
-/// Somewhere ahead; a select needs an instant where there is nothing to wait for.
+/// Somewhere ahead; a select needs an instant also while the answer comes over the channel.
 const LATER: Duration = Duration::from_secs(60);
 
 impl Reconciler {
@@ -30,15 +30,14 @@ impl Reconciler {
 
     /// When to look at the lifelines.
     pub(super) fn next_look(&self) -> Instant {
-        let due = self.confirmation.next_look().filter(|_| !self.looking);
-        due.map_or_else(|| Instant::now() + LATER, |due| self.epoch + due)
+        if self.looking { Instant::now() + LATER } else { self.epoch + self.confirmation.next_look() }
     }
 
     /// Sends out a look.
     pub(super) fn begin_look(&mut self) {
         let ours: BTreeSet<Rule> = self.observed.rules.iter().map(|rule| rule.get().clone()).collect();
         let around = Around::by(&ours, &self.layout);
-        if self.looking || self.confirmation.next_look().is_none() {
+        if self.looking {
             return;
         }
         self.looking = true;

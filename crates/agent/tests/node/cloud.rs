@@ -44,7 +44,6 @@ impl Cloud {
         let cloud =
             Self { prefix: format!("agt{}n{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed)) };
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
-        ip("link set lo up");
         let (internet, vpc) = (cloud.name("inet"), cloud.name("vpc"));
         for name in [&internet, &vpc] {
             ip(&format!("netns add {name}"));
@@ -55,7 +54,7 @@ impl Cloud {
         }
         ip(&format!("-n {internet} addr add 203.0.113.1/24 dev fabric0"));
         ip(&format!("-n {internet} route add local 0.0.0.0/0 dev lo"));
-        cloud.attach(None, "203.0.113.11", "10.116.0.2", 0);
+        cloud.boot_node();
         cloud.start_gateway("a", "203.0.113.5", A);
         cloud.start_gateway("b", "203.0.113.6", B);
         cloud.serve_who_am_i();
@@ -85,6 +84,12 @@ impl Cloud {
             ip(&format!("{inside}link set {link} up"));
         }
         ip(&format!("{inside}route add default via 203.0.113.1"));
+    }
+
+    /// Makes the namespace of the calling thread the node: its links come up anew.
+    pub fn boot_node(&self) {
+        ip("link set lo up");
+        self.attach(None, "203.0.113.11", "10.116.0.2", 0);
     }
 
     /// A NAT gateway as the guides make it by hand.

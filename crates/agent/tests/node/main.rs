@@ -5,6 +5,7 @@
 mod cloud;
 mod confirm;
 mod ecmp;
+mod far;
 mod inbound;
 mod large;
 mod lifecycle;

@@ -131,6 +131,7 @@ impl Scene {
 
 /// The program under test.
 pub const AGENT: &str = env!("CARGO_BIN_EXE_egress-agent");
+
 /// `/etc/hosts` and `/etc/resolv.conf` of one agent.
 pub struct Hosts {
     folder: tempfile::TempDir,
@@ -152,6 +153,16 @@ impl Hosts {
         let text: String = std::iter::once("127.0.0.1 localhost\n".to_owned()).chain(lines).collect();
         std::fs::write(self.folder.path().join("hosts"), text).unwrap();
     }
+
+    /// An agent that has these files; for [`Agent::start_at`].
+    pub fn program(&self) -> Command {
+        let folder = self.folder.path().display();
+        let mounts = ["hosts", "resolv.conf"].map(|file| format!("mount --bind {folder}/{file} /etc/{file}"));
+        let script = format!("{} && exec \"$0\" \"$@\"", mounts.join(" && "));
+        let mut program = Command::new("unshare");
+        program.args(["--mount", "sh", "-c", &script, AGENT]);
+        program
+    }
 }
 
 pub struct Agent {
@@ -171,12 +182,7 @@ impl Agent {
 
     /// With files of its own to look names up in.
     pub fn start_with_hosts(scene: &Scene, arguments: &[&str], hosts: &Hosts) -> Self {
-        let folder = hosts.folder.path().display();
-        let mounts = ["hosts", "resolv.conf"].map(|file| format!("mount --bind {folder}/{file} /etc/{file}"));
-        let script = format!("{} && exec \"$0\" \"$@\"", mounts.join(" && "));
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &script, AGENT]);
-        Self::start_at(command, &scene.server.kubeconfig(), arguments)
+        Self::start_at(hosts.program(), &scene.server.kubeconfig(), arguments)
     }
 
     /// `program` becomes the agent when it gets these arguments and environment.
