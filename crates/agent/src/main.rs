@@ -18,7 +18,7 @@ use egress_agent::surroundings::{Names, Surroundings, look_around};
 use egress_agent::uninstall::Uninstall;
 use egress_agent::watches::Watches;
 use egress_netlink::Commands;
-use egress_routing::ProtectedReason;
+use egress_routing::{Layout, ProtectedReason};
 use egress_runtime::admin::{Admin, Liveness, Readiness};
 use egress_runtime::metrics::Metrics;
 use egress_runtime::tasks::Tasks;
@@ -37,6 +37,7 @@ const GRACE: Duration = Duration::from_secs(10);
 async fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
     telemetry::init(settings.log_format, &settings.log)?;
+    let layout = Layout::new(settings.numbers())?;
     let shutdown = shutdown::on_signal()?;
     let (client, server) = kubernetes::client_and_server().await?;
 
@@ -83,6 +84,7 @@ async fn main() -> anyhow::Result<()> {
 
     let mut reconciler = Reconciler::new(Connections {
         node_name: settings.node_name.clone(),
+        layout,
         configured: configured(&settings),
         remove_leftovers: settings.remove_leftovers_of_older_operator,
         kernel: Commands::start().context("no netlink socket")?,

@@ -1,6 +1,6 @@
 //! From what the kernel and the API server say of this node to what the plan takes: pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use egress_netlink::reading::{Interface, MainRoute};
@@ -12,8 +12,11 @@ use crate::api_server::ApiServer;
 use crate::objects::Objects;
 use crate::surroundings::Surroundings;
 
-/// `RTN_UNICAST`: the main table's routes of other kinds answer nothing.
+/// `RTN_UNICAST`.
 const UNICAST: u8 = 1;
+/// Kinds of routes that answer: `RTN_UNICAST`, and those that drop, `RTN_BLACKHOLE`, `RTN_UNREACHABLE` and `RTN_PROHIBIT`. After a
+/// `RTN_THROW` the lookup goes on.
+const ANSWERS: [u8; 4] = [UNICAST, 6, 7, 8];
 
 /// Everything that the view is made of.
 #[derive(Clone, Copy, Debug)]
@@ -54,13 +57,22 @@ pub fn view(sources: Sources<'_>, previous: Option<&NodeView>) -> NodeView {
     let main_routes = sources
         .main_routes
         .iter()
-        .filter(|route| route.kind == UNICAST && route.destination.prefix_len() > 0)
+        .filter(|route| ANSWERS.contains(&route.kind) && route.destination.prefix_len() > 0)
         .map(|route| route.destination)
         .collect();
     let protected = protected(&sources, vpc.as_ref(), default_route.and_then(|route| route.gateway));
     let uncertain = uncertain(&sources, &protected);
     let candidates = sources.objects.probed.keys().copied().collect();
-    NodeView { vpc, public_addresses, main_routes, protected, uncertain, candidates, served: BTreeSet::new() }
+    NodeView {
+        vpc,
+        public_addresses,
+        main_routes,
+        main_origins: BTreeMap::new(),
+        protected,
+        uncertain,
+        candidates,
+        served: BTreeSet::new(),
+    }
 }
 
 // Nothing may be opened before it is known what must stay shut.

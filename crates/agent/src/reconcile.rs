@@ -18,6 +18,7 @@ mod inherited;
 mod leftovers;
 mod orphaned;
 mod switching;
+mod trouble;
 mod unknown;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,10 +31,11 @@ use egress_netlink::Commands;
 use egress_netlink::leftover::Leftover;
 use egress_netlink::monitor::{Event, Monitor};
 use egress_netlink::ownership::Claim;
+use egress_routing::clash::{SeenRule, has_routing_agent};
 use egress_routing::kernel_state::{Change, KernelState, NexthopId, Observed, RouteKey};
 use egress_routing::{
-    Confirmation, Layout, NodePlan, NodeView, ProtectedReason, Selection, ServedPort, WantedRoute, Ways,
-    changes, diff,
+    Confirmation, GatewaySlot, Layout, NodePlan, NodeView, ProtectedReason, Selection, ServedPort,
+    WantedRoute, Ways, changes, diff,
 };
 use egress_runtime::admin::{Liveness, Readiness};
 use ipnet::Ipv4Net;
@@ -43,13 +45,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api_server::ApiServer;
-use crate::concerns::{self, Concern};
 use crate::definition::Definitions;
 use crate::departed::Departed;
 use crate::gateways::Gateways;
 use crate::inbound;
 use crate::lifelines::Looked;
 use crate::metrics::AgentMetrics;
+use crate::neighbours;
 use crate::node::{self, Sources};
 use crate::objects::{self, Labels, Objects};
 use crate::probe::{ProbePlan, ProbeResult, Probes};
@@ -59,6 +61,7 @@ use crate::surroundings::{Names, Surroundings};
 use crate::watches::Watches;
 use agenda::Agenda;
 use inherited::Inherited;
+use trouble::Beside;
 
 /// A full comparison at least that often: netlink events get lost.
 const FULL_COMPARISON: Duration = Duration::from_secs(30);
@@ -82,6 +85,8 @@ pub type Configured = Vec<(Ipv4Net, ProtectedReason)>;
 pub struct Connections {
     /// Name of this node.
     pub node_name: String,
+    /// Where our state lives in the kernel.
+    pub layout: Layout,
     /// Ranges of pods and services, and the user's list.
     pub configured: Configured,
     /// Whether the older operator's routes go once ours are in force.
@@ -138,6 +143,7 @@ pub struct Reconciler {
     plan: NodePlan,
     observed: Observed,
     refused: Refused,
+    beside: Beside,
     retry: Duration,
     confirmation: Confirmation,
     /// The change that was planned last.
@@ -173,8 +179,8 @@ impl Reconciler {
         // One look at a time.
         let (looks, looked) = mpsc::channel(1);
         Self {
+            layout: with.layout.clone(),
             with,
-            layout: Layout::default(),
             epoch: Instant::now(),
             probes: Probes::new(sender),
             results,
@@ -186,6 +192,7 @@ impl Reconciler {
             plan: NodePlan::default(),
             observed: Observed::default(),
             refused: Refused::default(),
+            beside: Beside::default(),
             retry: RETRY.0,
             confirmation: Confirmation::after_start([]),
             planned_change: 0,
@@ -312,6 +319,7 @@ impl Reconciler {
                     let known = !look.surroundings.is_incomplete() && view.uncertain.is_none();
                     inherited.settle(known, &objects, &mut view.protected, std::time::Instant::now());
                 }
+                self.beside = Beside::look(look.rules, look.interfaces, &view, &self.layout);
                 (view, look.main_routes)
             }
             Err(error) => {
@@ -440,9 +448,10 @@ impl Reconciler {
     async fn look(&self) -> Result<(Look, Observed), egress_netlink::Error> {
         let interfaces = self.with.kernel.interfaces().await?;
         let main_routes = self.with.kernel.main_routes().await?;
+        let rules = neighbours::seen_rules(self.with.kernel.rules().await?);
         let observed = self.with.kernel.snapshot(self.claim()).await?;
         Ok((
-            Look { interfaces, main_routes, surroundings: self.with.surroundings.borrow().clone() },
+            Look { interfaces, main_routes, rules, surroundings: self.with.surroundings.borrow().clone() },
             observed,
         ))
     }
@@ -463,6 +472,8 @@ impl Reconciler {
             inherited: self.inherited.as_ref().map(Inherited::addresses),
         };
         let mut view = node::view(sources, self.view.as_ref());
+        let vpc = view.vpc.as_ref().map(|vpc| vpc.subnet);
+        view.main_origins = neighbours::origins(&look.main_routes, vpc, has_routing_agent(&look.rules));
         view.served = self.served(&view);
         view
     }
@@ -480,18 +491,11 @@ impl Reconciler {
 
     fn claim(&self) -> Claim {
         let layout = &self.layout;
-        let slots = u32::from(layout.probe_slots);
+        let probe_tables = (0..layout.probe_slots).map(|slot| layout.probe_table(GatewaySlot(slot)));
         Claim {
-            tables: (layout.first_probe_table..layout.first_probe_table + slots)
-                .chain([layout.table])
-                .collect(),
-            priorities: vec![
-                layout.first_probe_priority..=layout.first_probe_priority + slots - 1,
-                layout.reply_priority..=layout.reply_priority,
-                layout.inbound_priority..=layout.inbound_priority,
-                layout.on_link_priority..=layout.on_link_priority,
-                layout.main_priority..=layout.table_priority,
-            ],
+            tables: probe_tables.chain([layout.table]).collect(),
+            priorities: vec![layout.priorities()],
+            nexthops: layout.nexthops(),
         }
     }
 
@@ -563,23 +567,12 @@ impl Reconciler {
             is_new
         });
     }
-
-    /// What is wrong with the node as a whole.
-    fn concerns(&self) -> Vec<Concern> {
-        let mut concerns = Vec::new();
-        concerns.extend(concerns::not_probed(&self.plan.unprobed));
-        concerns.extend(inbound::not_answered(&self.plan.unserved));
-        concerns.extend(self.departed.concern());
-        concerns.extend(concerns::protected_list(&self.list));
-        concerns.extend(concerns::api_server(self.view.as_ref().and_then(|view| view.uncertain.as_ref())));
-        concerns.extend(concerns::protected_names(&self.with.surroundings.borrow()));
-        concerns
-    }
 }
 
 /// One look at the kernel.
 struct Look {
     interfaces: Vec<egress_netlink::reading::Interface>,
     main_routes: Vec<egress_netlink::reading::MainRoute>,
+    rules: Vec<SeenRule>,
     surroundings: Surroundings,
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::Parser;
+use egress_routing::Numbers;
 use ipnet::Ipv4Net;
 
 use crate::watches::ListName;
@@ -58,6 +59,26 @@ pub struct Settings {
     #[arg(long)]
     pub remove_leftovers_of_older_operator: bool,
 
+    /// Routing table of all StaticRoutes. Never 135, 200, 253-255, 2004 or 2005.
+    #[arg(long, default_value_t = Numbers::default().table)]
+    pub table: u32,
+
+    /// First of 32 routing tables through which gateways are probed.
+    #[arg(long, default_value_t = Numbers::default().probe_tables)]
+    pub probe_tables: u32,
+
+    /// First of 102 rule priorities, 113 to 15033.
+    #[arg(long, default_value_t = Numbers::default().rule_priorities)]
+    pub rule_priorities: u32,
+
+    /// First of 2112 source ports of probes, 61000 to 63424.
+    #[arg(long, default_value_t = Numbers::default().probe_ports)]
+    pub probe_ports: u16,
+
+    /// First of 1000000 ids of nexthop objects: a whole million from 241000000 to 249000000.
+    #[arg(long, default_value_t = Numbers::default().nexthop_ids)]
+    pub nexthop_ids: u32,
+
     /// Log filter, such as `info` or `info,egress_agent=debug`.
     #[arg(long, env = "LOG", default_value = "info")]
     pub log: String,
@@ -77,6 +98,17 @@ impl Settings {
         let text = self.protected_list.as_str();
         let (namespace, name) = text.split_once('/').unwrap_or((&self.namespace, text));
         (!name.is_empty()).then(|| ListName { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+
+    /// The numbers of tables, rules, ports and nexthop objects as given; whether they can be used says `Layout::new`.
+    pub fn numbers(&self) -> Numbers {
+        Numbers {
+            table: self.table,
+            probe_tables: self.probe_tables,
+            rule_priorities: self.rule_priorities,
+            probe_ports: self.probe_ports,
+            nexthop_ids: self.nexthop_ids,
+        }
     }
 }
 

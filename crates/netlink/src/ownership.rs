@@ -9,12 +9,14 @@ use std::ops::RangeInclusive;
 pub use egress_routing::kernel_state::{Foreign, Managed, NEXTHOP_IDS, PROTOCOL};
 
 /// The places on the node that we lay claim to; what others have there is reported.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// Routing tables.
     pub tables: BTreeSet<u32>,
     /// Rule priorities.
     pub priorities: Vec<RangeInclusive<u32>>,
+    /// Nexthop ids, a part of [`NEXTHOP_IDS`].
+    pub nexthops: RangeInclusive<u32>,
 }
 
 impl Claim {

@@ -1,7 +1,7 @@
 //! What the kernel holds of ours, and what is in our way.
 
 use egress_routing::BuiltinRule;
-use egress_routing::kernel_state::{Foreign, Managed, NEXTHOP_IDS, Nexthop, Observed, PROTOCOL, Route};
+use egress_routing::kernel_state::{Foreign, Managed, Nexthop, Observed, PROTOCOL, Route};
 
 use crate::command::CommandSocket;
 use crate::error::Error;
@@ -39,7 +39,7 @@ impl CommandSocket {
                 Some(Ok(ours)) => {
                     observed.nexthops.insert(id, ours);
                 }
-                _ if NEXTHOP_IDS.contains(&id.0) || protocol == PROTOCOL => {
+                _ if claim.nexthops.contains(&id.0) || protocol == PROTOCOL => {
                     observed.foreign.insert(Foreign::Nexthop { id, protocol });
                 }
                 _ => {}

@@ -7,7 +7,7 @@
 //!   exception (`throw`) is there before the range around it and leaves after it;
 //! - rules go in from the lowest priority number up and out from the highest down: our table is asked only while
 //!   everything that must come before it (main, the node's own address) is in force;
-//! - rules that keep packets in the main table go in before the routes and out after them: a new route must not answer for a
+//! - rules that keep some packets in the main table go in before the routes and out after them: a new route must not answer for a
 //!   moment what they except;
 //! - main's own rule comes back after ours: the other way round, routed packets would leave with the node's own address.
 
@@ -134,8 +134,10 @@ fn put_routes(have: &Observed, want: &KernelState, list: &mut Vec<Change>) {
     );
 }
 
+/// Not the one for main without its default: that has its place behind the rules for the public subnet, also while an agent with
+/// other numbers takes over.
 fn keeps_in_main(rule: &Rule) -> bool {
-    matches!(rule.action, RuleAction::Lookup { table: MAIN_TABLE, .. })
+    matches!(rule.action, RuleAction::Lookup { table: MAIN_TABLE, suppress_prefix_length: None })
 }
 
 fn is_group(target: &NexthopTarget) -> bool {

@@ -45,6 +45,7 @@ pub(crate) fn node() -> NodeView {
             .map(net)
             .into_iter()
             .collect(),
+        main_origins: std::collections::BTreeMap::new(),
         protected,
         uncertain: None,
         candidates: BTreeSet::new(),

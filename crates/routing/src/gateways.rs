@@ -69,8 +69,9 @@ fn reserved(gateway: Ipv4Addr, node: &NodeView) -> Option<GatewayFault> {
 /// Gives every gateway a slot, and names those for which there was none.
 ///
 /// A gateway keeps the slot that it has in the kernel, so that neither a restart nor other gateways coming and going
-/// move it. New ones take the lowest free slot, and the slot of one that is gone only when no other is left and no group
-/// of the kernel sends packets there: they would go to a gateway that was never theirs.
+/// move it, unless another program has put something at that slot's places. New ones take the lowest free slot, and the slot
+/// of one that is gone only when no other is left and no group of the kernel sends packets there: they would go to a gateway
+/// that was never theirs.
 pub(crate) fn assign_slots(
     gateways: &BTreeSet<Ipv4Addr>,
     observed: &Observed,
@@ -79,8 +80,9 @@ pub(crate) fn assign_slots(
     let mut slots = BTreeMap::new();
     let mut left = Vec::new();
     let in_kernel = slots_in_kernel(observed, layout);
-    let closed = closed_slots(observed, layout);
-    for (slot, gateway) in &in_kernel {
+    let taken = slots_of_others(observed, layout);
+    let closed = slots_of_groups(observed, layout);
+    for (slot, gateway) in in_kernel.iter().filter(|(slot, _)| !taken.contains(slot)) {
         if gateways.contains(gateway) && !slots.values().any(|taken| taken == gateway) {
             slots.insert(*slot, *gateway);
         }
@@ -89,7 +91,7 @@ pub(crate) fn assign_slots(
     for gateway in gateways.difference(&seated) {
         let mut free = (0..layout.probe_slots)
             .map(GatewaySlot)
-            .filter(|slot| !slots.contains_key(slot) && !closed.contains(slot));
+            .filter(|slot| !slots.contains_key(slot) && !taken.contains(slot) && !closed.contains(slot));
         match free.clone().find(|slot| !in_kernel.contains_key(slot)).or_else(|| free.next()) {
             Some(slot) => {
                 slots.insert(slot, *gateway);
@@ -100,24 +102,13 @@ pub(crate) fn assign_slots(
     (slots, left)
 }
 
-/// Slots that can't be given to another gateway now: packets go there, or somebody else has an id of theirs.
-fn closed_slots(observed: &Observed, layout: &Layout) -> BTreeSet<GatewaySlot> {
+/// Slots that can't be given to another gateway now: a group of the kernel sends packets there.
+fn slots_of_groups(observed: &Observed, layout: &Layout) -> BTreeSet<GatewaySlot> {
     let sharing = observed.nexthops.values().filter_map(|nexthop| match &nexthop.get().via {
         NexthopTarget::Group { members, resilient: Some(_) } => Some(members),
         _ => None,
     });
-    let foreign: BTreeSet<NexthopId> = observed
-        .foreign
-        .iter()
-        .filter_map(|foreign| match foreign {
-            Foreign::Nexthop { id, .. } => Some(*id),
-            Foreign::Route { .. } | Foreign::Rule { .. } => None,
-        })
-        .collect();
-    let taken = (0..layout.probe_slots).map(GatewaySlot).filter(|slot| {
-        [layout.probe_nexthop(*slot), layout.twin_nexthop(*slot)].iter().any(|id| foreign.contains(id))
-    });
-    sharing.flatten().filter_map(|member| layout.slot_of_nexthop(member.id)).chain(taken).collect()
+    sharing.flatten().filter_map(|member| layout.slot_of_nexthop(member.id)).collect()
 }
 
 fn slots_in_kernel(observed: &Observed, layout: &Layout) -> BTreeMap<GatewaySlot, Ipv4Addr> {
@@ -145,6 +136,17 @@ pub(crate) fn gateways_in_kernel(id: NexthopId, observed: &Observed) -> BTreeSet
         }
         Some(NexthopTarget::Blackhole) | None => BTreeSet::new(),
     }
+}
+
+/// Slots of which another program has the table, the priority or the nexthop id: a probe would go its way and not ours.
+fn slots_of_others(observed: &Observed, layout: &Layout) -> BTreeSet<GatewaySlot> {
+    let slots = (0..layout.probe_slots).map(GatewaySlot);
+    let takes = |slot: GatewaySlot, foreign: &Foreign| match foreign {
+        Foreign::Route { key, .. } => key.table == layout.probe_table(slot),
+        Foreign::Rule { priority, .. } => *priority == layout.probe_priority(slot),
+        Foreign::Nexthop { id, .. } => [layout.probe_nexthop(slot), layout.twin_nexthop(slot)].contains(id),
+    };
+    slots.filter(|slot| observed.foreign.iter().any(|foreign| takes(*slot, foreign))).collect()
 }
 
 /// The gateway that a nexthop object sends packets to in the kernel.

@@ -24,8 +24,9 @@ pub const PROTOCOL: u8 = 157;
 /// The kernel's main routing table.
 pub const MAIN_TABLE: u32 = 254;
 
-/// Nexthop object ids of this project; ids are one number space for all programs on the node.
-pub const NEXTHOP_IDS: RangeInclusive<u32> = 241_000_000..=241_999_999;
+/// Nexthop object ids of this project; ids are one number space for all programs on the node. An agent uses a million of them
+/// ([`crate::Layout::nexthops`]); all of them prove an object ours, so that nothing is left behind when it is given others.
+pub const NEXTHOP_IDS: RangeInclusive<u32> = 241_000_000..=249_999_999;
 
 /// Id of a nexthop object (`NHA_ID`), 1 and up; ours lie in [`NEXTHOP_IDS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

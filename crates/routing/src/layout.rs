@@ -1,17 +1,21 @@
 //! Where our state lives in the kernel: table numbers, rule priorities, ports and nexthop ids.
 //!
-//! Responsibility: the one place for these numbers; `docs/architecture.md` shows them to people. They are fields and
-//! not constants so that a node on which they clash with somebody else's can be given others.
+//! Responsibility: the one place for these numbers; `docs/architecture.md` shows them to people. Five of them ([`Numbers`])
+//! can be chosen, for a node on which they clash with somebody else's; all others follow from these, so that rules can't be
+//! put into a wrong order.
 //!
-//! Invariant: never table 135 or priority 15135, which belong to DigitalOcean's managed routing agent.
+//! Invariants: never table 135 or priority 15135, which belong to DigitalOcean's managed routing agent; never a table or a
+//! priority of Cilium's; every nexthop id that any agent may ever have been given is provably ours ([`NEXTHOP_IDS`]), so that
+//! an agent with new numbers takes away what one with the old ones left.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use crate::kernel_state::{NEXTHOP_IDS, NexthopId, Resilient};
 use crate::nexthop_ids;
 
-/// Nexthop ids for StaticRoutes: `NEXTHOP_IDS` start + 0 .. + 65,535.
+/// Nexthop ids for StaticRoutes: the first + 0 .. + 65,535.
 const OBJECT_NEXTHOPS: u32 = 65_536;
 /// Offset of the nexthop ids for probes.
 const PROBE_NEXTHOPS: u32 = 100_000;
@@ -25,6 +29,72 @@ const GROUPS: u32 = 300_000;
 /// Offset of the nexthop ids that say under which definition (CRD) the StaticRoutes were made, and how many of them there are.
 const DEFINITIONS: u32 = 700_000;
 const DEFINITION_COUNT: u32 = 100_000;
+/// An agent's nexthop ids: so many from the first on. There are nine such blocks in [`NEXTHOP_IDS`].
+pub(crate) const NEXTHOP_BLOCK: u32 = 1_000_000;
+
+/// Gateways that one node can probe.
+const PROBE_SLOTS: u8 = 32;
+/// Source ports of each slot.
+const PROBE_PORTS: u16 = 64;
+/// Those of all slots, and as many for looking around our table.
+const ALL_PORTS: u16 = (PROBE_SLOTS as u16 + 1) * PROBE_PORTS;
+
+/// Tables that are others': the kernel's 0 and 253-255, the managed routing agent's, and Cilium's (200, 2004, 2005).
+const TABLES_OF_OTHERS: [(RangeInclusive<u32>, &str); 6] = [
+    (0..=0, "table 0 is no table"),
+    (253..=255, "253-255 are the kernel's own: default, main and local"),
+    (135..=135, "135 belongs to DigitalOcean's managed routing agent"),
+    (200..=200, "200 belongs to Cilium"),
+    (2004..=2005, "2004 and 2005 belong to Cilium's proxy"),
+    // For a first table so high that those after it would be no numbers any more.
+    (u32::MAX..=u32::MAX, "4294967295 is the end of the numbers"),
+];
+/// The last of Cilium's rules. It moves the kernel's local table to 100, and a rule ahead of that would route what is addressed
+/// to the node itself.
+const LAST_OF_CILIUM: u32 = 112;
+/// The managed routing agent's rule.
+const ROUTING_AGENT_PRIORITY: u32 = 15_135;
+
+/// The numbers that can be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbers {
+    /// Table with the routes of all StaticRoutes.
+    pub table: u32,
+    /// First of 32 tables for probes.
+    pub probe_tables: u32,
+    /// First of 102 rule priorities.
+    pub rule_priorities: u32,
+    /// First of 2,112 source ports of probes, and of looks around our table.
+    pub probe_ports: u16,
+    /// First of 1,000,000 nexthop ids.
+    pub nexthop_ids: u32,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self {
+            table: 1157,
+            probe_tables: 1160,
+            rule_priorities: 900,
+            probe_ports: 61_000,
+            nexthop_ids: *NEXTHOP_IDS.start(),
+        }
+    }
+}
+
+/// A number that can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("--{flag} {value} can't be used: {why}; choose {allowed}")]
+pub struct LayoutError {
+    /// The agent's flag, without the dashes.
+    pub flag: &'static str,
+    /// What was given.
+    pub value: u32,
+    /// Why not.
+    pub why: String,
+    /// What can be.
+    pub allowed: String,
+}
 
 /// Numbers that our rules, tables and probes use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,32 +133,112 @@ pub struct Layout {
     /// Parameters of the groups of gateways that share traffic. The kernel refuses to change the number of buckets of a group
     /// that is there.
     pub group: Resilient,
+    /// First of our nexthop ids.
+    pub first_nexthop: u32,
 }
 
 impl Default for Layout {
     fn default() -> Self {
-        Self {
-            table: 1157,
-            first_probe_table: 1160,
-            first_probe_priority: 900,
-            around_priority: 932,
-            reply_priority: 990,
-            inbound_priority: 991,
-            on_link_priority: 995,
-            main_priority: 1000,
-            table_priority: 1001,
-            guard_metric: 4_000_000,
-            first_probe_port: 61_000,
-            probe_ports: 64,
-            probe_slots: 32,
-            // Shares are multiples of a thousandth. A connection that was silent for two minutes (the kernel's own default) may
-            // move when a gateway comes back; one that was not never does, however unequal the shares are.
-            group: Resilient { buckets: 1024, idle_seconds: 120, unbalanced_seconds: 0 },
-        }
+        Self::from_numbers(Numbers::default())
     }
 }
 
 impl Layout {
+    /// The layout that follows from `numbers`, or the first of them that can't be used.
+    pub fn new(numbers: Numbers) -> Result<Self, LayoutError> {
+        let refuse = |flag, value, why: &dyn fmt::Display, allowed: &str| {
+            Err(LayoutError { flag, value, why: why.to_string(), allowed: allowed.to_owned() })
+        };
+        let last_slot = u32::from(PROBE_SLOTS) - 1;
+        let Numbers { table, probe_tables, rule_priorities, probe_ports, nexthop_ids } = numbers;
+        if let Some(why) = table_of_others(&(table..=table)) {
+            return refuse("table", table, &why, "an unused table, such as 1157");
+        }
+        let probes = probe_tables..=probe_tables.saturating_add(last_slot);
+        if let Some(why) = table_of_others(&probes) {
+            return refuse("probe-tables", probe_tables, &why, "the first of 32 unused tables, such as 1160");
+        }
+        if probes.contains(&table) {
+            let why = format!("{}-{} would have --table {table} among them", probes.start(), probes.end());
+            return refuse("probe-tables", probe_tables, &why, "the first of 32 tables beside it");
+        }
+        let layout = Self::from_numbers(numbers);
+        let span = Self::default().table_priority - Self::default().first_probe_priority;
+        let allowed = format!("{} to {}", LAST_OF_CILIUM + 1, ROUTING_AGENT_PRIORITY - 1 - span);
+        if rule_priorities <= LAST_OF_CILIUM {
+            let why = "Cilium's rules are at 9 to 112, with the kernel's local table at 100 among them; a rule ahead of \
+                       that would route what is addressed to the node itself";
+            return refuse("rule-priorities", rule_priorities, &why, &allowed);
+        }
+        if layout.table_priority >= ROUTING_AGENT_PRIORITY {
+            let why = format!(
+                "the last of them is {}, and 15135 belongs to DigitalOcean's managed routing agent",
+                u64::from(rule_priorities) + u64::from(span)
+            );
+            return refuse("rule-priorities", rule_priorities, &why, &allowed);
+        }
+        let most_ports = u16::MAX - (ALL_PORTS - 1);
+        let allowed = format!("{} to {most_ports}", Numbers::default().probe_ports);
+        if probe_ports < Numbers::default().probe_ports {
+            let why = "below 61000 are the kernel's ephemeral ports, and the rules for probes would catch other connections";
+            return refuse("probe-ports", probe_ports.into(), &why, &allowed);
+        }
+        if probe_ports > most_ports {
+            let why = "the last of 2112 ports would be above 65535";
+            return refuse("probe-ports", probe_ports.into(), &why, &allowed);
+        }
+        if !NEXTHOP_IDS.contains(&nexthop_ids) || nexthop_ids % NEXTHOP_BLOCK != 0 {
+            let why = "an id must prove that the object is ours, also to an agent with other numbers";
+            let allowed = "a whole million from 241000000 to 249000000";
+            return refuse("nexthop-ids", nexthop_ids, &why, allowed);
+        }
+        Ok(layout)
+    }
+
+    // Saturating: what is out of range is refused by name.
+    fn from_numbers(numbers: Numbers) -> Self {
+        let priority = |offset: u32| numbers.rule_priorities.saturating_add(offset);
+        Self {
+            table: numbers.table,
+            first_probe_table: numbers.probe_tables,
+            first_probe_priority: priority(0),
+            around_priority: priority(32),
+            reply_priority: priority(90),
+            inbound_priority: priority(91),
+            on_link_priority: priority(95),
+            main_priority: priority(100),
+            table_priority: priority(101),
+            guard_metric: 4_000_000,
+            first_probe_port: numbers.probe_ports,
+            probe_ports: PROBE_PORTS,
+            probe_slots: PROBE_SLOTS,
+            // Shares are multiples of a thousandth. A connection that was silent for two minutes (the kernel's own default) may
+            // move when a gateway comes back; one that was not never does, however unequal the shares are.
+            group: Resilient { buckets: 1024, idle_seconds: 120, unbalanced_seconds: 0 },
+            first_nexthop: numbers.nexthop_ids,
+        }
+    }
+
+    /// Every rule priority from the first of ours to the last.
+    pub fn priorities(&self) -> RangeInclusive<u32> {
+        self.first_probe_priority..=self.table_priority
+    }
+
+    /// All our nexthop ids.
+    pub fn nexthops(&self) -> RangeInclusive<u32> {
+        self.first_nexthop..=self.first_nexthop + (NEXTHOP_BLOCK - 1)
+    }
+
+    /// Whether `table` is one of ours.
+    pub fn has_table(&self, table: u32) -> bool {
+        table == self.table || self.slot_of_table(table).is_some()
+    }
+
+    /// Source ports of all probes, and of looks around our table.
+    pub fn all_probe_ports(&self) -> RangeInclusive<u16> {
+        self.first_probe_port..=self.first_probe_port + (ALL_PORTS - 1)
+    }
+
     /// Table with the default route through the gateway of `slot`.
     pub fn probe_table(&self, slot: GatewaySlot) -> u32 {
         self.first_probe_table + u32::from(slot.0)
@@ -112,17 +262,17 @@ impl Layout {
 
     /// Nexthop object of the probe table of `slot`.
     pub fn probe_nexthop(&self, slot: GatewaySlot) -> NexthopId {
-        NexthopId(NEXTHOP_IDS.start() + PROBE_NEXTHOPS + u32::from(slot.0))
+        NexthopId(self.first_nexthop + PROBE_NEXTHOPS + u32::from(slot.0))
     }
 
     /// The second nexthop object of the gateway of `slot`.
     pub fn twin_nexthop(&self, slot: GatewaySlot) -> NexthopId {
-        NexthopId(NEXTHOP_IDS.start() + TWIN_NEXTHOPS + u32::from(slot.0))
+        NexthopId(self.first_nexthop + TWIN_NEXTHOPS + u32::from(slot.0))
     }
 
     /// The slot whose [`Layout::probe_nexthop`] this is.
     pub fn slot_of_nexthop(&self, id: NexthopId) -> Option<GatewaySlot> {
-        let slot = u8::try_from(id.0.checked_sub(NEXTHOP_IDS.start() + PROBE_NEXTHOPS)?).ok()?;
+        let slot = u8::try_from(id.0.checked_sub(self.first_nexthop + PROBE_NEXTHOPS)?).ok()?;
         (slot < self.probe_slots).then_some(GatewaySlot(slot))
     }
 
@@ -150,17 +300,17 @@ impl Layout {
 
     /// The nexthop object that records under which definition the StaticRoutes in the kernel were made; see [`crate::orphans`].
     pub fn definition_nexthop(&self, definition_uid: &str) -> NexthopId {
-        NexthopId(NEXTHOP_IDS.start() + DEFINITIONS + nexthop_ids::hash(definition_uid) % DEFINITION_COUNT)
+        NexthopId(self.first_nexthop + DEFINITIONS + nexthop_ids::hash(definition_uid) % DEFINITION_COUNT)
     }
 
     /// Whether this is such a record.
     pub fn is_definition_nexthop(&self, id: NexthopId) -> bool {
-        id.0.checked_sub(NEXTHOP_IDS.start() + DEFINITIONS).is_some_and(|index| index < DEFINITION_COUNT)
+        id.0.checked_sub(self.first_nexthop + DEFINITIONS).is_some_and(|index| index < DEFINITION_COUNT)
     }
 
     /// Whether this is the nexthop object of a StaticRoute that uses one gateway at a time.
     pub fn is_object_nexthop(&self, id: NexthopId) -> bool {
-        id.0.checked_sub(*NEXTHOP_IDS.start()).is_some_and(|index| index < self.object_nexthops())
+        id.0.checked_sub(self.first_nexthop).is_some_and(|index| index < self.object_nexthops())
     }
 
     /// The slot whose probe table `table` is.
@@ -171,7 +321,7 @@ impl Layout {
 
     /// The `index`-th nexthop object for StaticRoutes; wraps around after [`Layout::object_nexthops`].
     pub(crate) fn object_nexthop(&self, index: u32) -> NexthopId {
-        NexthopId(NEXTHOP_IDS.start() + index % self.object_nexthops())
+        NexthopId(self.first_nexthop + index % self.object_nexthops())
     }
 
     /// How many nexthop objects there are for StaticRoutes.
@@ -179,6 +329,12 @@ impl Layout {
     pub(crate) fn object_nexthops(&self) -> u32 {
         OBJECT_NEXTHOPS
     }
+}
+
+fn table_of_others(tables: &RangeInclusive<u32>) -> Option<&'static str> {
+    let overlap =
+        |others: &RangeInclusive<u32>| tables.start() <= others.end() && others.start() <= tables.end();
+    TABLES_OF_OTHERS.iter().find(|(others, _)| overlap(others)).map(|(_, why)| *why)
 }
 
 /// Number of a probed gateway on this node, 0 to 31: it picks the probe table, rule and ports.
@@ -199,36 +355,4 @@ pub struct ProbePath {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slots_have_ports_of_their_own_above_the_ephemeral_range() {
-        let layout = Layout::default();
-        let mut previous_end = 60_999;
-        for slot in (0..layout.probe_slots).map(GatewaySlot) {
-            let ports = layout.probe_port_range(slot);
-            assert_eq!(*ports.start(), previous_end + 1);
-            assert_eq!(ports.clone().count(), 64);
-            previous_end = *ports.end();
-            assert_eq!(layout.slot_of_table(layout.probe_table(slot)), Some(slot));
-            assert!(layout.probe_priority(slot) < layout.around_priority);
-        }
-        assert_eq!(*layout.around_ports().start(), previous_end + 1);
-        assert!(layout.around_priority < layout.reply_priority);
-        assert_eq!(layout.slot_of_nexthop(layout.probe_nexthop(GatewaySlot(31))), Some(GatewaySlot(31)));
-        assert_eq!(layout.slot_of_nexthop(layout.twin_nexthop(GatewaySlot(0))), None);
-        assert_eq!(layout.slot_of_table(layout.table), None);
-        assert_eq!(layout.slot_of_table(1160 + 32), None);
-    }
-
-    #[test]
-    fn nothing_of_the_managed_routing_agent_is_used() {
-        let layout = Layout::default();
-        for slot in (0..layout.probe_slots).map(GatewaySlot) {
-            assert_ne!(layout.probe_table(slot), 135);
-        }
-        assert_ne!(layout.table, 135);
-        assert!(layout.table_priority < 15_135);
-    }
-}
+mod tests;

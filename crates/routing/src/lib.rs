@@ -11,18 +11,21 @@
 //! Nothing in here reads a clock, a file or a socket, and the same input gives the same output, byte for byte.
 
 pub mod builtin_rules;
+pub mod clash;
 pub mod confirm;
 pub mod diff;
 #[cfg(test)]
 mod fib_model;
 #[cfg(test)]
 mod fixture;
+mod former;
 pub mod gateways;
 pub mod inbound;
 pub mod kernel_state;
 pub mod layout;
 mod nexthop_ids;
 pub mod node;
+pub mod origin;
 pub mod orphans;
 pub mod plan;
 pub mod prefix;
@@ -35,10 +38,11 @@ pub mod wanted;
 pub mod ways;
 
 pub use builtin_rules::BuiltinRule;
+pub use clash::{Clash, clashes};
 pub use confirm::Confirmation;
 pub use diff::changes;
 pub use inbound::{ServedPort, Transport};
-pub use layout::{GatewaySlot, Layout, ProbePath};
+pub use layout::{GatewaySlot, Layout, LayoutError, Numbers, ProbePath};
 pub use node::{NodeView, Uncertainty, VpcInterface};
 pub use plan::{NodePlan, Selection, plan};
 pub use protected::{Protected, ProtectedReason};

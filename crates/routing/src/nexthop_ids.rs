@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::Ipv4Net;
 
-use crate::kernel_state::{Foreign, NEXTHOP_IDS, NexthopId, Observed, RouteKey, RouteKind};
-use crate::layout::Layout;
+use crate::kernel_state::{Foreign, NexthopId, Observed, RouteKey, RouteKind};
+use crate::layout::{Layout, NEXTHOP_BLOCK};
 
 /// How far from its home an object may live. With 1,000 objects a run of even 10 taken ids is next to impossible.
 const REACH: u32 = 16;
@@ -99,7 +99,7 @@ const UNKNOWN: &str = "nexthop/";
 /// The id `step` places from an object's home.
 fn address(uid: &str, step: u32, layout: &Layout) -> NexthopId {
     let known = uid.strip_prefix(UNKNOWN).and_then(|id| id.parse::<u32>().ok());
-    let home = known.map_or_else(|| hash(uid), |id| id.wrapping_sub(*NEXTHOP_IDS.start()));
+    let home = known.map_or_else(|| hash(uid), |id| id % NEXTHOP_BLOCK);
     layout.object_nexthop(home.wrapping_add(step))
 }
 

@@ -1,11 +1,12 @@
 //! What the plan must know of the node it is for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
 use crate::inbound::ServedPort;
+use crate::origin::RouteOrigin;
 use crate::protected::Protected;
 
 /// A node as seen by its agent.
@@ -18,6 +19,8 @@ pub struct NodeView {
     pub public_addresses: Vec<Ipv4Net>,
     /// Destinations of the main table's routes but the default route. These win over ours.
     pub main_routes: BTreeSet<Ipv4Net>,
+    /// Where they come from, for reports.
+    pub main_origins: BTreeMap<Ipv4Net, RouteOrigin>,
     /// What must never leave through a gateway. The public on-link subnet as a whole does not belong in here (a
     /// destination in it can be routed); the provider's gateway and other nodes in it do.
     pub protected: Protected,
@@ -73,8 +76,16 @@ impl NodeView {
     /// Whether a plan for `other` differs by what became of the node's own links and addresses only: such a difference is
     /// damage, and nobody's wish.
     pub fn asks_for_the_same(&self, other: &Self) -> bool {
-        let Self { vpc: _, public_addresses: _, main_routes: _, protected, uncertain, candidates, served } =
-            self;
+        let Self {
+            vpc: _,
+            public_addresses: _,
+            main_routes: _,
+            main_origins: _,
+            protected,
+            uncertain,
+            candidates,
+            served,
+        } = self;
         let others = (&other.protected, &other.uncertain, &other.candidates, &other.served);
         (protected, uncertain, candidates, served) == others
     }

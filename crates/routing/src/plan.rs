@@ -29,6 +29,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use crate::builtin_rules::BuiltinRule;
+use crate::former;
 use crate::gateways::{assign_slots, gateways_in_kernel, usable_gateways};
 use crate::inbound::{self, ServedPort};
 use crate::kernel_state::{
@@ -108,12 +109,13 @@ pub fn plan(
         (0..wanted.len()).filter(|index| plan.routes[*index].problem.is_none()).collect();
     able.sort_by_key(|index| wanted[*index].seniority());
     let foreign = foreign_routes(observed, layout);
+    let tables = former::tables(observed, layout);
     let resolution =
-        resolve_claims(wanted, &able, node, &plan.routes, &kept_shut(node, observed, layout), |prefix| {
+        resolve_claims(wanted, &able, node, &plan.routes, &kept_shut(node, observed, &tables), |prefix| {
             let of_others = foreign.get(&prefix);
             let of_others =
                 of_others.map(|protocol| FailureCause::Foreign { protocol: *protocol, table: layout.table });
-            of_others.or_else(|| uncertain(prefix, node, observed, layout))
+            of_others.or_else(|| uncertain(prefix, node, observed, &tables, layout))
         });
     let uids: Vec<&str> = able.iter().map(|index| wanted[*index].uid.as_str()).collect();
     let ids = nexthop_ids::assign(&uids, &resolution.table, observed, layout);
@@ -143,6 +145,7 @@ pub fn plan(
     }
     report_claims(wanted, &able, resolution, node, layout, &mut plan);
 
+    let former = former::gateways(observed, layout);
     for index in able {
         let report = &mut plan.routes[index];
         if report.nexthop.is_none() {
@@ -151,8 +154,12 @@ pub fn plan(
             report.failures.clear();
         }
         report.nexthop = report.nexthop.filter(|_| routed.contains(&index));
-        let nexthop =
-            choose_nexthop(&wanted[index], &sharers[index], vpc, selection, observed, layout, report);
+        let mut kept = report.nexthop.map(|id| kept_gateways(id, observed, layout)).unwrap_or_default();
+        if kept.is_empty() {
+            let was = wanted[index].destinations.keys().find_map(|destination| former.get(destination));
+            kept.extend(was.into_iter().flatten());
+        }
+        let nexthop = choose_nexthop(&wanted[index], &sharers[index], vpc, selection, &kept, layout, report);
         if let Some(nexthop) = nexthop {
             plan.state.insert_nexthop(nexthop);
         }
@@ -282,7 +289,10 @@ fn report_claims(
     for (object, destination) in resolution.won {
         match answered_by_main(destination, node, &lengths, layout, &mut plan.state) {
             None => plan.routes[able[object]].applied += 1,
-            Some(route) => lost.push((object, destination, FailureCause::Shadowed { route })),
+            Some(route) => {
+                let origin = node.main_origins.get(&route).copied();
+                lost.push((object, destination, FailureCause::Shadowed { destination, route, origin }));
+            }
         }
     }
     lost.sort_by_key(|(object, destination, _)| (*object, *destination));
@@ -303,11 +313,11 @@ fn report_claims(
 }
 
 /// What the table passes over now, as long as it is not known what may be opened.
-fn kept_shut(node: &NodeView, observed: &Observed, layout: &Layout) -> BTreeSet<Ipv4Net> {
+fn kept_shut(node: &NodeView, observed: &Observed, tables: &BTreeSet<u32>) -> BTreeSet<Ipv4Net> {
     if node.uncertain.is_none() {
         return BTreeSet::new();
     }
-    let ours = observed.routes.values().map(Managed::get).filter(|route| route.table == layout.table);
+    let ours = observed.routes.values().map(Managed::get).filter(|route| tables.contains(&route.table));
     ours.filter(|route| route.kind == RouteKind::Throw).map(|route| route.destination).collect()
 }
 
@@ -316,12 +326,15 @@ fn uncertain(
     destination: Ipv4Net,
     node: &NodeView,
     observed: &Observed,
+    tables: &BTreeSet<u32>,
     layout: &Layout,
 ) -> Option<FailureCause> {
     let uncertainty = node.uncertain.as_ref().filter(|uncertainty| uncertainty.forbids(destination))?;
     let has = |metric, is_it: fn(&RouteKind) -> bool| {
-        let key = RouteKey { table: layout.table, destination, metric };
-        observed.routes.get(&key).is_some_and(|route| is_it(&route.get().kind))
+        tables.iter().any(|table| {
+            let key = RouteKey { table: *table, destination, metric };
+            observed.routes.get(&key).is_some_and(|route| is_it(&route.get().kind))
+        })
     };
     // When a link goes down, the guard is all that is left of a route.
     let there = has(0, |kind| matches!(kind, RouteKind::Nexthop(_)))
@@ -388,7 +401,7 @@ fn choose_nexthop(
     sharers: &[Sharer],
     vpc: &VpcInterface,
     selection: &Selection,
-    observed: &Observed,
+    kept: &BTreeSet<Ipv4Addr>,
     layout: &Layout,
     report: &mut RouteReport,
 ) -> Option<Nexthop> {
@@ -405,14 +418,10 @@ fn choose_nexthop(
         in_order(&report.usable_gateways, |gateway| wanted.contains(gateway) && able(gateway))
     };
     let chosen = selection.get(&route.uid).map(&those).unwrap_or_default();
-    let kept = || those(&kept_gateways(id, observed, layout));
+    let kept = those(kept);
     // A bare gateway is what the object says, whatever was in the kernel: its list has one entry.
     let all = || in_order(&report.usable_gateways, able);
-    let mut in_use = [chosen]
-        .into_iter()
-        .chain(std::iter::once_with(kept))
-        .find(|some| !some.is_empty())
-        .unwrap_or_else(all);
+    let mut in_use = [chosen, kept].into_iter().find(|some| !some.is_empty()).unwrap_or_else(all);
     let nexthop = if route.is_shared() {
         sharing::group(id, sharers, &in_use.iter().copied().collect(), layout)
     } else {

@@ -16,6 +16,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use crate::builtin_rules::BuiltinRule;
+use crate::former;
 use crate::gateways::gateways_in_kernel;
 use crate::kernel_state::{
     Change, Gateway, GroupMember, KernelState, Nexthop, NexthopId, NexthopTarget, Observed, Route, RouteKey,
@@ -157,8 +158,11 @@ pub fn gateways_of<'a>(
     layout: &Layout,
 ) -> Vec<Ipv4Addr> {
     let mut routes: BTreeMap<NexthopId, usize> = BTreeMap::new();
-    for destination in destinations {
-        let key = RouteKey { table: layout.table, destination: *destination, metric: 0 };
+    let tables = former::tables(observed, layout);
+    let places = destinations
+        .into_iter()
+        .flat_map(|one| tables.iter().map(|table| RouteKey { table: *table, destination: *one, metric: 0 }));
+    for key in places {
         if let Some(RouteKind::Nexthop(id)) = observed.routes.get(&key).map(|route| &route.get().kind) {
             *routes.entry(*id).or_default() += 1;
         }

@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 use crate::confirm::Target;
 use crate::kernel_state::NexthopId;
 use crate::node::Uncertainty;
+use crate::origin::{Protocol, RouteOrigin};
 use crate::prefix::InvalidValue;
 use crate::protected::ProtectedReason;
 use crate::wanted::{Destination, ReferenceFault};
@@ -81,10 +82,14 @@ pub enum FailureCause {
         reason: ProtectedReason,
     },
     /// The main table answers before our table is asked.
-    #[error("the node's main table has a route to {route}, which wins")]
+    #[error("the node's main table has a route to {route}, which wins{}", .origin.map(|origin| format!(" ({origin})")).unwrap_or_default())]
     Shadowed {
+        /// The destination.
+        destination: Ipv4Net,
         /// That route's destination.
         route: Ipv4Net,
+        /// Where it comes from, if that is known.
+        origin: Option<RouteOrigin>,
     },
     /// The object excludes it itself.
     #[error("the object's own excludedDestinations has {exclusion}")]
@@ -93,7 +98,7 @@ pub enum FailureCause {
         exclusion: Ipv4Net,
     },
     /// Another program has a route at this place in our table.
-    #[error("another program (route protocol {protocol}) has a route to it in table {table}")]
+    #[error("another program ({}) has a route to it in table {table}, which is not touched", Protocol(*.protocol))]
     Foreign {
         /// Its protocol number.
         protocol: u8,

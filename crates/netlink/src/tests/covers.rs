@@ -202,6 +202,7 @@ impl Node {
             }),
             public_addresses: vec![net("203.0.113.11/24")],
             main_routes: main.map(|route| route.destination).collect(),
+            main_origins: std::collections::BTreeMap::new(),
             protected,
             uncertain: None,
             candidates: BTreeSet::new(),
@@ -407,7 +408,11 @@ fn no_cover_sends_a_protected_address_through_a_gateway_and_every_other_goes_whe
         }
         // What was recorded is what the kernel holds.
         let node = node.into_inner();
-        let claim = Claim { tables: [node.layout.table].into(), priorities: Vec::new() };
+        let claim = Claim {
+            tables: [node.layout.table].into(),
+            priorities: Vec::new(),
+            nexthops: node.layout.nexthops(),
+        };
         assert_eq!(node.socket.snapshot(&claim).unwrap(), node.observed);
     });
 }

@@ -30,7 +30,11 @@ pub(super) fn address(text: &str) -> Ipv4Addr {
 }
 
 pub(super) fn claim() -> Claim {
-    Claim { tables: [TABLE, 1160].into(), priorities: vec![900..=931, 990..=1001] }
+    Claim {
+        tables: [TABLE, 1160].into(),
+        priorities: vec![900..=931, 990..=1001],
+        nexthops: 241_000_000..=241_999_999,
+    }
 }
 
 pub(super) fn index_of(socket: &mut CommandSocket, name: &str) -> u32 {

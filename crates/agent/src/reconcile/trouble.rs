@@ -1,0 +1,60 @@
+//! Gathers what is wrong with the node as a whole.
+
+use egress_netlink::reading::Interface;
+use egress_routing::clash::{Clash, SeenRule, clashes, port_clash};
+use egress_routing::{Layout, NodeView};
+
+use super::Reconciler;
+use crate::concerns::{self, Concern};
+use crate::{inbound, neighbours, reverse_path};
+
+/// What was seen beside the view: it tells people something, and changes no plan.
+#[derive(Debug, Default)]
+pub(super) struct Beside {
+    /// Every rule of the node.
+    rules: Vec<SeenRule>,
+    /// The node's links.
+    interfaces: Vec<Interface>,
+    /// The kernel may give other connections the ports of our probes.
+    ports: Option<Clash>,
+    /// The public interface and the mode of its reverse path filter.
+    reverse_path: Option<(String, u8)>,
+}
+
+impl Beside {
+    /// Looks at sysctls too; reading these never waits.
+    pub(super) fn look(
+        rules: Vec<SeenRule>,
+        interfaces: Vec<Interface>,
+        view: &NodeView,
+        layout: &Layout,
+    ) -> Self {
+        let ports = neighbours::ephemeral_ports()
+            .and_then(|(ephemeral, reserved)| port_clash(&ephemeral, &reserved, layout));
+        let public = reverse_path::public_interface(&interfaces, view).map(|link| link.name.clone());
+        let reverse_path = public.and_then(|name| {
+            let mode = reverse_path::mode(&name)?;
+            Some((name, mode))
+        });
+        Self { rules, interfaces, ports, reverse_path }
+    }
+}
+
+impl Reconciler {
+    /// What is wrong with the node as a whole.
+    pub(super) fn concerns(&self) -> Vec<Concern> {
+        let Beside { rules, interfaces, ports, reverse_path } = &self.beside;
+        let mut clashes = clashes(&self.observed, rules, &self.plan.routes, &self.layout);
+        clashes.extend(ports.clone());
+        let mut concerns = neighbours::concerns(&clashes);
+        concerns.extend(concerns::not_probed(&self.plan.unprobed));
+        concerns.extend(inbound::not_answered(&self.plan.unserved));
+        concerns.extend(self.departed.concern());
+        concerns.extend(concerns::protected_list(&self.list));
+        concerns.extend(concerns::api_server(self.view.as_ref().and_then(|view| view.uncertain.as_ref())));
+        concerns.extend(concerns::protected_names(&self.with.surroundings.borrow()));
+        concerns.extend(reverse_path.as_ref().and_then(|(name, mode)| reverse_path::strict(name, *mode)));
+        concerns.extend(reverse_path::ebpf(interfaces, &self.plan.state));
+        concerns
+    }
+}
