@@ -28,6 +28,9 @@ pub const API_SERVER_UNKNOWN: &str = "ApiServerUnknown";
 /// Protected names have no address.
 pub const PROTECTED_NAMES_UNKNOWN: &str = "ProtectedNamesUnknown";
 
+/// Somebody keeps changing what the agent puts right.
+pub const CONTESTED: &str = "Contested";
+
 /// Reason of a condition whose trouble is over.
 const RESOLVED: &str = "Resolved";
 

@@ -13,6 +13,7 @@ pub mod api_server;
 pub mod concerns;
 pub mod definition;
 pub mod departed;
+pub mod drift;
 pub mod gateways;
 pub mod guarded;
 pub mod inbound;

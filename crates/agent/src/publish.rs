@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use egress_api::{AGENT_FIELD_MANAGER, NodeEgress, NodeEgressFields, NodeEgressStatus};
+use egress_api::{AGENT_FIELD_MANAGER, NodeEgress, NodeEgressFields, NodeEgressStatus, Repairs};
 use egress_runtime::kubernetes::watch_settings;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::concerns;
+use crate::drift;
 use crate::pacing::Pace;
 use crate::report::Report;
 
@@ -111,7 +112,7 @@ impl<F: Fn() -> usize> Publisher<F> {
         let epoch = Instant::now();
         let mut pace = Pace::new(&self.node_name);
         let mut written: Option<(Report, Option<String>)> = None;
-        let mut told = Vec::new();
+        let mut told = Told::default();
         let mut pause = RETRY.0;
         let mut ensured = false;
         loop {
@@ -165,13 +166,21 @@ impl<F: Fn() -> usize> Publisher<F> {
     }
 }
 
-/// Returns the version that the write made. `told` are the conditions as the API server has them, read where that is not
-/// known: their times go on over a restart.
+/// What the API server was told before, read where that is not known: it goes on over a restart.
+#[derive(Debug, Default)]
+struct Told {
+    /// Conditions, for their times.
+    conditions: Vec<Condition>,
+    /// The repairs of the agents before this one, as read once.
+    repairs: Option<Repairs>,
+}
+
+/// Returns the version that the write made.
 async fn write(
     client: &Client,
     node_name: &str,
     wanted: &Report,
-    told: &mut Vec<Condition>,
+    told: &mut Told,
     ensured: bool,
 ) -> Result<Option<String>, PublishError> {
     let reports: Api<NodeEgress> = Api::all(client.clone());
@@ -181,13 +190,17 @@ async fn write(
         let node =
             nodes.get_opt(node_name).await?.ok_or_else(|| PublishError::NoNode(node_name.to_owned()))?;
         let there = reports.patch(node_name, &ours, &Patch::Apply(&owned_by(&node, node_name))).await?;
-        *told = there.status.unwrap_or_default().conditions;
+        let status = there.status.unwrap_or_default();
+        told.conditions = status.conditions;
+        told.repairs.get_or_insert(status.repairs.unwrap_or_default());
     }
     let mut report = NodeEgress::new(node_name, NodeEgressFields {});
-    let conditions = concerns::conditions(told, &wanted.concerns, Timestamp::now());
-    report.status = Some(NodeEgressStatus { conditions: conditions.clone(), ..wanted.status.clone() });
+    let conditions = concerns::conditions(&told.conditions, &wanted.concerns, Timestamp::now());
+    let repairs = drift::continued(told.repairs.get_or_insert_default(), wanted.status.repairs.as_ref());
+    report.status =
+        Some(NodeEgressStatus { conditions: conditions.clone(), repairs, ..wanted.status.clone() });
     let written = reports.patch_status(node_name, &ours, &Patch::Apply(&report)).await?;
-    *told = conditions;
+    told.conditions = conditions;
     Ok(written.metadata.resource_version)
 }
 

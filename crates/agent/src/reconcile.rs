@@ -39,6 +39,7 @@ use egress_routing::{
 };
 use egress_runtime::admin::{Liveness, Readiness};
 use ipnet::Ipv4Net;
+use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
@@ -47,6 +48,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api_server::ApiServer;
 use crate::definition::Definitions;
 use crate::departed::Departed;
+use crate::drift::{Drift, Tally};
 use crate::gateways::Gateways;
 use crate::inbound;
 use crate::lifelines::Looked;
@@ -144,6 +146,9 @@ pub struct Reconciler {
     observed: Observed,
     refused: Refused,
     beside: Beside,
+    /// What the kernel took of the last list of changes.
+    written: Tally,
+    drift: Drift,
     retry: Duration,
     confirmation: Confirmation,
     /// The change that was planned last.
@@ -193,6 +198,8 @@ impl Reconciler {
             observed: Observed::default(),
             refused: Refused::default(),
             beside: Beside::default(),
+            written: Tally::default(),
+            drift: Drift::default(),
             retry: RETRY.0,
             confirmation: Confirmation::after_start([]),
             planned_change: 0,
@@ -232,6 +239,7 @@ impl Reconciler {
                     let started = Instant::now();
                     let pause = self.pass().await;
                     agenda.done(started, Instant::now(), pause);
+                    agenda.rest_until(Instant::now() + self.drift.rest());
                 }
                 event = monitor.next() => self.on_event(event, &mut monitor, &mut agenda)?,
                 () = self.with.changed.notified() => agenda.wake(Instant::now(), SETTLE),
@@ -260,16 +268,18 @@ impl Reconciler {
     }
 
     fn on_event(
-        &self,
+        &mut self,
         event: Result<Event, egress_netlink::Error>,
         monitor: &mut Monitor,
         agenda: &mut Agenda,
     ) -> Result<(), ReconcileError> {
         match event {
             Ok(event) if event.is_by(self.with.kernel.port()) => {}
-            // With the link its nexthops may be gone, and what was routed there leaves with the node's own address.
-            Ok(Event::Link) => agenda.wake(Instant::now(), Duration::ZERO),
-            Ok(_) => agenda.wake(Instant::now(), SETTLE),
+            Ok(event) => {
+                self.drift.heard(&event);
+                // With the link its nexthops may be gone, and what was routed there leaves with the node's own address.
+                agenda.wake(Instant::now(), if event == Event::Link { Duration::ZERO } else { SETTLE });
+            }
             Err(error) => {
                 tracing::warn!(%error, "the monitor socket broke; subscribing anew");
                 *monitor = self.subscribe()?;
@@ -333,7 +343,7 @@ impl Reconciler {
         self.confirmation.note(before, in_force.as_deref().unwrap_or(&objects.routes));
         let definition = self.definition;
         let mut asked_anew = self.objects != objects
-            || self.view.as_ref() != Some(&view)
+            || !self.view.as_ref().is_some_and(|before| before.asks_for_the_same(&view))
             || self.confirmation.change() != self.planned_change;
         self.objects = objects;
         self.in_force = in_force;
@@ -341,7 +351,9 @@ impl Reconciler {
         // With ten thousand routes a plan is large: the last one is kept only where it is needed.
         let last_plan = std::mem::take(&mut self.plan.state);
         let planned_before = self.objects.may_hold_unknown_routes().then_some(last_plan);
+        let chosen = self.selection.clone();
         self.replan();
+        asked_anew |= self.selection != chosen;
         if let Err(error) = self.search_orphans() {
             tracing::warn!(%error, "the kernel stays as it is");
             return self.back_off();
@@ -358,13 +370,11 @@ impl Reconciler {
             unknown::spare(&mut list, planned_before);
         }
         if !list.is_empty() {
-            if !asked_anew {
-                self.with.metrics.repairs.inc_by(list.len() as u64);
-            }
             tracing::info!(changes = list.len(), repair = !asked_anew, "writing to the kernel");
         }
         self.refused = Refused::default();
         let taken = self.apply(list).await;
+        self.note_look(!asked_anew);
         self.confirmation.applied(Ways::of(&self.plan.state, &self.layout), self.now().0);
         self.planned_change = self.confirmation.change();
         self.start_probes();
@@ -376,6 +386,13 @@ impl Reconciler {
         self.retry = RETRY.0;
         self.with.readiness.set_ready();
         FULL_COMPARISON
+    }
+
+    /// A look is over; what was written is a repair where nobody had asked for anything new.
+    fn note_look(&mut self, repair: bool) {
+        let repaired = if repair { std::mem::take(&mut self.written) } else { Tally::default() };
+        self.with.metrics.repairs.inc_by(repaired.count().into());
+        self.drift.looked(&repaired, self.now(), Timestamp::now());
     }
 
     /// Whether there is something to route and nobody knows where. An empty plan would then take away what works.
@@ -501,6 +518,7 @@ impl Reconciler {
 
     /// Writes changes and takes note of what came of each. False: not all of them are known to be in the kernel.
     async fn apply(&mut self, mut list: Vec<Change>) -> bool {
+        self.written = Tally::default();
         let rest = list.split_off(diff::before_opening(&list));
         let untaken = self.send(list).await;
         // What must stay out of a range is in the kernel before the range is, or the range waits.
@@ -526,6 +544,7 @@ impl Reconciler {
             match outcome {
                 Ok(_) => {
                     self.with.metrics.kernel_changes.inc();
+                    self.written.add(change);
                     self.observed.record(change);
                     self.refused.settle(change);
                 }
@@ -556,11 +575,14 @@ impl Reconciler {
         self.probes.reconcile(&wanted);
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let observations = self.gateways.observations().map(|(_, said)| said.clone()).collect();
-        let status = report::status(&self.plan.routes, &self.objects, &self.refused, observations);
+        let mut status = report::status(&self.plan.routes, &self.objects, &self.refused, observations);
+        let drift = self.drift.told(self.now()).clone();
+        status.repairs = drift.repairs;
         self.with.metrics.export(&status, &self.plan.routes);
-        let report = Report { status, concerns: self.concerns() };
+        let concerns = self.concerns().into_iter().chain(drift.concern).collect();
+        let report = Report { status, concerns };
         self.with.reports.send_if_modified(|current| {
             let is_new = *current != report;
             *current = report;

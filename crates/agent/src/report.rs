@@ -100,7 +100,7 @@ pub fn status(
         *message = shortened(message);
     }
     let agent_version = Some(env!("CARGO_PKG_VERSION").to_owned());
-    NodeEgressStatus { agent_version, summary, conditions: Vec::new(), routes, gateways }
+    NodeEgressStatus { agent_version, summary, conditions: Vec::new(), routes, gateways, repairs: None }
 }
 
 /// An object whose present version can't be read. What its last good one has in the kernel is not what is asked for now.

@@ -21,8 +21,8 @@ pub use egress_gateway::{
 };
 pub use names::*;
 pub use node_egress::{
-    GatewayObservation, NodeEgress, NodeEgressFields, NodeEgressStatus, NodeRoute, NodeRouteState,
-    RouteFailure, UnusableGateway,
+    GatewayObservation, NodeEgress, NodeEgressFields, NodeEgressStatus, NodeRoute, NodeRouteState, Repair,
+    Repairs, RouteFailure, UnusableGateway,
 };
 pub use node_selector::{InvalidRequirement, NodeOperator, NodeRequirement, NodeSelector};
 pub use prefix::{Destination, GatewayAddress};

@@ -65,6 +65,38 @@ pub struct NodeEgressStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub gateways: Vec<GatewayObservation>,
+
+    /// What others changed of this node's rules, routes and nexthop objects and the agent put right. Absent while that never
+    /// happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repairs: Option<Repairs>,
+}
+
+/// What the agent put right though nobody had asked for anything new.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Repairs {
+    /// Rules, routes and nexthop objects put right since this report was made.
+    pub count: u32,
+
+    /// The last occasion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Repair>,
+}
+
+/// One occasion on which the agent put something right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Repair {
+    /// When.
+    pub time: Time,
+
+    /// What was missing or wrong, such as `rules 1000, 1001, 2 routes in table 1157`.
+    pub what: String,
+
+    /// What had happened, where the kernel said it: to a link or an address, or which program did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
 }
 
 /// What the node has of one StaticRoute.

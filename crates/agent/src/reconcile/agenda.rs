@@ -38,6 +38,11 @@ impl Agenda {
         self.next = self.next.min(now);
     }
 
+    /// Events may not ask for a look before that time; [`Agenda::wake_at_once`] may.
+    pub(super) fn rest_until(&mut self, time: Instant) {
+        self.earliest = self.earliest.max(time);
+    }
+
     /// A look that began at `started` has ended at `now`; the next one is after `pause` unless something happens before.
     pub(super) fn done(&mut self, started: Instant, now: Instant, pause: Duration) {
         self.earliest = now + ((now - started) * (SHARE - 1)).min(LONGEST_REST);

@@ -61,6 +61,7 @@ impl Reconciler {
                     let started = Instant::now();
                     let pause = if self.keep(&mut held).await { FULL_COMPARISON } else { RETRY.0 };
                     agenda.done(started, Instant::now(), pause);
+                    agenda.rest_until(Instant::now() + self.drift.rest());
                 }
                 event = monitor.next(), if held.is_some() => self.on_event(event, monitor, &mut agenda)?,
                 _ = beat.tick() => {
@@ -105,9 +106,10 @@ impl Reconciler {
         let list = changes(&self.observed, &held.state(&self.layout, is_up));
         if !list.is_empty() {
             tracing::info!(changes = list.len(), "putting back what was taken away");
-            self.with.metrics.repairs.inc_by(list.len() as u64);
         }
-        self.apply(list).await
+        let taken = self.apply(list).await;
+        self.note_look(true);
+        taken
     }
 
     /// Only whether a gateway answers: where its targets are is not known.

@@ -5,6 +5,8 @@
 mod clash;
 mod cloud;
 mod confirm;
+mod deaf;
+mod drift;
 mod ecmp;
 mod far;
 mod inbound;
