@@ -1,12 +1,15 @@
-//! Real parts for tests: a Kubernetes API server of one's own ([`ApiServer`]), and traffic whose every packet is accounted for
-//! ([`Traffic`]).
+//! Real parts for tests: a Kubernetes API server of one's own ([`ApiServer`]), traffic whose every packet is accounted for
+//! ([`Traffic`]), and forwarding in eBPF as some CNIs do it ([`HostRouting`]).
 //!
 //! [`ApiServer`]: start etcd and kube-apiserver on free loopback ports, hand out clients, and end both by the process ids that
 //! were recorded. The programs come from `tests/control-plane/build.sh`, pinned; where they are missing the test fails and
 //! says how to get them. About three seconds and 300 MB per server, so tests of one file share one.
 
 mod api_server;
+mod ebpf;
+mod host_routing;
 mod traffic;
 
 pub use api_server::ApiServer;
+pub use host_routing::HostRouting;
 pub use traffic::{Traffic, Verdict};

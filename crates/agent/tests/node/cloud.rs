@@ -68,21 +68,9 @@ impl Cloud {
 
     /// Gives a machine, `None` being the node, its link to the internet and its link to the VPC.
     pub fn attach(&self, machine: Option<&str>, public: &str, private: &str, hardware: u8) {
+        self.link(machine, "eth0", "inet", &format!("{public}/24"), hardware);
+        self.attach_private(machine, private, hardware);
         let inside = machine.map(|name| format!("-n {name} ")).unwrap_or_default();
-        for (link, fabric, address) in
-            [("eth0", "inet", format!("{public}/24")), ("eth1", "vpc", format!("{private}/20"))]
-        {
-            let fabric = self.name(fabric);
-            let port = format!("{link}-{}", address.replace(['.', '/'], ""));
-            let port = &port[..port.len().min(15)];
-            // A machine keeps its hardware address over a reboot.
-            let [a, b, c, d] = address.split('/').next().unwrap().parse::<Ipv4Addr>().unwrap().octets();
-            let mac = format!("02:{hardware:02x}:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
-            ip(&format!("{inside}link add {link} address {mac} type veth peer name {port} netns {fabric}"));
-            ip(&format!("-n {fabric} link set {port} master fabric0 up"));
-            ip(&format!("{inside}addr add {address} dev {link}"));
-            ip(&format!("{inside}link set {link} up"));
-        }
         ip(&format!("{inside}route add default via 203.0.113.1"));
     }
 
@@ -90,6 +78,25 @@ impl Cloud {
     pub fn boot_node(&self) {
         ip("link set lo up");
         self.attach(None, "203.0.113.11", "10.116.0.2", 0);
+    }
+
+    /// Gives it its link to the VPC.
+    pub fn attach_private(&self, machine: Option<&str>, private: &str, hardware: u8) {
+        self.link(machine, "eth1", "vpc", &format!("{private}/20"), hardware);
+    }
+
+    fn link(&self, machine: Option<&str>, link: &str, fabric: &str, address: &str, hardware: u8) {
+        let inside = machine.map(|name| format!("-n {name} ")).unwrap_or_default();
+        let fabric = self.name(fabric);
+        let port = format!("{link}-{}", address.replace(['.', '/'], ""));
+        let port = &port[..port.len().min(15)];
+        // A machine keeps its hardware address over a reboot.
+        let [a, b, c, d] = address.split('/').next().unwrap().parse::<Ipv4Addr>().unwrap().octets();
+        let mac = format!("02:{hardware:02x}:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
+        ip(&format!("{inside}link add {link} address {mac} type veth peer name {port} netns {fabric}"));
+        ip(&format!("-n {fabric} link set {port} master fabric0 up"));
+        ip(&format!("{inside}addr add {address} dev {link}"));
+        ip(&format!("{inside}link set {link} up"));
     }
 
     /// A NAT gateway as the guides make it by hand.

@@ -8,19 +8,18 @@
 //! Packets are sent on by iptables as the CNI's portmap and kube-proxy do it. As in DigitalOcean's network, a machine's packets
 //! with another source than its own address are dropped, on both sides: an answer that leaves by the wrong one is lost.
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, Cloud, NODE_PUBLIC, ip, ours, sh, until};
+use crate::pod::inside;
 use crate::scene::{Agent, Monitor, SOON, Scene, UNLISTED, until_ready};
 
-const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 77);
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 77);
 const POD: &str = "10.244.0.10";
 const POD_ON_OTHER_NODE: &str = "10.244.1.10";
 const NODE: &str = "10.116.0.2";
@@ -46,12 +45,12 @@ const NODE_PORTS: [Port; 5] = [
 const HOST_NETWORK: u16 = 7000;
 
 #[derive(Clone, Copy, Debug)]
-enum Transport {
+pub enum Transport {
     Tcp,
     Udp,
 }
 
-const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Udp];
+pub const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Udp];
 
 #[test]
 fn connections_that_came_in_on_the_public_side_are_answered_there() {
@@ -251,7 +250,7 @@ impl Drop for Network {
 }
 
 /// What DigitalOcean does with a machine's packets.
-fn drop_foreign_sources(cloud: &Cloud) {
+pub fn drop_foreign_sources(cloud: &Cloud) {
     for (fabric, machines) in [("inet", ["203.0.113.11", "203.0.113.12"]), ("vpc", [NODE, OTHER_NODE])] {
         let own = machines.map(|address| {
             let [a, b, c, d] = address.parse::<Ipv4Addr>().unwrap().octets();
@@ -285,21 +284,8 @@ fn send_on() {
     sh(&format!("printf '{}' | iptables-restore", rules.join("\\n")));
 }
 
-fn inside<T: Send + 'static>(
-    namespace: Option<&str>,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> std::thread::JoinHandle<T> {
-    let namespace = namespace.map(|name| File::open(format!("/run/netns/{name}")).unwrap());
-    std::thread::spawn(move || {
-        if let Some(namespace) = namespace {
-            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-        }
-        work()
-    })
-}
-
 /// Sends back what it gets, over TCP and UDP.
-fn serve(namespace: Option<&str>, address: Ipv4Addr, ports: &'static [u16]) {
+pub fn serve(namespace: Option<&str>, address: Ipv4Addr, ports: &'static [u16]) {
     let (ready, is_ready) = std::sync::mpsc::channel();
     for port in ports {
         let told = ready.clone();
@@ -330,7 +316,8 @@ fn serve(namespace: Option<&str>, address: Ipv4Addr, ports: &'static [u16]) {
     }
 }
 
-fn is_answered(transport: Transport, server: SocketAddr) -> bool {
+/// Whether a client on the internet, where the calling thread lives, is answered.
+pub fn is_answered(transport: Transport, server: SocketAddr) -> bool {
     match transport {
         Transport::Tcp => connect((CLIENT, 0).into(), server).is_some_and(|mut stream| {
             let mut answer = [0; 4];

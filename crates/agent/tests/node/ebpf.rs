@@ -1,0 +1,173 @@
+//! Pods that a program in the kernel forwards, past the kernel's own forwarding: what a CNI with host routing in eBPF does.
+//!
+//! The program asks for the way with `bpf_fib_lookup` and sends the packet there with `bpf_redirect_neigh`, on the pod's link and on
+//! both of the node's. The kernel's own forwarding drops whatever comes its way, so what arrives was forwarded by the program.
+//! It translates no addresses: pods keep theirs, as in a VPC-native cluster, and the gateways translate for them. An
+//! unlisted destination therefore sees the pod's own address.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use testkit::HostRouting;
+
+use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, Cloud, NODE_PUBLIC, ip, sh, until};
+use crate::inbound::{CLIENT, TRANSPORTS, is_answered, serve};
+use crate::pod::{Pod, inside};
+use crate::scene::{Agent, LISTED, SOON, Scene, UNLISTED};
+
+/// What the pod answers at.
+const SERVED: u16 = 80;
+/// Routed by an object of its own, through one gateway at a time.
+const ONE_AT_A_TIME: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+
+/// A scene with a pod that the program forwards.
+fn scene(how: HostRouting) -> (Scene, Pod) {
+    let scene = Scene::new();
+    let pod = Pod::new(&scene.cloud, 20);
+    sh("iptables -P FORWARD DROP");
+    for (role, fabric) in [("a", "203.0.113.5"), ("b", "203.0.113.6")] {
+        know_pods(&scene.cloud, role, fabric);
+    }
+    let (internet, pods) = (scene.cloud.name("inet"), "10.244.0.0/24");
+    ip(&format!("-n {internet} route add {pods} via {NODE_PUBLIC}"));
+    attach(&pod, how);
+    assert_eq!(pod.seen_from(LISTED), Some(pod.address), "the scene itself");
+    // By its own link to the internet; what a dying gateway lets through untranslated is no leak of the node's.
+    let leak = format!("ether saddr 02:00:cb:00:71:0b ip saddr {pods} ip daddr {LISTED} counter");
+    let rules = format!(
+        "table ip oracle {{ chain leaks {{ type filter hook prerouting priority -300; {leak}; }}; }}"
+    );
+    scene.cloud.in_internet(&format!("nft '{rules}'"));
+    (scene, pod)
+}
+
+fn attach(pod: &Pod, how: HostRouting) {
+    how.attach(&pod.link).unwrap();
+    for link in ["eth0", "eth1"] {
+        HostRouting::ByAddresses.attach(link).unwrap();
+    }
+}
+
+/// A gateway that translates for pods, whose addresses the VPC routes to their node.
+fn know_pods(cloud: &Cloud, role: &str, public: &str) {
+    let gateway = cloud.name(role);
+    ip(&format!("-n {gateway} route add 10.244.0.0/24 via 10.116.0.2"));
+    let translate = format!("-s 10.244.0.0/16 -o eth0 -j SNAT --to-source {public}");
+    sh(&format!("ip netns exec {gateway} iptables -t nat -A POSTROUTING {translate}"));
+}
+
+/// The addresses that the outside sees of the pod for many destinations.
+fn seen(pod: &Pod) -> BTreeSet<Option<Ipv4Addr>> {
+    (0..24).map(|number| pod.seen_from(Ipv4Addr::new(192, 0, 2, 100 + number))).collect()
+}
+
+#[test]
+fn pods_forwarded_in_ebpf_take_the_ways_of_the_plan_and_none_leaks() {
+    let (scene, pod) = scene(HostRouting::ByAddresses);
+    let before = scene.cloud.leaks();
+    let agent = Agent::start(&scene);
+    let gateways = json!([{"address": A}, {"address": B}]);
+    let mut listed = json!({"destinations": ["0.0.0.0/0"], "excludedDestinations": [UNLISTED.to_string()],
+        "gateways": gateways});
+    scene.route("listed", &listed);
+    scene.route("one-at-a-time", &json!({"destinations": [ONE_AT_A_TIME.to_string()], "gateways": gateways}));
+    scene.until_applied("listed", 1);
+    scene.until_applied("one-at-a-time", 1);
+    until("through A", &Some(A_PUBLIC), SOON, || pod.seen_from(LISTED));
+    assert_eq!(pod.seen_from(UNLISTED), Some(pod.address), "what is excluded keeps its way");
+
+    // The link flaps while the pod sends.
+    let over = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&over);
+    let sender = inside(Some(&pod.namespace), move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let mut sent = 0_u64;
+        while !stop.load(Ordering::Relaxed) {
+            sent += u64::from(socket.send_to(b"x", (LISTED, 9999)).is_ok());
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        sent
+    });
+    for _ in 0..5 {
+        ip("link set eth1 down");
+        ip("link set eth1 up");
+        until("through a gateway", &false, SOON, || pod.seen_from(LISTED).is_none());
+    }
+    // Two share the traffic, then one dies, then the other.
+    listed["mode"] = json!("ActiveActive");
+    scene.route("listed", &listed);
+    let sharing = || scene.route_report("listed").map_or(0, |report| report.gateways.len());
+    until("both", &2, SOON, sharing);
+    assert_eq!(seen(&pod), [Some(A_PUBLIC), Some(B_PUBLIC)].into());
+    assert_eq!(pod.seen_from(ONE_AT_A_TIME), Some(A_PUBLIC));
+    scene.cloud.power_off("a");
+    until("B alone", &[Some(B_PUBLIC)].into(), SOON, || seen(&pod));
+    assert_eq!(pod.seen_from(ONE_AT_A_TIME), Some(B_PUBLIC));
+    scene.cloud.power_off("b");
+    until("through nobody", &None, SOON, || pod.seen_from(LISTED));
+    over.store(true, Ordering::Relaxed);
+    let sent = sender.join().unwrap();
+    assert!(sent > 100, "only {sent} packets were sent");
+    assert_eq!(scene.cloud.leaks(), before, "of {sent} packets");
+    assert_eq!(pod.seen_from(UNLISTED), Some(pod.address), "what is excluded keeps its way");
+    drop(agent);
+}
+
+/// Whether a client on the internet that connects to the pod's own address is answered.
+fn answered(scene: &Scene, pod: &Pod) -> [bool; 2] {
+    let (internet, server) = (scene.cloud.name("inet"), (pod.address, SERVED));
+    TRANSPORTS.map(|transport| {
+        inside(Some(&internet), move || is_answered(transport, server.into())).join().unwrap()
+    })
+}
+
+#[test]
+fn what_a_program_leaves_out_of_its_lookup_does_not_hold() {
+    let (scene, pod) = scene(HostRouting::ByAddresses);
+    serve(Some(&pod.namespace), pod.address, &[SERVED]);
+    assert_eq!(answered(&scene, &pod), [true, true], "the scene itself");
+    let agent = Agent::start(&scene);
+    let ports = ["TCP", "UDP"]
+        .map(|protocol| json!({"containerPort": SERVED, "hostPort": SERVED, "protocol": protocol}));
+    scene.apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "served", "namespace": "default"},
+        "spec": {"nodeName": "node-1", "containers": [{"name": "c", "image": "none.invalid/c", "ports": ports}]}}));
+    let status = json!({"status": {"podIP": pod.address, "podIPs": [{"ip": pod.address}]}}).to_string();
+    scene.kubectl(&["patch", "pod", "served", "--subresource=status", "-p", &status]);
+    let listed = json!({"destinations": [LISTED.to_string(), CLIENT.to_string()],
+        "gateways": [{"address": A}, {"address": B}]});
+    scene.route("listed", &listed);
+    scene.until_applied("listed", 2);
+    until("the port's rule", &true, SOON, || ip("rule show").contains("sport 80"));
+    let table = |how| {
+        attach(&pod, how);
+        (pod.seen_from(LISTED), pod.seen_from(UNLISTED), answered(&scene, &pod))
+    };
+    let own = Some(pod.address);
+
+    // The answer of a served port is told from a connection of the pod's by its port only. UDP answers in fragments, of which
+    // only the first has ports.
+    assert_eq!(table(HostRouting::ByAddresses), (Some(A_PUBLIC), own, [false, false]));
+    assert_eq!(table(HostRouting::ByAddressesAndPorts), (Some(A_PUBLIC), own, [true, false]));
+    // An answer whose source is the public address again when the program asks needs no port.
+    assert_eq!(table(HostRouting::From(NODE_PUBLIC)), (own, own, [true, true]));
+    // A program that asks the main table only sees no route of ours.
+    assert_eq!(table(HostRouting::InMainTableOnly), (own, own, [true, true]));
+    // One that asks nothing gets the best route on that link: behind a nexthop object on another one the kernel passes the guard
+    // by, and goes on to the main table.
+    let eth0 = nix::net::if_::if_nametoindex("eth0").unwrap();
+    assert_eq!(table(HostRouting::StraightTo(eth0)), (own, own, [true, true]));
+
+    // Which of them a node has can't be seen from it; that it has Cilium can.
+    let told = || {
+        let conditions = scene.status()?.conditions;
+        conditions.into_iter().find(|one| one.type_ == "EbpfForwarding").map(|one| one.status)
+    };
+    assert_eq!(told(), None);
+    ip("link add cilium_host type bridge");
+    until("told", &Some("True".to_owned()), SOON, told);
+    drop(agent);
+}
