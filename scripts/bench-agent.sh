@@ -5,5 +5,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cargo build --release --locked -p egress-agent -p egress-bench
+# All of it, as for the images: fewer crates would be built with other features, hence anew and not as they are shipped.
+cargo build --release --locked --workspace --bins
 exec "${CARGO_TARGET_DIR:-target}/release/egress-bench" --document docs/benchmarks.md "$@"

@@ -75,7 +75,12 @@ impl Subject {
     pub fn start(&self) -> anyhow::Result<Running> {
         let log = tempfile::NamedTempFile::new()?;
         let started = Instant::now();
-        let child = Command::new(&self.command[0])
+        let mut command = Command::new(&self.command[0]);
+        if self.is_agent {
+            // As in its DaemonSet.
+            command.env("MALLOC_ARENA_MAX", "1");
+        }
+        let child = command
             .args(&self.command[1..])
             .env("KUBECONFIG", &self.kubeconfig)
             .env("NODE_NAME", "node-1")
