@@ -1,15 +1,10 @@
 //! The election at a real API server: what the fake server of the unit tests promises about conflicts must be true.
-//!
-//! Needs Go (or a built control plane) and bash; see `tests/api-server.sh`.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     reason = "a test; clippy only knows functions that carry the attribute"
 )]
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use egress_runtime::kubernetes::{with_timeouts, within_deadline};
@@ -18,49 +13,13 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
+use testkit::ApiServer;
 use tokio_util::sync::CancellationToken;
 
-/// etcd and kube-apiserver; gone when dropped.
-struct ApiServer {
-    shell: Child,
-    kubeconfig: String,
-}
-
-impl ApiServer {
-    fn start() -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/api-server.sh");
-        // It ends, and takes the programs along, when its standard input does: also when this process is killed.
-        let body = format!(
-            "set -euo pipefail; . '{}'; api_server_start >&2; echo \"$KUBECONFIG\"; read -r _ || true",
-            script.display()
-        );
-        let mut shell = Command::new("bash")
-            .args(["-c", &body])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut kubeconfig = String::new();
-        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut kubeconfig).unwrap();
-        assert!(
-            !kubeconfig.trim().is_empty(),
-            "the API server did not start; the reason is on standard error"
-        );
-        Self { shell, kubeconfig: kubeconfig.trim().to_owned() }
-    }
-
-    async fn client(&self) -> Client {
-        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-        Client::try_from(with_timeouts(config)).unwrap()
-    }
-}
-
-impl Drop for ApiServer {
-    fn drop(&mut self) {
-        drop(self.shell.stdin.take());
-        let _exit_code = self.shell.wait();
-    }
+async fn client_of(server: &ApiServer) -> Client {
+    let kubeconfig = Kubeconfig::read_from(server.kubeconfig()).unwrap();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    Client::try_from(with_timeouts(config)).unwrap()
 }
 
 fn candidate(client: &Client) -> (Elector<KubernetesLease>, Claim) {
@@ -74,8 +33,8 @@ async fn within<T>(limit: Duration, what: &str, wait: impl Future<Output = T>) -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_leads_gives_back_and_the_other_takes_over_in_under_two_seconds() {
-    let server = ApiServer::start();
-    let client = server.client().await;
+    let server = ApiServer::start().await.unwrap();
+    let client = client_of(&server).await;
     let limit = Duration::from_secs(30);
     let namespaces: Api<Namespace> = Api::all(client.clone());
     within(limit, "namespace default", async {
