@@ -39,6 +39,8 @@ pub const API_NAME_ADDRESSES: [Ipv4Addr; 2] =
     [Ipv4Addr::new(198, 51, 100, 11), Ipv4Addr::new(198, 51, 100, 12)];
 /// DigitalOcean's API.
 pub const CLOUD_API: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 20);
+/// DigitalOcean's registry: nothing of it is there but its address, at which the internet says who asks.
+pub const REGISTRY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 30);
 /// The metadata service.
 pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// The resolvers.
@@ -50,9 +52,10 @@ pub const PRIVATE_RANGES: &str =
     "10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16, 224.0.0.0/3";
 
 /// Names that the resolvers know from the start.
-pub const NAMES: [(&str, Ipv4Addr); 7] = [
+pub const NAMES: [(&str, Ipv4Addr); 8] = [
     (API_NAME, API_SERVER),
     ("api.digitalocean.com", CLOUD_API),
+    ("registry.digitalocean.com", REGISTRY),
     ("ifconfig.me", Ipv4Addr::new(34, 160, 111, 145)),
     ("ipinfo.io", Ipv4Addr::new(34, 117, 59, 81)),
     ("icanhazip.com", Ipv4Addr::new(104, 18, 115, 97)),

@@ -11,151 +11,59 @@
     reason = "a test stops at what it did not expect"
 )]
 
+mod lab;
+
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use lab::{Lab, until};
+
 const SEEDS_GATEWAY: &str = "203.0.113.5";
+const SEEDS_STANDBY: &str = "203.0.113.6";
 const MINUTE: Duration = Duration::from_secs(60);
 /// The demo says something every two seconds; what it says takes a moment to arrive on a busy machine.
-const LONGEST_SILENCE: Duration = Duration::from_secs(3);
-
-struct Lab {
-    name: &'static str,
-    root: PathBuf,
-    program: PathBuf,
-    assets: PathBuf,
-    state: PathBuf,
-}
-
-impl Lab {
-    fn new(name: &'static str) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
-        let assets = std::env::var_os("KUBEBUILDER_ASSETS")
-            .expect("KUBEBUILDER_ASSETS names the control plane's programs; scripts/e2e.sh sets it");
-        let program = root.join("target/release/egress-lab");
-        assert!(program.exists(), "{} is missing: run scripts/build.sh", program.display());
-        let state = root.join("target/e2e").join(name);
-        std::fs::create_dir_all(root.join("target/e2e")).unwrap();
-        Self { name, root, program, assets: assets.into(), state }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command
-            .current_dir(&self.root)
-            .args(["--name", self.name, "--state-dir"])
-            .arg(&self.state)
-            .args(arguments);
-        command.stdin(Stdio::null());
-        command
-    }
-
-    fn lab(&self, arguments: &[&str]) -> String {
-        output(self.command(arguments)).unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    fn kubectl_tried(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut command = Command::new(self.assets.join("kubectl"));
-        command.current_dir(&self.root).env("KUBECONFIG", self.state.join("kubeconfig")).args(arguments);
-        command.stdin(Stdio::null());
-        output(command)
-    }
-
-    fn kubectl(&self, arguments: &[&str]) -> String {
-        self.kubectl_tried(arguments).unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    fn get(&self, arguments: &[&str]) -> Value {
-        serde_json::from_str(&self.kubectl(&[&["get"], arguments, &["-o", "json"]].concat())).unwrap()
-    }
-
-    fn apply(&self, object: &Value) {
-        let file = self.root.join("target/e2e/object.json");
-        std::fs::write(&file, object.to_string()).unwrap();
-        self.kubectl(&["apply", "-f", file.to_str().unwrap()]);
-    }
-
-    /// What the outside sees of the pod's connection to `host`; `None` when there is no answer.
-    fn seen(&self, host: &str) -> Option<String> {
-        let url = format!("http://{host}/ip");
-        let answer = self.kubectl_tried(&["exec", "curl-test", "--", "curl", "-sS", "--max-time", "4", &url]);
-        answer.ok().map(|text| text.trim().to_owned())
-    }
-
-    fn egress_ip(&self, name: &str) -> Option<String> {
-        self.get(&["egressgateway", name])["status"]["egressIP"].as_str().map(str::to_owned)
-    }
-
-    fn is_ready(&self, name: &str) -> bool {
-        let object = self.get(&["egressgateway", name]);
-        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        conditions.iter().any(|one| one["type"] == "Ready" && one["status"] == "True")
-            && object["status"]["gatewaysReady"] == "2/2"
-    }
-
-    /// Droplets of an EgressGateway, the active one first.
-    fn gateway_ids(&self, name: &str) -> Vec<u64> {
-        let status = self.get(&["egressgateway", name])["status"].clone();
-        let mut gateways = status["gateways"].as_array().unwrap().clone();
-        gateways.sort_by_key(|one| one["name"] != status["active"]);
-        gateways.iter().map(|one| one["dropletID"].as_u64().unwrap()).collect()
-    }
-
-    fn droplets(&self) -> usize {
-        let answer = self.lab(&["cloud", "GET", "/v2/droplets?tag_name=egress-gateway&per_page=200"]);
-        serde_json::from_str::<Value>(&answer).unwrap()["droplets"].as_array().unwrap().len()
-    }
-
-    /// Everything of ours in a node's kernel.
-    fn ours(&self, node: &str) -> String {
-        let show = "ip -4 route show table all proto 157; ip -4 -d rule show | grep 'proto 157'; ip nexthop show proto 157; true";
-        self.lab(&["exec", node, "--", "sh", "-c", show])
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        if std::env::var_os("EGRESS_E2E_KEEP").is_none() {
-            let _stopped = self.command(&["stop"]).status();
-        }
-    }
-}
-
-fn output(mut command: Command) -> Result<String, String> {
-    let output = command.output().unwrap();
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)))
-}
-
-fn until<T: PartialEq + std::fmt::Debug>(
-    what: &str,
-    expected: &T,
-    deadline: Duration,
-    mut look: impl FnMut() -> T,
-) {
-    let started = Instant::now();
-    loop {
-        let found = look();
-        if found == *expected {
-            return eprintln!("ok   {what} ({:.1} s)", started.elapsed().as_secs_f64());
-        }
-        assert!(started.elapsed() < deadline, "{what}: {found:?} instead of {expected:?} after {deadline:?}");
-        std::thread::sleep(Duration::from_millis(300));
-    }
-}
+const LONGEST_SILENCE: Duration = Duration::from_secs(4);
 
 /// The demo once more where pods have addresses of the VPC: the gateway translates their range too.
 #[test]
 fn the_demo_holds_where_pods_are_native_to_the_vpc() {
     let lab = Lab::new("e2enative");
     demo(&lab, &["--variant", "vpc-native", "--api-server", "name"]);
+    nodes_stay_ready_when_the_api_servers_name_moves_and_all_egress_is_captured(&lab);
     lab.lab(&["stop"]);
+}
+
+/// The gateway is dead: what goes through it is lost, so what a node lives by must not.
+fn nodes_stay_ready_when_the_api_servers_name_moves_and_all_egress_is_captured(lab: &Lab) {
+    lab.apply(&json!({
+        "apiVersion": "networking.digitalocean.com/v1", "kind": "StaticRoute", "metadata": {"name": "everything"},
+        "spec": {"destinations": ["0.0.0.0/0"], "gateway": "10.116.0.5"},
+    }));
+    until("all egress is captured", &Some(SEEDS_GATEWAY.to_owned()), MINUTE, || lab.seen("5.6.7.8"));
+    lab.lab(&["freeze", "gateway-a"]);
+    until("nothing leaves through the dead gateway", &None, MINUTE, || lab.seen("5.6.7.8"));
+    for moved in [["198.51.100.13", "198.51.100.14"], ["198.51.100.15", "198.51.100.16"]] {
+        lab.lab(&["api-addresses", moved[0], moved[1]]);
+        let since = lab.lab(&["exec", "node-1", "--", "date", "-u", "+%Y-%m-%dT%H:%M:%SZ"]).trim().to_owned();
+        for node in ["node-1", "node-2"] {
+            let renewed = || {
+                let lease = lab.get(&["-n", "kube-node-lease", "lease", node]);
+                lease["spec"]["renewTime"].as_str().is_some_and(|time| *time > *since)
+            };
+            until(&format!("{node} has renewed its lease since the name moved"), &true, MINUTE, renewed);
+            for address in moved {
+                let way = lab.lab(&["exec", node, "--", "ip", "route", "get", address]);
+                assert!(way.contains("dev eth0"), "{node} reaches the API server through a gateway: {way}");
+            }
+        }
+    }
+    let ready = "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}";
+    assert_eq!(lab.kubectl(&["get", "nodes", "-o", ready]), "True True");
+    lab.lab(&["heal", "gateway-a"]);
+    lab.kubectl(&["delete", "staticroute", "everything"]);
 }
 
 #[test]
@@ -164,6 +72,7 @@ fn an_operators_week() {
     demo(&lab, &[]);
     every_example_does_what_it_says(&lab);
     every_panel_of_the_dashboard_shows_what_the_lab_has(&lab);
+    an_agents_token_writes_the_report_of_its_own_node_only(&lab);
     a_rolling_restart_of_the_agents_writes_nothing_to_any_kernel(&lab);
     all_egress_leaves_the_nodes_alive_and_heals_by_itself(&lab);
     uninstalling_takes_routes_along_and_leaves_objects(&lab);
@@ -221,6 +130,7 @@ fn every_example_does_what_it_says(lab: &Lab) {
         ("192.0.2.130", lab.egress_ip("all-fields")),
         ("198.51.100.77", lab.egress_ip("all-fields")),
         ("db.example.com", lab.egress_ip("database")),
+        ("registry.digitalocean.com", lab.node_address()),
         ("192.0.2.65", Some(SEEDS_GATEWAY.to_owned())),
         ("ifconfig.me", Some(SEEDS_GATEWAY.to_owned())),
     ];
@@ -228,6 +138,9 @@ fn every_example_does_what_it_says(lab: &Lab) {
         assert!(expected.is_some());
         until(&format!("{destination} sees {expected:?}"), &expected, MINUTE, || lab.seen(destination));
     }
+    // Shared by two, three to one, by a hash of both addresses: of 48 pairs not all fall to the same.
+    let both = [SEEDS_GATEWAY, SEEDS_STANDBY].map(str::to_owned).into();
+    until("two gateways share the traffic", &both, MINUTE, || lab.seen_of_all("192.0.2.[16-31]"));
 }
 
 fn every_panel_of_the_dashboard_shows_what_the_lab_has(lab: &Lab) {
@@ -245,6 +158,40 @@ fn every_panel_of_the_dashboard_shows_what_the_lab_has(lab: &Lab) {
     assert!(judge.status().unwrap().success(), "a panel of the dashboard shows something else");
     lab.kubectl(&["delete", "-f", "examples/", "--timeout=120s"]);
     until("no Droplet is left", &0, MINUTE, || lab.droplets());
+}
+
+/// Tried with tokens as kubelets give them to the agents' Pods, and nothing is written.
+fn an_agents_token_writes_the_report_of_its_own_node_only(lab: &Lab) {
+    let server = lab.kubectl(&["config", "view", "-o", "jsonpath={.clusters[0].cluster.server}"]);
+    let authority = lab.state.join("pki/ca.pem").display().to_string();
+    let agents = "app.kubernetes.io/name=egress-agent";
+    let pod =
+        ["-n", "egress-gateway", "get", "pods", "-l", agents, "--field-selector", "spec.nodeName=node-1"];
+    let pod = lab.kubectl(&[pod.as_slice(), &["-o", "jsonpath={.items[0].metadata.name}"]].concat());
+    let create = ["-n", "egress-gateway", "create", "token", "egress-agent"];
+    let bound =
+        lab.kubectl(&[create.as_slice(), &["--bound-object-kind=Pod", "--bound-object-name", &pod]].concat());
+    let unbound = lab.kubectl(&create);
+    // Not kubectl, which reads what it patches: agents have no right to read it there.
+    let write = |token: &str, node: &str| {
+        let url = format!(
+            "{server}/apis/networking.digitalocean.com/v1alpha1/nodeegresses/{node}/status?dryRun=All"
+        );
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--fail-with-body", "--max-time", "10", "-X", "PATCH", "--cacert", &authority]);
+        curl.args(["-H", &format!("Authorization: Bearer {}", token.trim())]);
+        curl.args(["-H", "Content-Type: application/merge-patch+json", "--data"]);
+        curl.arg(r#"{"status":{"summary":"written by somebody else"}}"#).arg(url);
+        let answer = curl.output().unwrap();
+        let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+        if answer.status.success() { Ok(text) } else { Err(text) }
+    };
+    write(&bound, "node-1").expect("an agent may write the report of its own node");
+    let refused = write(&bound, "node-2").expect_err("an agent wrote the report of another node");
+    assert!(refused.contains("the agent of node node-1 may write NodeEgress node-1 only"), "{refused}");
+    let refused = write(&unbound, "node-1").expect_err("a token without a node wrote a report");
+    assert!(refused.contains("the token names no node"), "{refused}");
+    eprintln!("ok   an agent's token writes the report of its own node only");
 }
 
 fn a_rolling_restart_of_the_agents_writes_nothing_to_any_kernel(lab: &Lab) {
