@@ -5,7 +5,7 @@ use kube::api::DeleteParams;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::stage::{Fault, Stage, until};
+use crate::stage::{Fault, play, until};
 
 fn creates(changes: &[String]) -> usize {
     changes.iter().filter(|line| *line == "POST /v2/droplets").count()
@@ -15,10 +15,9 @@ fn ids(status: &EgressGatewayStatus) -> Vec<i64> {
     status.gateways.iter().map(|gateway| gateway.droplet_id).collect()
 }
 
-pub async fn a_lost_reply_a_vanished_droplet_and_a_delete_in_between_leave_neither_two_nor_one_too_many(
-    stage: Stage,
-) {
-    {
+#[test]
+fn a_lost_reply_a_vanished_droplet_and_a_delete_in_between_leave_neither_two_nor_one_too_many() {
+    play(async |stage| {
         let controller = stage.controller("a");
 
         stage
@@ -61,13 +60,12 @@ pub async fn a_lost_reply_a_vanished_droplet_and_a_delete_in_between_leave_neith
         assert_eq!(ids(&stage.whole("lost-0", 1).await), kept);
         assert_eq!(stage.cloud.droplets().await.len(), 1);
         drop(controller);
-    }
+    });
 }
 
-pub async fn a_leader_killed_right_after_the_request_leaves_one_droplet_and_two_controllers_make_one_pair(
-    stage: Stage,
-) {
-    {
+#[test]
+fn a_leader_killed_right_after_the_request_leaves_one_droplet_and_two_controllers_make_one_pair() {
+    play(async |stage| {
         let mut first = stage.controller("a");
         // The answer comes late, so that the leader dies between request and answer.
         stage
@@ -128,5 +126,5 @@ pub async fn a_leader_killed_right_after_the_request_leaves_one_droplet_and_two_
         assert_eq!(creates(&stage.cloud.changes(before).await), 1);
         assert_eq!(stage.cloud.droplets().await.len(), 3);
         drop(third);
-    }
+    });
 }

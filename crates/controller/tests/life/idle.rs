@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::stage::{Fault, Stage};
+use crate::stage::{Fault, Stage, play};
 
 const WINDOW: Duration = Duration::from_secs(37);
 const MANY: usize = 20;
@@ -19,35 +19,41 @@ fn a_minute(calls: &[String], window: Duration) -> f64 {
     f64::from(u32::try_from(calls.len()).unwrap()) * 60.0 / window.as_secs_f64()
 }
 
-pub async fn one_costs_no_more_than_a_reading_every_half_minute(stage: Stage) {
-    let _controller = stage.controller("a");
-    stage.ask_for("gw-0", 2, json!({})).await;
-    stage.whole("gw-0", 2).await;
-    let calls = calls_in(&stage, WINDOW).await;
-    println!("cloud calls a minute when quiet, 1 EgressGateway: {:.1}", a_minute(&calls, WINDOW));
-    assert!((1..=2).contains(&calls.len()), "{calls:?}");
+#[test]
+fn one_costs_no_more_than_a_reading_every_half_minute() {
+    play(async |stage| {
+        let _controller = stage.controller("a");
+        stage.ask_for("gw-0", 2, json!({})).await;
+        stage.whole("gw-0", 2).await;
+        let calls = calls_in(&stage, WINDOW).await;
+        println!("cloud calls a minute when quiet, 1 EgressGateway: {:.1}", a_minute(&calls, WINDOW));
+        assert!((1..=2).contains(&calls.len()), "{calls:?}");
+    });
 }
 
-pub async fn twenty_cost_no_more_than_one(stage: Stage) {
-    let _controller = stage.controller("a");
-    for index in 0..MANY {
-        stage.ask_for(&format!("gw-{index}"), 1, json!({})).await;
-    }
-    for index in 0..MANY {
-        stage.whole(&format!("gw-{index}"), 1).await;
-    }
-    let calls = calls_in(&stage, WINDOW).await;
-    println!("cloud calls a minute when quiet, {MANY} EgressGateways: {:.1}", a_minute(&calls, WINDOW));
-    // A reading every 30 s.
-    assert!((1..=2).contains(&calls.len()), "{calls:?}");
-    assert!(calls.iter().all(|line| line.starts_with("GET ")));
+#[test]
+fn twenty_cost_no_more_than_one() {
+    play(async |stage| {
+        let _controller = stage.controller("a");
+        for index in 0..MANY {
+            stage.ask_for(&format!("gw-{index}"), 1, json!({})).await;
+        }
+        for index in 0..MANY {
+            stage.whole(&format!("gw-{index}"), 1).await;
+        }
+        let calls = calls_in(&stage, WINDOW).await;
+        println!("cloud calls a minute when quiet, {MANY} EgressGateways: {:.1}", a_minute(&calls, WINDOW));
+        // A reading every 30 s.
+        assert!((1..=2).contains(&calls.len()), "{calls:?}");
+        assert!(calls.iter().all(|line| line.starts_with("GET ")));
 
-    // An outage is asked about by one for all. The last reading is young, so the first half minute may be silent.
-    let kind = json!({"status": 503, "body": "<html>bad gateway</html>"});
-    stage.cloud.break_with(Fault { route: "* /v2/**", times: 10_000, kind }).await;
-    let calls = calls_in(&stage, WINDOW).await;
-    println!("cloud calls a minute in an outage, {MANY} EgressGateways: {:.1}", a_minute(&calls, WINDOW));
-    assert!(calls.len() <= 18, "{} calls in {WINDOW:?}", calls.len());
-    stage.cloud.mend().await;
-    stage.whole("gw-0", 1).await;
+        // An outage is asked about by one for all. The last reading is young, so the first half minute may be silent.
+        let kind = json!({"status": 503, "body": "<html>bad gateway</html>"});
+        stage.cloud.break_with(Fault { route: "* /v2/**", times: 10_000, kind }).await;
+        let calls = calls_in(&stage, WINDOW).await;
+        println!("cloud calls a minute in an outage, {MANY} EgressGateways: {:.1}", a_minute(&calls, WINDOW));
+        assert!(calls.len() <= 18, "{} calls in {WINDOW:?}", calls.len());
+        stage.cloud.mend().await;
+        stage.whole("gw-0", 1).await;
+    });
 }

@@ -6,10 +6,11 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 
-use crate::stage::{NODES, OTHER_VPC, Stage, VPC, until};
+use crate::stage::{NODES, OTHER_VPC, Stage, VPC, play, until};
 
-pub async fn a_pair_is_made_proven_and_routed_repaired_and_taken_away(stage: Stage) {
-    {
+#[test]
+fn a_pair_is_made_proven_and_routed_repaired_and_taken_away() {
+    play(async |stage| {
         let _controller = stage.controller("a");
         let uid = stage.ask_for("demo", 2, json!({})).await;
         foreign_things(&stage, &uid).await;
@@ -18,7 +19,7 @@ pub async fn a_pair_is_made_proven_and_routed_repaired_and_taken_away(stage: Sta
         powered_off_outside_is_powered_on(&stage).await;
         deleted_outside_is_replaced(&stage).await;
         deleted_in_order(&stage).await;
-    }
+    });
 }
 
 async fn foreign_things(stage: &Stage, uid: &str) {

@@ -6,7 +6,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use crate::stage::{Fault, OTHER_VPC, Stage, until};
+use crate::stage::{Fault, OTHER_VPC, Stage, play, until};
 
 async fn says(stage: &Stage, name: &str, type_: &str, reason: &str, words: &str) {
     until(&format!("{name}: {type_} says {reason}"), async || {
@@ -20,8 +20,9 @@ async fn says(stage: &Stage, name: &str, type_: &str, reason: &str, words: &str)
     .await;
 }
 
-pub async fn a_wrong_vpc_a_full_account_and_a_token_that_goes_are_said_and_do_no_harm(stage: Stage) {
-    {
+#[test]
+fn a_wrong_vpc_a_full_account_and_a_token_that_goes_are_said_and_do_no_harm() {
+    play(async |stage| {
         let _controller = stage.controller("a");
         let droplet =
             json!({"droplet": {"size": "s-1vcpu-1gb", "image": "debian-12-x64", "vpcUUID": OTHER_VPC}});
@@ -78,13 +79,12 @@ pub async fn a_wrong_vpc_a_full_account_and_a_token_that_goes_are_said_and_do_no
         stage.cloud.mend().await;
         stage.cloud.act(id, "power_on").await;
         stage.whole("other", 1).await;
-    }
+    });
 }
 
-pub async fn who_cannot_know_which_nodes_hold_routes_deletes_nothing_and_who_is_not_seen_is_seldom_asked_for(
-    stage: Stage,
-) {
-    {
+#[test]
+fn who_cannot_know_which_nodes_hold_routes_deletes_nothing_and_who_is_not_seen_is_seldom_asked_for() {
+    play(async |stage| {
         let controller = stage.controller("a");
         stage.ask_for("demo", 1, json!({})).await;
         let status = stage.whole("demo", 1).await;
@@ -150,5 +150,5 @@ pub async fn who_cannot_know_which_nodes_hold_routes_deletes_nothing_and_who_is_
         let asked =
             stage.cloud.journal(before).await.iter().filter(|line| *line == "GET /v2/droplets/7").count();
         assert!(asked <= 2, "asked for {asked} times");
-    }
+    });
 }

@@ -41,24 +41,13 @@ async fn install_definitions(server: &ApiServer) {
     server.install(definitions.collect()).await.unwrap();
 }
 
-/// A scene that is being played.
-pub struct Playing(&'static str, std::thread::JoinHandle<()>);
-
-impl Playing {
-    /// Waits for its end; what went wrong has been printed. Its name if it failed.
-    pub fn failed(self) -> Option<&'static str> {
-        self.1.join().err().map(|_| self.0)
-    }
-}
-
 /// Plays a scene in a network namespace of its own.
-pub fn play<F: Future<Output = ()>>(
-    name: &'static str,
-    scene: impl FnOnce(Stage) -> F + Send + 'static,
-) -> Playing {
+pub fn play(scene: impl AsyncFnOnce(Stage) + Send + 'static) {
     assert!(nix::unistd::geteuid().is_root(), "this test makes a network namespace and needs root");
     programs::build_control_plane();
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    // A thread of its own: with one thread for all tests, their namespace would be the next one's.
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
         // An API server wants a default route; this one leads nowhere.
         for line in [
@@ -77,7 +66,9 @@ pub fn play<F: Future<Output = ()>>(
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async { scene(Stage::set().await).await });
     });
-    Playing(name, thread.unwrap())
+    if let Err(panic) = thread.unwrap().join() {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 impl Stage {
