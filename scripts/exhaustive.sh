@@ -20,6 +20,7 @@ simulator-cloud|do-simulator|--lib|simulator|2000|30|cloud::properties::
 netlink-codec|egress-netlink|--lib|netlink routing|50000|10|tests::bytes::a_nexthop tests::bytes::no_
 kernel-covers|egress-netlink|--lib|netlink routing|500|24|tests::covers::no_cover_sends_a_protected_address_through_a_gateway_and_every_other_goes_where_brute_force_says
 controller-decisions|egress-controller|--test model|controller api digitalocean runtime|1000|24|whatever_happens_no_invariant_breaks_and_the_pair_comes_back
+agent-killed|egress-agent|--test node|agent netlink routing|1|18|fail_static::an_agent_killed fail_static::an_agent_held_up
 TABLE
 }
 

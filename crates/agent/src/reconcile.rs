@@ -244,13 +244,20 @@ impl Reconciler {
                 event = monitor.next() => self.on_event(event, &mut monitor, &mut agenda)?,
                 () = self.with.changed.notified() => agenda.wake(Instant::now(), SETTLE),
                 _ = beat.tick() => {
-                    self.with.liveness.beat();
+                    self.beat();
                     // The command socket may have been opened anew.
                     self.ignore_own(&mut monitor);
                     // A hold-down may have ended.
                     self.reconsider().await;
                 }
             }
+        }
+    }
+
+    /// A loop that turns without ever reaching the kernel is as good as one that stands still.
+    fn beat(&self) {
+        if self.with.kernel.is_answering() {
+            self.with.liveness.beat();
         }
     }
 

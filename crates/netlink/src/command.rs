@@ -10,7 +10,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use egress_routing::kernel_state::{Change, Observed};
@@ -115,6 +115,7 @@ type Job = Box<dyn FnOnce(&mut CommandSocket) + Send>;
 pub struct Commands {
     jobs: mpsc::Sender<Job>,
     port: Arc<AtomicU32>,
+    answering: Arc<AtomicBool>,
 }
 
 impl Commands {
@@ -131,7 +132,13 @@ impl Commands {
                 }
             })
             .map_err(|error: io::Error| Error::Open(error))?;
-        Ok(Self { jobs, port })
+        Ok(Self { jobs, port, answering: Arc::new(AtomicBool::new(true)) })
+    }
+
+    /// Whether the thread served the last request in time: false while it hangs in the kernel, and when it is gone. A kernel
+    /// that is slow to answer the thread is none of that.
+    pub fn is_answering(&self) -> bool {
+        self.answering.load(Ordering::Relaxed)
     }
 
     /// Port number of the socket as of now: notifications about our own changes carry it.
@@ -203,6 +210,8 @@ impl Commands {
             self.jobs.send(job).await.map_err(|_| Error::Unavailable)?;
             answered.await.map_err(|_| Error::Unavailable)
         };
-        tokio::time::timeout(REQUEST, served).await.map_err(|_| Error::Deadline(REQUEST))?
+        let answer = tokio::time::timeout(REQUEST, served).await.unwrap_or(Err(Error::Deadline(REQUEST)));
+        self.answering.store(answer.is_ok(), Ordering::Relaxed);
+        answer
     }
 }

@@ -65,7 +65,7 @@ impl Reconciler {
                 }
                 event = monitor.next(), if held.is_some() => self.on_event(event, monitor, &mut agenda)?,
                 _ = beat.tick() => {
-                    self.with.liveness.beat();
+                    self.beat();
                     // A hold-down may have ended.
                     if let Some(held) = &mut held
                         && !self.reconsider_held(held).await

@@ -125,7 +125,8 @@ impl Cloud {
         ip(&format!("netns del {}", self.name(role)));
     }
 
-    /// Counts from now on what reaches the internet with the node's own public address on its way to `target`.
+    /// Counts from now on what reaches the internet with the node's own public address on its way to `target`, and to those
+    /// that were named before.
     pub fn count_leaks(&self, target: Ipv4Addr) {
         let leak = format!("ip saddr {NODE_PUBLIC} ip daddr {target} counter");
         let rules = format!(
@@ -156,14 +157,15 @@ impl Cloud {
     /// Forgets both counts.
     pub fn stop_counting(&self) {
         for table in ["oracle", "arrivals"] {
-            sh(&format!("ip netns exec {} nft delete table ip {table}", self.name("inet")));
+            let gone = format!("add table ip {table}; delete table ip {table}");
+            sh(&format!("ip netns exec {} nft '{gone}'", self.name("inet")));
         }
     }
 
     fn counted(&self, table: &str) -> u64 {
         let listed = sh(&format!("ip netns exec {} nft list table ip {table}", self.name("inet")));
-        let count = listed.split_once("counter packets ").unwrap().1;
-        count.split_whitespace().next().unwrap().parse().unwrap()
+        let counts = listed.split("counter packets ").skip(1);
+        counts.map(|count| count.split_whitespace().next().unwrap().parse::<u64>().unwrap()).sum()
     }
 
     /// Runs a command in the internet.

@@ -58,9 +58,14 @@ impl Far {
     }
 
     pub fn start_agent(&self) -> Agent {
+        self.start_agent_with(&["--daemonset="])
+    }
+
+    pub fn start_agent_with(&self, arguments: &[&str]) -> Agent {
+        let mut program = self.hosts.program();
         // The name moves between two look-ups.
-        let arguments = ["--daemonset=", "--protected-names=", "--names-interval=3600"];
-        Agent::start_at(self.hosts.program(), &self.files.path().join("kubeconfig"), &arguments)
+        program.args(["--protected-names=", "--names-interval=3600"]);
+        Agent::start_at(program, &self.files.path().join("kubeconfig"), arguments)
     }
 
     /// The API server's firewall lets nobody in but the cluster's nodes: who comes through that gateway is dropped.
@@ -81,9 +86,29 @@ impl Far {
             .cloud
             .in_internet(&format!("iptables -D INPUT -p tcp --dport {PORT} {connections} -j DROP"));
     }
+
+    /// Nothing of what is said over today's connections to the API server gets through any more, in either direction, and nobody
+    /// is told; new ones are welcome.
+    pub fn silence_connections(&self) {
+        let ports = connections().join(", ");
+        let chain = |hook: &str, theirs: &str, ours: &str| {
+            format!(
+                "chain {hook} {{ type filter hook {hook} priority 0; tcp {ours} {PORT} tcp {theirs} {{ {ports} }} drop; }};"
+            )
+        };
+        let chains = format!("{} {}", chain("input", "sport", "dport"), chain("output", "dport", "sport"));
+        self.scene.cloud.in_internet(&format!("nft 'table ip silence {{ {chains} }}'"));
+    }
 }
 
 /// Whether packets of the node to `address` go through gateway A.
 pub fn goes_through_a(address: &str) -> bool {
     ip(&format!("route get {address}")).contains("via 10.116.0.5")
+}
+
+/// The node's ports of its connections to the API server.
+pub fn connections() -> Vec<String> {
+    let shown = sh(&format!("ss -Htn state established dport = :{PORT}"));
+    let local = shown.lines().map(|line| line.split_whitespace().nth(2).unwrap());
+    local.map(|address| address.rsplit(':').next().unwrap().to_owned()).collect()
 }

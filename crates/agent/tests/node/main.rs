@@ -9,7 +9,12 @@ mod deaf;
 mod drift;
 mod ebpf;
 mod ecmp;
+// Registers and numbers of system calls are those of x86-64, as DigitalOcean's nodes have them.
+#[cfg(target_arch = "x86_64")]
+mod fail_static;
 mod far;
+#[cfg(target_arch = "x86_64")]
+mod half_open;
 mod inbound;
 mod large;
 mod lifecycle;
@@ -22,4 +27,6 @@ mod references;
 mod reverse_path;
 mod scene;
 mod selection;
+#[cfg(target_arch = "x86_64")]
+mod tracer;
 mod uninstall;

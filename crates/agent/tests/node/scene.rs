@@ -202,7 +202,30 @@ impl Agent {
     }
 
     pub fn until_says(&self, words: &str) {
-        until(words, &true, SOON, || std::fs::read_to_string(self.log.path()).unwrap().contains(words));
+        until(words, &true, SOON, || self.has_said(words));
+    }
+
+    pub fn has_said(&self, words: &str) -> bool {
+        self.count_said(words) > 0
+    }
+
+    /// How often it has said so.
+    pub fn count_said(&self, words: &str) -> usize {
+        std::fs::read_to_string(self.log.path()).unwrap().matches(words).count()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Whether it is held up by a signal.
+    pub fn is_stopped(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        status.contains("\nState:\tT ")
     }
 
     pub fn signal(&self, signal: Signal) {
