@@ -8,6 +8,7 @@
 //!   keeps what is there.
 //! - What can't be planned stays: a node whose VPC interface is not known is left as it is.
 //! - A restart plans what is there and writes nothing (I7): ids, slots and chosen gateways are read back from the kernel.
+//! - What stands at other numbers than the agent was given moves once all of it is known ([`numbers`]).
 //! - A change that cuts the node off from what it lives by is taken back ([`confirming`]).
 //! - When the loop ends the routes stay, unless an uninstall is confirmed.
 
@@ -16,6 +17,7 @@ mod confirming;
 mod holding;
 mod inherited;
 mod leftovers;
+mod numbers;
 mod orphaned;
 mod switching;
 mod trouble;
@@ -63,6 +65,7 @@ use crate::surroundings::{Names, Surroundings};
 use crate::watches::Watches;
 use agenda::Agenda;
 use inherited::Inherited;
+use numbers::Numbers;
 use trouble::Beside;
 
 /// A full comparison at least that often: netlink events get lost.
@@ -87,7 +90,7 @@ pub type Configured = Vec<(Ipv4Net, ProtectedReason)>;
 pub struct Connections {
     /// Name of this node.
     pub node_name: String,
-    /// Where our state lives in the kernel.
+    /// Where our state shall live in the kernel.
     pub layout: Layout,
     /// Ranges of pods and services, and the user's list.
     pub configured: Configured,
@@ -133,7 +136,9 @@ pub enum ReconcileError {
 /// The loop's memory. All of it can be read back: from the API server, the kernel, and a second of probing.
 pub struct Reconciler {
     with: Connections,
+    /// Where our state lives in the kernel now; see [`numbers`].
     layout: Layout,
+    numbers: Numbers,
     epoch: Instant,
     probes: Probes,
     results: mpsc::Receiver<ProbeResult>,
@@ -185,6 +190,7 @@ impl Reconciler {
         let (looks, looked) = mpsc::channel(1);
         Self {
             layout: with.layout.clone(),
+            numbers: Numbers::Unread,
             with,
             epoch: Instant::now(),
             probes: Probes::new(sender),
@@ -351,6 +357,7 @@ impl Reconciler {
         let definition = self.definition;
         let mut asked_anew = self.objects != objects
             || !self.view.as_ref().is_some_and(|before| before.asks_for_the_same(&view))
+            || self.numbers == Numbers::Moving
             || self.confirmation.change() != self.planned_change;
         self.objects = objects;
         self.in_force = in_force;
@@ -390,6 +397,7 @@ impl Reconciler {
             return self.back_off();
         }
         self.remove_leftovers(&main_routes).await;
+        self.move_numbers();
         self.retry = RETRY.0;
         self.with.readiness.set_ready();
         FULL_COMPARISON
@@ -469,11 +477,11 @@ impl Reconciler {
         self.with.configured.iter().copied().chain(services).chain(listed).collect()
     }
 
-    async fn look(&self) -> Result<(Look, Observed), egress_netlink::Error> {
+    async fn look(&mut self) -> Result<(Look, Observed), egress_netlink::Error> {
         let interfaces = self.with.kernel.interfaces().await?;
         let main_routes = self.with.kernel.main_routes().await?;
         let rules = neighbours::seen_rules(self.with.kernel.rules().await?);
-        let observed = self.with.kernel.snapshot(self.claim()).await?;
+        let observed = self.snapshot().await?;
         Ok((
             Look { interfaces, main_routes, rules, surroundings: self.with.surroundings.borrow().clone() },
             observed,

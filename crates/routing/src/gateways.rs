@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
-
-use crate::kernel_state::{Foreign, Managed, NexthopId, NexthopTarget, Observed, RouteKind};
+use crate::kernel_state::{Foreign, NexthopId, NexthopTarget, Observed};
 use crate::layout::{GatewaySlot, Layout};
 use crate::node::{NodeView, VpcInterface};
 use crate::protected::ProtectedReason;
@@ -111,18 +109,15 @@ fn slots_of_groups(observed: &Observed, layout: &Layout) -> BTreeSet<GatewaySlot
     sharing.flatten().filter_map(|member| layout.slot_of_nexthop(member.id)).collect()
 }
 
+/// The slots that gateways have. One that has none at these numbers has the one that it had at others, so that groups stay as
+/// they are.
 fn slots_in_kernel(observed: &Observed, layout: &Layout) -> BTreeMap<GatewaySlot, Ipv4Addr> {
-    let mut slots = BTreeMap::new();
-    for route in observed.routes.values().map(Managed::get) {
-        let Some(slot) = layout.slot_of_table(route.table) else { continue };
-        if route.destination != Ipv4Net::default() {
-            continue;
-        }
-        if let RouteKind::Nexthop(id) = route.kind
-            && let Some(gateway) = gateway_in_kernel(id, observed)
-        {
-            slots.insert(slot, gateway);
-        }
+    let seat = |id: &NexthopId| Some((layout.slot_at_any_numbers(*id)?, gateway_in_kernel(*id, observed)?));
+    let (own, former): (Vec<_>, Vec<_>) =
+        observed.nexthops.keys().partition(|id| layout.nexthops().contains(&id.0));
+    let mut slots: BTreeMap<_, _> = own.into_iter().filter_map(seat).collect();
+    for (slot, gateway) in former.into_iter().filter_map(seat) {
+        slots.entry(slot).or_insert(gateway);
     }
     slots
 }

@@ -137,9 +137,20 @@ pub struct Layout {
     pub first_nexthop: u32,
 }
 
+mod in_kernel;
+
 impl Default for Layout {
     fn default() -> Self {
         Self::from_numbers(Numbers::default())
+    }
+}
+
+/// As flags of the agent.
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Numbers { table, probe_tables, rule_priorities, probe_ports, nexthop_ids } = self.numbers();
+        write!(f, "--table={table} --probe-tables={probe_tables} --rule-priorities={rule_priorities} ")?;
+        write!(f, "--probe-ports={probe_ports} --nexthop-ids={nexthop_ids}")
     }
 }
 
@@ -219,6 +230,17 @@ impl Layout {
         }
     }
 
+    /// The numbers that it follows from.
+    pub fn numbers(&self) -> Numbers {
+        Numbers {
+            table: self.table,
+            probe_tables: self.first_probe_table,
+            rule_priorities: self.first_probe_priority,
+            probe_ports: self.first_probe_port,
+            nexthop_ids: self.first_nexthop,
+        }
+    }
+
     /// Every rule priority from the first of ours to the last.
     pub fn priorities(&self) -> RangeInclusive<u32> {
         self.first_probe_priority..=self.table_priority
@@ -274,6 +296,11 @@ impl Layout {
     pub fn slot_of_nexthop(&self, id: NexthopId) -> Option<GatewaySlot> {
         let slot = u8::try_from(id.0.checked_sub(self.first_nexthop + PROBE_NEXTHOPS)?).ok()?;
         (slot < self.probe_slots).then_some(GatewaySlot(slot))
+    }
+
+    /// The same for an agent with other numbers.
+    pub(crate) fn slot_at_any_numbers(&self, id: NexthopId) -> Option<GatewaySlot> {
+        self.slot_of_nexthop(NexthopId(self.first_nexthop + id.0 % NEXTHOP_BLOCK))
     }
 
     /// The group of gateways that share the traffic of the StaticRoute whose nexthop object is `nexthop` otherwise.

@@ -18,7 +18,6 @@ pub mod diff;
 mod fib_model;
 #[cfg(test)]
 mod fixture;
-mod former;
 pub mod gateways;
 pub mod inbound;
 pub mod kernel_state;

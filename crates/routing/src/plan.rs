@@ -29,7 +29,6 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use crate::builtin_rules::BuiltinRule;
-use crate::former;
 use crate::gateways::{assign_slots, gateways_in_kernel, usable_gateways};
 use crate::inbound::{self, ServedPort};
 use crate::kernel_state::{
@@ -109,13 +108,12 @@ pub fn plan(
         (0..wanted.len()).filter(|index| plan.routes[*index].problem.is_none()).collect();
     able.sort_by_key(|index| wanted[*index].seniority());
     let foreign = foreign_routes(observed, layout);
-    let tables = former::tables(observed, layout);
     let resolution =
-        resolve_claims(wanted, &able, node, &plan.routes, &kept_shut(node, observed, &tables), |prefix| {
+        resolve_claims(wanted, &able, node, &plan.routes, &kept_shut(node, observed, layout), |prefix| {
             let of_others = foreign.get(&prefix);
             let of_others =
                 of_others.map(|protocol| FailureCause::Foreign { protocol: *protocol, table: layout.table });
-            of_others.or_else(|| uncertain(prefix, node, observed, &tables, layout))
+            of_others.or_else(|| uncertain(prefix, node, observed, layout))
         });
     let uids: Vec<&str> = able.iter().map(|index| wanted[*index].uid.as_str()).collect();
     let ids = nexthop_ids::assign(&uids, &resolution.table, observed, layout);
@@ -145,7 +143,6 @@ pub fn plan(
     }
     report_claims(wanted, &able, resolution, node, layout, &mut plan);
 
-    let former = former::gateways(observed, layout);
     for index in able {
         let report = &mut plan.routes[index];
         if report.nexthop.is_none() {
@@ -154,12 +151,8 @@ pub fn plan(
             report.failures.clear();
         }
         report.nexthop = report.nexthop.filter(|_| routed.contains(&index));
-        let mut kept = report.nexthop.map(|id| kept_gateways(id, observed, layout)).unwrap_or_default();
-        if kept.is_empty() {
-            let was = wanted[index].destinations.keys().find_map(|destination| former.get(destination));
-            kept.extend(was.into_iter().flatten());
-        }
-        let nexthop = choose_nexthop(&wanted[index], &sharers[index], vpc, selection, &kept, layout, report);
+        let nexthop =
+            choose_nexthop(&wanted[index], &sharers[index], vpc, selection, observed, layout, report);
         if let Some(nexthop) = nexthop {
             plan.state.insert_nexthop(nexthop);
         }
@@ -313,11 +306,11 @@ fn report_claims(
 }
 
 /// What the table passes over now, as long as it is not known what may be opened.
-fn kept_shut(node: &NodeView, observed: &Observed, tables: &BTreeSet<u32>) -> BTreeSet<Ipv4Net> {
+fn kept_shut(node: &NodeView, observed: &Observed, layout: &Layout) -> BTreeSet<Ipv4Net> {
     if node.uncertain.is_none() {
         return BTreeSet::new();
     }
-    let ours = observed.routes.values().map(Managed::get).filter(|route| tables.contains(&route.table));
+    let ours = observed.routes.values().map(Managed::get).filter(|route| route.table == layout.table);
     ours.filter(|route| route.kind == RouteKind::Throw).map(|route| route.destination).collect()
 }
 
@@ -326,15 +319,12 @@ fn uncertain(
     destination: Ipv4Net,
     node: &NodeView,
     observed: &Observed,
-    tables: &BTreeSet<u32>,
     layout: &Layout,
 ) -> Option<FailureCause> {
     let uncertainty = node.uncertain.as_ref().filter(|uncertainty| uncertainty.forbids(destination))?;
     let has = |metric, is_it: fn(&RouteKind) -> bool| {
-        tables.iter().any(|table| {
-            let key = RouteKey { table: *table, destination, metric };
-            observed.routes.get(&key).is_some_and(|route| is_it(&route.get().kind))
-        })
+        let key = RouteKey { table: layout.table, destination, metric };
+        observed.routes.get(&key).is_some_and(|route| is_it(&route.get().kind))
     };
     // When a link goes down, the guard is all that is left of a route.
     let there = has(0, |kind| matches!(kind, RouteKind::Nexthop(_)))
@@ -401,7 +391,7 @@ fn choose_nexthop(
     sharers: &[Sharer],
     vpc: &VpcInterface,
     selection: &Selection,
-    kept: &BTreeSet<Ipv4Addr>,
+    observed: &Observed,
     layout: &Layout,
     report: &mut RouteReport,
 ) -> Option<Nexthop> {
@@ -418,10 +408,14 @@ fn choose_nexthop(
         in_order(&report.usable_gateways, |gateway| wanted.contains(gateway) && able(gateway))
     };
     let chosen = selection.get(&route.uid).map(&those).unwrap_or_default();
-    let kept = those(kept);
+    let kept = || those(&kept_gateways(id, observed, layout));
     // A bare gateway is what the object says, whatever was in the kernel: its list has one entry.
     let all = || in_order(&report.usable_gateways, able);
-    let mut in_use = [chosen, kept].into_iter().find(|some| !some.is_empty()).unwrap_or_else(all);
+    let mut in_use = [chosen]
+        .into_iter()
+        .chain(std::iter::once_with(kept))
+        .find(|some| !some.is_empty())
+        .unwrap_or_else(all);
     let nexthop = if route.is_shared() {
         sharing::group(id, sharers, &in_use.iter().copied().collect(), layout)
     } else {

@@ -16,7 +16,6 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use crate::builtin_rules::BuiltinRule;
-use crate::former;
 use crate::gateways::gateways_in_kernel;
 use crate::kernel_state::{
     Change, Gateway, GroupMember, KernelState, Nexthop, NexthopId, NexthopTarget, Observed, Route, RouteKey,
@@ -151,18 +150,16 @@ impl Recovered {
 }
 
 /// The gateways of the StaticRoute that has most of these destinations in the kernel, in the order of its list: what it goes on
-/// with when nobody can say what its list is.
+/// with when nobody can say what its list is. They are looked for at the kernel's own numbers ([`Layout::in_kernel`]).
 pub fn gateways_of<'a>(
     destinations: impl IntoIterator<Item = &'a Ipv4Net>,
     observed: &Observed,
     layout: &Layout,
 ) -> Vec<Ipv4Addr> {
+    let layout = &Layout::in_kernel(observed, layout);
     let mut routes: BTreeMap<NexthopId, usize> = BTreeMap::new();
-    let tables = former::tables(observed, layout);
-    let places = destinations
-        .into_iter()
-        .flat_map(|one| tables.iter().map(|table| RouteKey { table: *table, destination: *one, metric: 0 }));
-    for key in places {
+    for destination in destinations {
+        let key = RouteKey { table: layout.table, destination: *destination, metric: 0 };
         if let Some(RouteKind::Nexthop(id)) = observed.routes.get(&key).map(|route| &route.get().kind) {
             *routes.entry(*id).or_default() += 1;
         }

@@ -79,15 +79,14 @@ impl Reconciler {
 
     /// Reads the kernel, the first time to learn what is to be kept, and puts back what is missing. False: try again soon.
     async fn keep(&mut self, held: &mut Option<Recovered>) -> bool {
-        let (interfaces, observed) =
-            match (self.with.kernel.interfaces().await, self.with.kernel.snapshot(self.claim()).await) {
-                (Ok(interfaces), Ok(observed)) => (interfaces, observed),
-                (Err(error), _) | (_, Err(error)) => {
-                    self.with.metrics.netlink_errors.inc();
-                    tracing::warn!(%error, "the kernel could not be read; it stays as it is");
-                    return false;
-                }
-            };
+        let (interfaces, observed) = match (self.with.kernel.interfaces().await, self.snapshot().await) {
+            (Ok(interfaces), Ok(observed)) => (interfaces, observed),
+            (Err(error), _) | (_, Err(error)) => {
+                self.with.metrics.netlink_errors.inc();
+                tracing::warn!(%error, "the kernel could not be read; it stays as it is");
+                return false;
+            }
+        };
         self.observed = observed;
         self.inherit();
         let Some(held) = held else {

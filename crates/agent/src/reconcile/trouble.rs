@@ -47,6 +47,7 @@ impl Reconciler {
         let mut clashes = clashes(&self.observed, rules, &self.plan.routes, &self.layout);
         clashes.extend(ports.clone());
         let mut concerns = neighbours::concerns(&clashes);
+        concerns.extend(self.not_moved());
         concerns.extend(concerns::not_probed(&self.plan.unprobed));
         concerns.extend(inbound::not_answered(&self.plan.unserved));
         concerns.extend(self.departed.concern());

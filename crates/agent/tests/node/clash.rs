@@ -1,78 +1,16 @@
-//! Other programs on the node, and agents with other numbers: what is in the way is named and never touched.
+//! Other programs on the node: what they have in the way is named and never touched.
 
-use std::net::UdpSocket;
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use egress_api::{NodeRoute, NodeRouteState};
 use serde_json::json;
 
 use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, NODE_PUBLIC, ip, ours, seen_from, sh, until};
+use crate::packets::Packets;
 use crate::scene::{Agent, LISTED, Monitor, SOON, Scene, until_ready};
 
-/// Datagrams of the node to the listed destination, a few thousand a second.
-struct Stream {
-    over: Arc<AtomicBool>,
-    sender: JoinHandle<u64>,
-}
-
-impl Stream {
-    fn start(scene: &Scene) -> Self {
-        scene.cloud.count_leaks(LISTED);
-        let count = "table ip arrivals { chain sink { type filter hook prerouting priority -300; \
-                     ip daddr 192.0.2.80 udp dport 9999 counter; }; }";
-        scene.cloud.run_in("inet", &format!("nft '{count}'"));
-        let over = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&over);
-        let sender = std::thread::spawn(move || {
-            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-            let mut sent = 0;
-            while !stop.load(Ordering::Relaxed) {
-                sent += u64::from(socket.send_to(b"x", (LISTED, 9999)).is_ok());
-                std::thread::sleep(Duration::from_micros(200));
-            }
-            sent
-        });
-        Self { over, sender }
-    }
-
-    /// Sent, arrived, and arrived with the node's own address.
-    fn stop(self, scene: &Scene) -> (u64, u64, u64) {
-        self.over.store(true, Ordering::Relaxed);
-        let sent = self.sender.join().unwrap();
-        let arrived = || -> u64 {
-            let listed = scene.cloud.run_in("inet", "nft list table ip arrivals");
-            listed
-                .split_once("counter packets ")
-                .unwrap()
-                .1
-                .split_whitespace()
-                .next()
-                .unwrap()
-                .parse()
-                .unwrap()
-        };
-        // The last of them may still be on the way.
-        let patience = std::time::Instant::now();
-        while arrived() < sent && patience.elapsed() < Duration::from_secs(2) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        (sent, arrived(), scene.cloud.leaks())
-    }
-}
-
-/// Status, reason and message of the condition.
-fn condition(scene: &Scene, type_: &str) -> Option<(String, String, String)> {
-    let conditions = scene.status()?.conditions;
-    let found = conditions.into_iter().find(|condition| condition.type_ == type_)?;
-    Some((found.status, found.reason, found.message))
-}
-
 fn clash(scene: &Scene) -> (String, String) {
-    condition(scene, "Clash").map(|(status, reason, _)| (status, reason)).unwrap_or_default()
+    scene.condition("Clash").map(|(status, reason, _)| (status, reason)).unwrap_or_default()
 }
 
 fn pair(status: &str, reason: &str) -> (String, String) {
@@ -81,64 +19,6 @@ fn pair(status: &str, reason: &str) -> (String, String) {
 
 fn entry(scene: &Scene, name: &str) -> NodeRoute {
     scene.status().unwrap().routes.into_iter().find(|route| route.name == name).unwrap()
-}
-
-const ELSEWHERE: [&str; 5] = [
-    "--table=2157",
-    "--probe-tables=2160",
-    "--rule-priorities=950",
-    "--probe-ports=63424",
-    "--nexthop-ids=242000000",
-];
-
-#[test]
-fn an_agent_with_other_numbers_takes_everything_over_without_a_gap_or_a_leak() {
-    let scene = Scene::new();
-    let spec = json!({"destinations": ["192.0.2.80", "198.18.0.0/15"], "gateways": [{"address": A}, {"address": B}]});
-    scene.route("demo", &spec);
-    let agent = Agent::start(&scene);
-    scene.until_applied("demo", 2);
-    until_ready();
-    scene.cloud.power_off("a");
-    until("through B", &Some(B_PUBLIC), SOON, || seen_from(LISTED));
-    let first = ours();
-
-    let stream = Stream::start(&scene);
-    agent.kill();
-    let others = ["--daemonset=", "--protected-names="].into_iter().chain(ELSEWHERE).collect::<Vec<_>>();
-    let agent = Agent::start_with(&scene, &others);
-    let old_ones = || {
-        sh(
-            "ip -4 route show table 1157; ip -4 rule show | grep 1157 || true; ip nexthop show proto 157 | grep 'id 241' || true",
-        )
-    };
-    until("nothing of the old numbers", &String::new(), SOON, old_ones);
-    until_ready();
-    let moved = ours();
-    assert_eq!(moved.lines().count(), first.lines().count(), "{first}\nbecame\n{moved}");
-    agent.kill();
-    let _agent = Agent::start(&scene);
-    until("back at the first numbers", &first, SOON, ours);
-
-    let (sent, arrived, leaked) = stream.stop(&scene);
-    assert_eq!((arrived, leaked), (sent, 0), "of {sent} packets");
-    assert!(sent > 100, "only {sent} packets were sent");
-    assert_eq!(seen_from(LISTED), Some(B_PUBLIC), "and the failover was kept");
-}
-
-#[test]
-fn a_number_that_cannot_be_used_is_named_at_the_start() {
-    let output = Command::new(env!("CARGO_BIN_EXE_egress-agent"))
-        .args(["--node-name=node-1", "--table=135"])
-        .env("KUBECONFIG", "/nonexistent")
-        .output()
-        .unwrap();
-    assert!(!output.status.success());
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        said.contains("--table 135 can't be used: 135 belongs to DigitalOcean's managed routing agent"),
-        "{said}"
-    );
 }
 
 #[test]
@@ -170,7 +50,7 @@ fn what_others_have_at_our_places_is_named_and_left_and_the_rest_is_applied() {
         "{failure:?}"
     );
     assert_eq!(seen_from("192.0.2.81".parse().unwrap()), Some(A_PUBLIC));
-    let (status, reason, message) = condition(&scene, "Clash").unwrap();
+    let (status, reason, message) = scene.condition("Clash").unwrap();
     assert_eq!((status.as_str(), reason.as_str()), ("True", "ForeignRule"));
     for named in
         ["priority 995", "192.0.2.80/32", "table 1160", "nexthop object 241100001", "--rule-priorities"]
@@ -227,16 +107,15 @@ fn whoever_has_the_destination_in_the_main_table_is_named_and_not_fought() {
     ip("route add blackhole 192.0.2.81/32");
     scene.route("dropped", &json!({"destinations": ["192.0.2.81"], "gateways": [{"address": A}]}));
     until("shadowed", &Some((NodeRouteState::NotApplied, 0)), SOON, || scene.state_of("dropped"));
-    until("named", &true, SOON, || condition(&scene, "Clash").unwrap().2.contains("192.0.2.81/32"));
+    until("named", &true, SOON, || scene.condition("Clash").unwrap().2.contains("192.0.2.81/32"));
     ip("route del blackhole 192.0.2.81/32");
 
     // When theirs goes ours is there already.
-    let stream = Stream::start(&scene);
+    let packets = Packets::start(&scene.cloud);
     ip("route del 192.0.2.80/32 via 10.116.0.12 proto static");
     assert_eq!(seen_from(LISTED), Some(A_PUBLIC));
     scene.until_applied("demo", 1);
-    let (sent, arrived, leaked) = stream.stop(&scene);
-    assert_eq!((arrived, leaked), (sent, 0), "of {sent} packets");
+    packets.all_arrived(&scene.cloud);
     until("over", &pair("False", "Resolved"), SOON, || clash(&scene));
 }
 
@@ -262,7 +141,7 @@ fn of_objects_for_one_destination_the_next_takes_over_when_others_go_together() 
     assert_eq!(seen_from(LISTED), Some(A_PUBLIC));
 
     // The winner and the next in one request; and then the last two of all.
-    let stream = Stream::start(&scene);
+    let packets = Packets::start(&scene.cloud);
     scene.kubectl(&["delete", "staticroute", "first", "--wait=false"]);
     until("second", &Some((NodeRouteState::Applied, 1)), SOON, || scene.state_of("second"));
     assert_eq!(seen_from(LISTED), Some(B_PUBLIC));
@@ -271,8 +150,7 @@ fn of_objects_for_one_destination_the_next_takes_over_when_others_go_together() 
     until("younger", &Some((NodeRouteState::NotApplied, 0)), SOON, || scene.state_of("younger"));
     scene.kubectl(&["delete", "staticroute", "second", "third", "--wait=false"]);
     until("younger", &Some((NodeRouteState::Applied, 1)), SOON, || scene.state_of("younger"));
-    let (sent, arrived, leaked) = stream.stop(&scene);
-    assert_eq!((arrived, leaked), (sent, 0), "of {sent} packets");
+    packets.all_arrived(&scene.cloud);
 
     scene.route("youngest", &json!({"destinations": ["192.0.2.80"], "gateway": A}));
     until("youngest", &Some((NodeRouteState::NotApplied, 0)), SOON, || scene.state_of("youngest"));

@@ -173,11 +173,6 @@ impl Cloud {
         sh(&format!("ip netns exec {} {command}", self.name("inet")))
     }
 
-    /// Runs a command in the namespace of a machine, or of a fabric: `inet`, `vpc`.
-    pub fn run_in(&self, role: &str, command: &str) -> String {
-        sh(&format!("ip netns exec {} {command}", self.name(role)))
-    }
-
     /// A listener in the internet, at every address; who connects to what it accepts is somewhere else all the same.
     fn listen_in_internet(&self, port: u16) -> TcpListener {
         let namespace = File::open(format!("/run/netns/{}", self.name("inet"))).unwrap();

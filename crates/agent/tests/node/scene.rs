@@ -65,6 +65,11 @@ impl Scene {
     }
 
     pub fn apply(&self, object: &Value) {
+        assert!(self.try_apply(object));
+    }
+
+    /// Whether the API server took it.
+    pub fn try_apply(&self, object: &Value) -> bool {
         let mut child = self
             .server
             .kubectl()
@@ -74,7 +79,7 @@ impl Scene {
             .spawn()
             .unwrap();
         child.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
-        assert!(child.wait().unwrap().success());
+        child.wait().unwrap().success()
     }
 
     pub fn route(&self, name: &str, spec: &Value) {
@@ -98,6 +103,12 @@ impl Scene {
     /// What the node says of one StaticRoute.
     pub fn route_report(&self, name: &str) -> Option<NodeRoute> {
         self.status()?.routes.into_iter().find(|route| route.name == name)
+    }
+
+    /// Status, reason and message of a condition of the node.
+    pub fn condition(&self, type_: &str) -> Option<(String, String, String)> {
+        let found = self.status()?.conditions.into_iter().find(|condition| condition.type_ == type_)?;
+        Some((found.status, found.reason, found.message))
     }
 
     pub fn state_of(&self, name: &str) -> Option<(NodeRouteState, u32)> {

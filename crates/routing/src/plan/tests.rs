@@ -3,7 +3,6 @@ use crate::diff::changes;
 use crate::fib_model::{Packet, Way, apply, holding, lookup, packet};
 use crate::fixture::{excluding, ip, ips, net, node, route};
 use crate::kernel_state::{Managed, RouteKey};
-use crate::layout::Numbers;
 use crate::node::Uncertainty;
 use crate::protected::Protected;
 use crate::wanted::ReferenceFault;
@@ -538,50 +537,4 @@ fn ten_thousand_destinations_take_a_route_and_a_guard_each_and_one_nexthop() {
     assert_eq!(plan.state.nexthops.len(), 1);
     let kernel = holding(&plan.state);
     assert!(kernel.routes.values().map(Managed::get).all(|route| route.table == 1157));
-}
-
-#[test]
-fn an_agent_with_other_numbers_moves_everything_over_without_a_gap_and_keeps_the_gateway() {
-    let wanted = [
-        route("all", 1, &["0.0.0.0/0"], &[A, B]),
-        route("one", 2, &["198.51.100.40", "203.0.113.77"], &[A, B]),
-    ];
-    let moved = Numbers { table: 2157, probe_tables: 2160, nexthop_ids: 242_000_000, ..Numbers::default() };
-    // Ahead of the old rules, among them, behind them; with other nexthop ids and with the same.
-    for (rule_priorities, nexthop_ids) in
-        [(500, 242_000_000), (901, 242_000_000), (850, 241_000_000), (1_500, 241_000_000)]
-    {
-        let layout = Layout::new(Numbers { rule_priorities, nexthop_ids, ..moved }).unwrap();
-        let failed_over = Selection::from([("uid-one".to_owned(), [ip(B)].into())]);
-        let before = plan(&wanted, &node(), &failed_over, &Observed::default(), &Layout::default());
-        let mut kernel = holding(&before.state);
-        let after = plan(&wanted, &node(), &Selection::new(), &kernel, &layout);
-        assert_eq!(after.routes[1].in_use, [ip(B)], "the failover is kept");
-        // Right after its start it does not know yet what must stay shut; what is open it takes over all the same.
-        let unsure = NodeView { uncertain: Some(Uncertainty::LookingAround), ..node() };
-        assert_eq!(plan(&wanted, &unsure, &Selection::new(), &kernel, &layout).state, after.state);
-
-        let packets =
-            ["1.2.3.4", "198.51.100.40", "203.0.113.77", "203.0.113.12", "198.51.100.10", "10.116.0.3"]
-                .map(|to| packet(ip(to)));
-        let reply = Packet { source: ip("203.0.113.11"), ..packets[0] };
-        let ways = |kernel: &Observed| {
-            packets
-                .iter()
-                .chain([&reply])
-                .map(|one| lookup(kernel, &node().main_routes, *one))
-                .collect::<Vec<_>>()
-        };
-        let expected = ways(&kernel);
-        assert_eq!(expected[..3], [through_gateway(A), through_gateway(B), through_gateway(B)]);
-        for change in changes(&kernel, &after.state) {
-            apply(&mut kernel, &change);
-            assert_eq!(ways(&kernel), expected, "after {change:?}");
-        }
-        assert!(kernel.routes.keys().all(|key| layout.has_table(key.table)));
-        assert!(kernel.rules.iter().all(|rule| layout.priorities().contains(&rule.get().priority)));
-        assert_eq!(kernel, holding(&after.state), "nothing is left behind");
-        let again = plan(&wanted, &node(), &Selection::new(), &kernel, &layout);
-        assert_eq!(changes(&kernel, &again.state), [], "and a restart writes nothing");
-    }
 }
