@@ -1,12 +1,13 @@
-//! What the kernel's reverse path filter (`rp_filter`) and forwarding in eBPF keep our rules from doing: pure, but for reading
-//! the filter. Nothing here is ever written: sysctls are read-only in the pod, and they are not ours.
+//! What a node's network keeps our rules from doing: its reverse path filter (`rp_filter`), pods forwarded in eBPF, no public
+//! address. Pure, but for reading the filter. Nothing here is ever written: sysctls are read-only in the pod, and they are not ours.
 //!
 //! Rules by source address and by source port pass the filter in every mode, for its lookup swaps addresses and ports
 //! (measured on Linux 6.18). What has neither a rule nor a route back is dropped in mode 1.
 
 use egress_netlink::reading::Interface;
-use egress_routing::NodeView;
+use egress_routing::inbound::answers_for_clients;
 use egress_routing::kernel_state::{KernelState, MAIN_TABLE, Rule, RuleAction};
+use egress_routing::{Layout, NodeView};
 
 use crate::concerns::Concern;
 
@@ -14,6 +15,9 @@ use crate::concerns::Concern;
 pub const REVERSE_PATH_FILTER: &str = "ReversePathFilter";
 /// Pods may be forwarded past the rules for replies.
 pub const EBPF_FORWARDING: &str = "EbpfForwarding";
+
+/// The node has no address that tells answers of its own sockets from their connections.
+pub const NO_PUBLIC_ADDRESS: &str = "NoPublicAddress";
 
 /// A packet must come in on the link that a packet to its source would leave by.
 const STRICT: u8 = 1;
@@ -63,8 +67,26 @@ pub fn ebpf(interfaces: &[Interface], planned: &KernelState) -> Option<Concern> 
     may_matter.then_some(Concern { type_: EBPF_FORWARDING, reason: "RulesByPort", message })
 }
 
+/// Whom a node without a public interface does not answer.
+///
+/// Its sockets answer from the address that it connects from as well, so that no rule can tell the two apart.
+pub fn no_public_address(view: &NodeView, planned: &KernelState, layout: &Layout) -> Option<Concern> {
+    let vpc = view.vpc.as_ref()?;
+    let at_stake = view.public_addresses.is_empty() && answers_for_clients(planned, layout);
+    let message = format!(
+        "this node has no address outside the VPC: a client at a routed address that reaches {} itself, through a balancer that \
+         keeps client addresses, is answered through a gateway, and the answer is lost; pods behind host ports and node ports \
+         answer; exclude such clients (excludedDestinations)",
+        vpc.address
+    );
+    at_stake.then_some(Concern { type_: NO_PUBLIC_ADDRESS, reason: "RepliesOfSockets", message })
+}
+
 #[cfg(test)]
 mod tests {
+    use egress_routing::VpcInterface;
+    use egress_routing::kernel_state::{Route, RouteKind};
+
     use super::*;
 
     fn link(name: &str) -> Interface {
@@ -87,6 +109,32 @@ mod tests {
         let view = NodeView { public_addresses: link("eth0").addresses, ..NodeView::default() };
         assert_eq!(public_interface(&[link("eth0")], &view), Some(&link("eth0")));
         assert_eq!(public_interface(&[link("eth0")], &NodeView::default()), None);
+    }
+
+    #[test]
+    fn a_node_without_a_public_address_is_told_of_while_a_client_may_be_routed() {
+        let layout = Layout::default();
+        let vpc = VpcInterface {
+            index: 2,
+            up: true,
+            address: "10.116.0.2".parse().unwrap(),
+            subnet: "10.116.0.0/20".parse().unwrap(),
+        };
+        let private = NodeView { vpc: Some(vpc), ..NodeView::default() };
+        let public = NodeView { public_addresses: link("eth0").addresses, ..private.clone() };
+        let routed = |destination: &str| {
+            let mut state = KernelState::default();
+            let (table, destination) = (layout.table, destination.parse().unwrap());
+            state.insert_route(Route { table, destination, metric: 0, kind: RouteKind::Blackhole });
+            state
+        };
+        let told = |view: &NodeView, destination: &str| {
+            no_public_address(view, &routed(destination), &layout).is_some()
+        };
+        assert!(told(&private, "0.0.0.0/0") && told(&private, "192.0.2.80/32"));
+        assert!(!told(&private, "172.20.0.0/16"), "no client on the internet is there");
+        assert!(!told(&public, "0.0.0.0/0"));
+        assert_eq!(no_public_address(&private, &KernelState::default(), &layout), None);
     }
 
     #[test]

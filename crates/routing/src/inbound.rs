@@ -102,7 +102,7 @@ pub(crate) fn add_rules(
 }
 
 /// Whether a client on the internet may have an address for which our table has a gateway.
-fn answers_for_clients(state: &KernelState, layout: &Layout) -> bool {
+pub fn answers_for_clients(state: &KernelState, layout: &Layout) -> bool {
     state.routes.values().any(|route| {
         route.table == layout.table
             && matches!(route.kind, RouteKind::Nexthop(_) | RouteKind::Blackhole)

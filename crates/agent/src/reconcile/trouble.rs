@@ -56,6 +56,10 @@ impl Reconciler {
         concerns.extend(concerns::protected_names(&self.with.surroundings.borrow()));
         concerns.extend(reverse_path.as_ref().and_then(|(name, mode)| reverse_path::strict(name, *mode)));
         concerns.extend(reverse_path::ebpf(interfaces, &self.plan.state));
+        let view = self.view.as_ref();
+        concerns.extend(
+            view.and_then(|view| reverse_path::no_public_address(view, &self.plan.state, &self.layout)),
+        );
         concerns
     }
 }

@@ -16,11 +16,9 @@ use testkit::HostRouting;
 
 use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, Cloud, NODE_PUBLIC, ip, sh, until};
 use crate::inbound::{CLIENT, TRANSPORTS, is_answered, serve};
-use crate::pod::{Pod, inside};
+use crate::pod::{POD_PORT, Pod, inside};
 use crate::scene::{Agent, LISTED, SOON, Scene, UNLISTED};
 
-/// What the pod answers at.
-const SERVED: u16 = 80;
 /// Routed by an object of its own, through one gateway at a time.
 const ONE_AT_A_TIME: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 
@@ -119,7 +117,7 @@ fn pods_forwarded_in_ebpf_take_the_ways_of_the_plan_and_none_leaks() {
 
 /// Whether a client on the internet that connects to the pod's own address is answered.
 fn answered(scene: &Scene, pod: &Pod) -> [bool; 2] {
-    let (internet, server) = (scene.cloud.name("inet"), (pod.address, SERVED));
+    let (internet, server) = (scene.cloud.name("inet"), (pod.address, POD_PORT));
     TRANSPORTS.map(|transport| {
         inside(Some(&internet), move || is_answered(transport, server.into())).join().unwrap()
     })
@@ -128,15 +126,10 @@ fn answered(scene: &Scene, pod: &Pod) -> [bool; 2] {
 #[test]
 fn what_a_program_leaves_out_of_its_lookup_does_not_hold() {
     let (scene, pod) = scene(HostRouting::ByAddresses);
-    serve(Some(&pod.namespace), pod.address, &[SERVED]);
+    serve(Some(&pod.namespace), pod.address, &[POD_PORT]);
     assert_eq!(answered(&scene, &pod), [true, true], "the scene itself");
     let agent = Agent::start(&scene);
-    let ports = ["TCP", "UDP"]
-        .map(|protocol| json!({"containerPort": SERVED, "hostPort": SERVED, "protocol": protocol}));
-    scene.apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "served", "namespace": "default"},
-        "spec": {"nodeName": "node-1", "containers": [{"name": "c", "image": "none.invalid/c", "ports": ports}]}}));
-    let status = json!({"status": {"podIP": pod.address, "podIPs": [{"ip": pod.address}]}}).to_string();
-    scene.kubectl(&["patch", "pod", "served", "--subresource=status", "-p", &status]);
+    pod.tell_host_port(&scene);
     let listed = json!({"destinations": [LISTED.to_string(), CLIENT.to_string()],
         "gateways": [{"address": A}, {"address": B}]});
     scene.route("listed", &listed);

@@ -23,6 +23,7 @@ mod numbers;
 mod older_operator;
 mod packets;
 mod pod;
+mod private_node;
 mod protected;
 mod recovery;
 mod references;

@@ -5,8 +5,15 @@ use std::net::Ipv4Addr;
 use std::thread::JoinHandle;
 
 use nix::sched::{CloneFlags, setns};
+use serde_json::json;
 
 use crate::cloud::{Cloud, ip, seen_from, sh};
+use crate::scene::Scene;
+
+/// Of the node, sent on to [`POD_PORT`].
+pub const HOST_PORT: u16 = 8080;
+/// What the pod answers at.
+pub const POD_PORT: u16 = 80;
 
 /// Runs `work` in a thread that lives in the namespace, `None` being the node's.
 pub fn inside<T: Send + 'static>(
@@ -46,6 +53,28 @@ impl Pod {
         ip(&format!("route add {address}/32 dev {link}"));
         sh("sysctl -qw net.ipv4.ip_forward=1");
         Self { namespace, address, link }
+    }
+
+    /// The node translates for the pod as other CNIs have it: its connections to the outside, and [`HOST_PORT`] of the node's
+    /// address `node`, over TCP and UDP, to its [`POD_PORT`].
+    pub fn translate(&self, node: Ipv4Addr) {
+        sh("iptables -t nat -A POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE");
+        for transport in ["tcp", "udp"] {
+            let to = format!("{}:{POD_PORT}", self.address);
+            let what = format!("-d {node} -p {transport} --dport {HOST_PORT} -j DNAT --to {to}");
+            sh(&format!("iptables -t nat -A PREROUTING {what}"));
+        }
+    }
+
+    /// Tells the API server of its host port.
+    pub fn tell_host_port(&self, scene: &Scene) {
+        let ports = ["TCP", "UDP"]
+            .map(|protocol| json!({"containerPort": POD_PORT, "hostPort": HOST_PORT, "protocol": protocol}));
+        scene.apply(&json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "host-port", "namespace": "default"},
+            "spec": {"nodeName": "node-1", "containers": [{"name": "c", "image": "none.invalid/c", "ports": ports}]}}));
+        let status = json!({"status": {"podIP": self.address, "podIPs": [{"ip": self.address}]}}).to_string();
+        scene.kubectl(&["patch", "pod", "host-port", "--subresource=status", "-p", &status]);
     }
 
     /// The address that the outside sees when the pod connects to `target`.

@@ -14,14 +14,11 @@ use serde_json::json;
 
 use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, NODE_PUBLIC, ip, ours, seen_from, sh, until};
 use crate::inbound::{CLIENT, TRANSPORTS, drop_foreign_sources, is_answered, serve};
-use crate::pod::{Pod, inside};
+use crate::pod::{HOST_PORT, POD_PORT, Pod, inside};
 use crate::scene::{AGENT, Agent, LISTED, SOON, Scene, UNLISTED, metric};
 
 /// Answered by the node itself, from its public address.
 const HOST_NETWORK: u16 = 7000;
-/// Of the node, sent on to [`POD_PORT`] of the pod.
-const HOST_PORT: u16 = 8080;
-const POD_PORT: u16 = 80;
 
 /// An agent to which `/proc/sys` is read-only, as in its container.
 fn start_without_sysctls(scene: &Scene) -> Agent {
@@ -30,16 +27,6 @@ fn start_without_sysctls(scene: &Scene) -> Agent {
                   net.ipv4.conf.all.rp_filter=2 2>/dev/null && exec \"$0\" \"$@\"";
     command.args(["--mount", "sh", "-c", script, AGENT]);
     Agent::start_at(command, &scene.server.kubeconfig(), &["--daemonset=", "--protected-names="])
-}
-
-/// Tells the API server of the pod's host port.
-fn with_host_port(scene: &Scene, pod: &Pod) {
-    let ports = ["TCP", "UDP"]
-        .map(|protocol| json!({"containerPort": POD_PORT, "hostPort": HOST_PORT, "protocol": protocol}));
-    scene.apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "host-port", "namespace": "default"},
-        "spec": {"nodeName": "node-1", "containers": [{"name": "c", "image": "none.invalid/c", "ports": ports}]}}));
-    let status = json!({"status": {"podIP": pod.address, "podIPs": [{"ip": pod.address}]}}).to_string();
-    scene.kubectl(&["patch", "pod", "host-port", "--subresource=status", "-p", &status]);
 }
 
 fn set_filter(link: &str, mode: u8) {
@@ -79,17 +66,11 @@ fn routes_probes_and_replies_pass_the_filter_in_every_mode_on_every_link() {
     let scene = Scene::new();
     drop_foreign_sources(&scene.cloud);
     let pod = Pod::new(&scene.cloud, 20);
-    sh("iptables -t nat -A POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE");
-    for transport in ["tcp", "udp"] {
-        let to = format!("{}:{POD_PORT}", pod.address);
-        sh(&format!(
-            "iptables -t nat -A PREROUTING -d {NODE_PUBLIC} -p {transport} --dport {HOST_PORT} -j DNAT --to {to}"
-        ));
-    }
+    pod.translate(NODE_PUBLIC);
     serve(None, NODE_PUBLIC, &[HOST_NETWORK]);
     serve(Some(&pod.namespace), pod.address, &[POD_PORT]);
     let agent = start_without_sysctls(&scene);
-    with_host_port(&scene, &pod);
+    pod.tell_host_port(&scene);
     // A gateway that is probed through to the outside.
     scene.apply(&json!({"apiVersion": "networking.digitalocean.com/v1alpha1", "kind": "EgressGateway",
         "metadata": {"name": "demo"}, "spec": {"destinations": ["198.18.0.0/15"], "publicIP": "Ephemeral"}}));
