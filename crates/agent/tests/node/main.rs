@@ -22,6 +22,7 @@ mod node_network;
 mod numbers;
 mod older_operator;
 mod packets;
+mod peered;
 mod pod;
 mod private_node;
 mod protected;
