@@ -13,7 +13,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -199,6 +199,17 @@ impl Cloud {
                 }
             }
         });
+    }
+
+    /// A socket on the internet that takes datagrams for every public address.
+    pub fn listen(&self, port: u16) -> UdpSocket {
+        let namespace = File::open(format!("/run/netns/{}", self.name("inet"))).unwrap();
+        // A socket stays where it was made; the thread that made it need not.
+        let made = std::thread::spawn(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            UdpSocket::bind(("0.0.0.0", port)).unwrap()
+        });
+        made.join().unwrap()
     }
 
     fn serve_who_am_i(&self) {

@@ -31,6 +31,7 @@ mod references;
 mod reverse_path;
 mod scene;
 mod selection;
+mod switch;
 #[cfg(target_arch = "x86_64")]
 mod tracer;
 mod uninstall;

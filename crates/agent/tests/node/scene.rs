@@ -318,6 +318,13 @@ impl Monitor {
     }
 }
 
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
 /// What is ours in the kernel, once it has not changed for half a second.
 pub fn settled() -> String {
     let mut last = ours();
