@@ -3,6 +3,7 @@
 //! Whoever finds such a thing returns a [`Concern`], and `Reconciler::concerns` gathers them: a new kind of trouble is a
 //! constant here and a line there. The conditions of the report are made of them, and of what the report said before.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use egress_api::condition::{self, Verdict};
@@ -30,6 +31,9 @@ pub const PROTECTED_NAMES_UNKNOWN: &str = "ProtectedNamesUnknown";
 
 /// Somebody keeps changing what the agent puts right.
 pub const CONTESTED: &str = "Contested";
+
+/// EgressGateways can't be read.
+pub const EGRESS_GATEWAY_UNREADABLE: &str = "EgressGatewayUnreadable";
 
 /// Reason of a condition whose trouble is over.
 const RESOLVED: &str = "Resolved";
@@ -83,6 +87,18 @@ pub fn protected_names(surroundings: &Surroundings) -> Option<Concern> {
         unknown.len()
     );
     Some(Concern { type_: PROTECTED_NAMES_UNKNOWN, reason: "NoAddress", message })
+}
+
+/// EgressGateways that can't be read, by name, with the field and what is wrong with it.
+pub fn unreadable_gateways(unreadable: &BTreeMap<String, String>) -> Option<Concern> {
+    let (name, why) = unreadable.first_key_value()?;
+    let more =
+        if unreadable.len() > 1 { format!(" and {} more", unreadable.len() - 1) } else { String::new() };
+    let message = format!(
+        "EgressGateway {name}{more} can't be read: {why}; gateways of it that wait to be proven are not probed, and what is routed \
+         stays"
+    );
+    Some(Concern { type_: EGRESS_GATEWAY_UNREADABLE, reason: "InvalidObject", message })
 }
 
 /// The conditions to report. `previous` are those reported last: one whose concern is gone stays, as `False`.

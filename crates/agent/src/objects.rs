@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use egress_api::{EgressGateway, Gateway, GatewayAddress, RouteMode, StaticRoute};
 use egress_routing::kernel_state::Observed;
+use egress_routing::prefix::parse_egress_address;
 use egress_routing::recovery::gateways_of;
 use egress_routing::wanted::{StaticRouteFields, WantedRoute};
 use egress_routing::{Layout, ReferenceFault};
@@ -38,6 +39,8 @@ pub struct Objects {
     pub gateway_addresses: BTreeSet<Ipv4Addr>,
     /// StaticRoutes that can't be read, by uid. The last good version, if this agent has seen one, is among `routes`.
     pub unreadable: BTreeMap<String, Unreadable>,
+    /// EgressGateways that can't be read: the field, and what is wrong with it, by name.
+    pub unreadable_gateways: BTreeMap<String, String>,
 }
 
 /// A StaticRoute that can't be read.
@@ -75,7 +78,11 @@ pub fn read<'a>(
         let selected = guarded.0.as_ref().map_err(|invalid| invalid.error.clone()).and_then(|route| {
             // Whose labels are not known has no address either, and then nothing is written to the kernel.
             let selected = labels.map_or(Ok(true), |labels| route.spec.selects(labels));
-            Ok(selected.map_err(|invalid| invalid.to_string())?.then_some(route))
+            let is_selected = selected.map_err(|invalid| invalid.to_string())?;
+            if is_selected {
+                route.spec.check().map_err(|contradiction| contradiction.to_string())?;
+            }
+            Ok(is_selected.then_some(route))
         });
         match selected {
             Ok(Some(route)) => {
@@ -90,7 +97,8 @@ pub fn read<'a>(
         match &guarded.0 {
             Ok(gateway) => objects.add_candidates(gateway),
             Err(broken) => {
-                tracing::warn!(name = broken.metadata.name, error = %broken.error, "EgressGateway can't be read");
+                let name = broken.metadata.name.clone().unwrap_or_default();
+                objects.unreadable_gateways.insert(name, broken.error.clone());
             }
         }
     }
@@ -213,7 +221,7 @@ impl Objects {
         let excluded: Vec<&str> = route.spec.excluded_destinations.iter().map(|one| one.0.as_str()).collect();
         let addresses: Vec<&str> = gateways.iter().map(|one| one.address.0.as_str()).collect();
         let weights: Vec<i32> = gateways.iter().map(|one| one.weight.unwrap_or(1)).collect();
-        self.routes.push(WantedRoute::parse(StaticRouteFields {
+        let mut wanted = WantedRoute::parse(StaticRouteFields {
             name: &route.name_any(),
             uid: &uid,
             created: route.creation_timestamp().map_or(0, |time| time.0.as_second()),
@@ -223,10 +231,21 @@ impl Objects {
             health_checked: route.spec.is_health_checked(),
             reference_fault,
             weights: (route.spec.mode == RouteMode::ActiveActive).then_some(&weights),
-        }));
-        self.gateway_addresses.extend(
-            gateways.iter().filter_map(|one| one.egress_address.as_ref()?.0.parse::<Ipv4Addr>().ok()),
-        );
+        });
+        for (index, gateway) in gateways.iter().enumerate() {
+            let Some(egress) = &gateway.egress_address else { continue };
+            match parse_egress_address(&format!("spec.gateways[{index}].egressAddress"), &egress.0) {
+                Ok(address) => {
+                    self.gateway_addresses.insert(address);
+                }
+                // As with an address that can't be read: the entry does not count, the others do.
+                Err(invalid) => {
+                    wanted.gateways.retain(|address| address.to_string() != gateway.address.0);
+                    wanted.invalid_gateways.push(invalid);
+                }
+            }
+        }
+        self.routes.push(wanted);
         let owners = route.metadata.owner_references.iter().flatten();
         if let Some(owner) = owners.into_iter().find(|owner| owner.kind == "EgressGateway") {
             self.owners.insert(uid.clone(), owner.uid.clone());
@@ -250,6 +269,9 @@ impl Objects {
         }
     }
 }
+
+#[cfg(test)]
+mod arbitrary;
 
 #[cfg(test)]
 mod tests {

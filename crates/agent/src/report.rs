@@ -165,6 +165,11 @@ fn node_route(
         .into_iter()
         .flatten()
         .map(|(destination, why)| failure(destination, "KernelRefused", why));
+    let invalid = report.invalid_gateways.iter().map(|invalid| UnusableGateway {
+        address: shortened(&invalid.value),
+        reason: "Invalid".to_owned(),
+        message: shortened(&invalid.to_string()),
+    });
     let unusable = report.gateway_issues.iter().map(|issue| UnusableGateway {
         address: issue.gateway.to_string(),
         reason: issue.fault.reason().to_owned(),
@@ -181,7 +186,7 @@ fn node_route(
         gateways: report.in_use.iter().filter(|_| report.shared).map(Ipv4Addr::to_string).collect(),
         reason: reason.or_else(|| report.caveat.as_ref().map(ReferenceFault::reason)).map(str::to_owned),
         message: message.or_else(|| report.caveat.as_ref().map(caveat)).map(|message| shortened(&message)),
-        unusable_gateways: allowance.some_of(unusable),
+        unusable_gateways: allowance.some_of(unusable.chain(invalid)),
         failures: allowance.some_of(planned.chain(unwritten)),
     }
 }

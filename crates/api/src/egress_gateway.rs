@@ -85,33 +85,48 @@ pub struct DropletTemplate {
     /// Region slug, such as `nyc1`. Left out: the region of the cluster's own nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[A-Za-z0-9._-]*$')").message("may have letters, digits, '.', '_' and '-' only; write the slug of a region, like nyc1")
+    )]
     pub region: Option<String>,
 
     /// VPC. Left out: that of the cluster's own nodes. It must be theirs: a gateway is reached on-link.
     #[serde(default, rename = "vpcUUID", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 36, max = 36))]
+    #[schemars(length(max = 64))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$')").message("is no UUID; write the one that doctl vpcs list shows, in lower case, or leave it out")
+    )]
     pub vpc_uuid: Option<String>,
 
     /// Size slug. The smallest sizes carry a few hundred megabits.
     #[serde(default = "default_size")]
     #[schemars(length(min = 1, max = 64))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[A-Za-z0-9._-]*$')").message("may have letters, digits, '.', '_' and '-' only; write the slug of a size, like s-1vcpu-1gb")
+    )]
     pub size: String,
 
     /// Image slug: Ubuntu 24.04, Debian 12 or Debian 13.
     #[serde(default = "default_image")]
     #[schemars(length(min = 1, max = 64))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[A-Za-z0-9._-]*$')").message("may have letters, digits, '.', '_' and '-' only; write the slug of an image, like debian-13-x64")
+    )]
     pub image: String,
 
     /// Ids or fingerprints of SSH keys to put on the Droplets. None is needed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), inner(length(min = 1, max = 64)))]
+    #[x_kube(
+        validation = Rule::new("self.all(key, key.matches('^([0-9]+|[0-9a-f]{2}(:[0-9a-f]{2}){15})$'))").message("keys are named by id (512189) or MD5 fingerprint (3b:16:e4:...), as doctl compute ssh-key list shows them; the key itself does not go here")
+    )]
     pub ssh_keys: Vec<String>,
 
     /// Tags beside our own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), inner(length(min = 1, max = 255), regex(pattern = r"^[a-zA-Z0-9_:\-]+$")))]
     #[x_kube(
-        validation = Rule::new("self.all(t, !t.startsWith('egress-') && !t.startsWith('k8s'))").message("tags that begin with egress- are the controller's own, those that begin with k8s DigitalOcean's; choose others")
+        validation = Rule::new("self.all(t, !t.lowerAscii().startsWith('egress-') && !t.lowerAscii().startsWith('k8s'))").message("tags that begin with egress- are the controller's own, those that begin with k8s DigitalOcean's; choose others")
     )]
     pub tags: Vec<String>,
 
@@ -179,11 +194,18 @@ impl JsonSchema for ProbeTarget {
             "minLength": 9,
             "maxLength": 21,
             "description": "IPv4 address and TCP port, such as 1.1.1.1:443.",
-            "x-kubernetes-validations": [{
-                "rule": "self.matches('^[0-9.]+:[0-9]{1,5}$') && isIP(self.split(':')[0]) && int(self.split(':')[1]) > 0 && int(self.split(':')[1]) < 65536",
-                "messageExpression": "\"'\" + self + \"' is not an IPv4 address and a port; write it like 1.1.1.1:443\"",
-                "message": "must be an IPv4 address and a port, like 1.1.1.1:443"
-            }]
+            "x-kubernetes-validations": [
+                {
+                    "rule": "self.matches('^[0-9.]+:[0-9]{1,5}$') && isIP(self.split(':')[0]) && int(self.split(':')[1]) > 0 && int(self.split(':')[1]) < 65536",
+                    "messageExpression": "\"'\" + self + \"' is not an IPv4 address and a port; write it like 1.1.1.1:443\"",
+                    "message": "must be an IPv4 address and a port, like 1.1.1.1:443"
+                },
+                {
+                    "rule": "!isIP(self.split(':')[0]) || ip(self.split(':')[0]).isGlobalUnicast()",
+                    "messageExpression": "\"'\" + self + \"' is not outside (unspecified, loopback, link-local, multicast or broadcast); write an address that only the internet has, like 1.1.1.1:443\"",
+                    "message": "must be outside, like 1.1.1.1:443"
+                }
+            ]
         })
     }
 }

@@ -24,10 +24,11 @@ pub use node_egress::{
     GatewayObservation, NodeEgress, NodeEgressFields, NodeEgressStatus, NodeRoute, NodeRouteState, Repair,
     Repairs, RouteFailure, UnusableGateway,
 };
-pub use node_selector::{InvalidRequirement, NodeOperator, NodeRequirement, NodeSelector};
-pub use prefix::{Destination, GatewayAddress};
+pub use node_selector::{InvalidSelector, NodeOperator, NodeRequirement, NodeSelector};
+pub use prefix::{Destination, EgressAddress, GatewayAddress};
 pub use static_route::{
-    Gateway, GatewayRef, RouteMode, StaleNode, StaleReason, StaticRoute, StaticRouteSpec, StaticRouteStatus,
+    Contradiction, Gateway, GatewayRef, RouteMode, StaleNode, StaleReason, StaticRoute, StaticRouteSpec,
+    StaticRouteStatus,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

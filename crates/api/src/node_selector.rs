@@ -17,6 +17,10 @@ pub struct NodeSelector {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend(
         "maxProperties" = 16,
+        "x-kubernetes-validations" = [{
+            "rule": "self.all(key, key.size() <= 317 && key.matches('^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",
+            "message": "a key is no key of a label; write it like pool or example.com/pool",
+        }],
         "additionalProperties" = {"type": "string", "maxLength": 63, "pattern": LABEL_VALUE}
     ))]
     pub match_labels: BTreeMap<String, String>,
@@ -65,23 +69,45 @@ const LABEL_KEY: &str =
     r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
 const LABEL_VALUE: &str = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$";
 
-/// A requirement that says nothing; the API server refuses it, but the object may be older than that rule.
+/// A selector that no node can meet, or that says nothing; the API server refuses it, but the object may be older than that rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("spec.nodeSelector.matchExpressions[{index}]: {operator:?} on '{key}' {}", if *.needs_values { "needs values" } else { "takes no values" })]
-pub struct InvalidRequirement {
-    /// Its place in the list.
-    pub index: usize,
-    /// Its key.
-    pub key: String,
-    /// Its operator.
-    pub operator: NodeOperator,
-    /// Whether the operator needs values and has none, or takes none and has some.
-    pub needs_values: bool,
+pub enum InvalidSelector {
+    /// An operator without the values that it needs, or with values that it does not take.
+    #[error("spec.nodeSelector.matchExpressions[{index}]: {operator:?} on '{key}' {}", if *.needs_values { "needs values" } else { "takes no values" })]
+    Requirement {
+        /// Its place in the list.
+        index: usize,
+        /// Its key.
+        key: String,
+        /// Its operator.
+        operator: NodeOperator,
+        /// Whether the operator needs values and has none, or takes none and has some.
+        needs_values: bool,
+    },
+    /// No label has such a key.
+    #[error("{field}: '{key}' is no key of a label; write it like pool or example.com/pool")]
+    Key {
+        /// Path of the field.
+        field: String,
+        /// What stands there.
+        key: String,
+    },
+    /// No label has such a value.
+    #[error("{field}: '{value}' is no value of a label; it has at most 63 letters, digits, '-', '_' and '.'")]
+    Value {
+        /// Path of the field.
+        field: String,
+        /// What stands there.
+        value: String,
+    },
 }
 
 impl NodeSelector {
     /// Whether a node with these labels is selected.
-    pub fn selects(&self, labels: &BTreeMap<String, String>) -> Result<bool, InvalidRequirement> {
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> Result<bool, InvalidSelector> {
+        for (key, value) in &self.match_labels {
+            check_label("spec.nodeSelector.matchLabels", key, [value])?;
+        }
         let mut holds = self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value));
         for (index, requirement) in self.match_expressions.iter().enumerate() {
             holds &= requirement.check(index)?.holds(labels);
@@ -91,12 +117,13 @@ impl NodeSelector {
 }
 
 impl NodeRequirement {
-    fn check(&self, index: usize) -> Result<&Self, InvalidRequirement> {
+    fn check(&self, index: usize) -> Result<&Self, InvalidSelector> {
         let needs_values = matches!(self.operator, NodeOperator::In | NodeOperator::NotIn);
         if needs_values == self.values.is_empty() {
             let (key, operator) = (self.key.clone(), self.operator);
-            return Err(InvalidRequirement { index, key, operator, needs_values });
+            return Err(InvalidSelector::Requirement { index, key, operator, needs_values });
         }
+        check_label(&format!("spec.nodeSelector.matchExpressions[{index}]"), &self.key, &self.values)?;
         Ok(self)
     }
 
@@ -111,13 +138,43 @@ impl NodeRequirement {
     }
 }
 
+fn check_label<'a>(
+    field: &str,
+    key: &str,
+    values: impl IntoIterator<Item = &'a String>,
+) -> Result<(), InvalidSelector> {
+    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    let is_domain = |prefix: &str| {
+        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+        prefix.len() <= 253 && prefix.bytes().all(fits)
+    };
+    if !is_name(name) || prefix.is_some_and(|prefix| prefix.is_empty() || !is_domain(prefix)) {
+        return Err(InvalidSelector::Key { field: field.to_owned(), key: key.to_owned() });
+    }
+    match values.into_iter().find(|value| !value.is_empty() && !is_name(value)) {
+        Some(value) => Err(InvalidSelector::Value { field: field.to_owned(), value: value.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// 1 to 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both ends.
+fn is_name(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let is_edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    bytes.len() <= 63
+        && is_edge(bytes.first())
+        && is_edge(bytes.last())
+        && bytes.iter().all(|byte| fits(*byte))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
 
-    fn selects(selector: serde_json::Value, labels: &[(&str, &str)]) -> Result<bool, InvalidRequirement> {
+    fn selects(selector: serde_json::Value, labels: &[(&str, &str)]) -> Result<bool, InvalidSelector> {
         let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         serde_json::from_value::<NodeSelector>(selector).unwrap().selects(&labels)
     }
@@ -159,5 +216,27 @@ mod tests {
             selects(none, &[]).unwrap_err().to_string(),
             "spec.nodeSelector.matchExpressions[0]: Exists on 'x' takes no values"
         );
+    }
+
+    #[test]
+    fn what_no_label_can_be_is_named() {
+        for (selector, words) in [
+            (
+                json!({"matchLabels": {"pool": "not a label"}}),
+                "spec.nodeSelector.matchLabels: 'not a label' is no value of a label; it has at most 63 letters, digits, '-', '_' and '.'",
+            ),
+            (
+                json!({"matchLabels": {"po ol": "web"}}),
+                "spec.nodeSelector.matchLabels: 'po ol' is no key of a label; write it like pool or example.com/pool",
+            ),
+            (
+                json!({"matchExpressions": [{"key": "/pool", "operator": "Exists"}]}),
+                "spec.nodeSelector.matchExpressions[0]: '/pool' is no key of a label; write it like pool or example.com/pool",
+            ),
+        ] {
+            assert_eq!(selects(selector, &[]).unwrap_err().to_string(), words);
+        }
+        let real = json!({"matchLabels": {"doks.digitalocean.com/node-pool": "web", "A_b.c": ""}});
+        assert_eq!(selects(real, &[]), Ok(false));
     }
 }

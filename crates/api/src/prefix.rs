@@ -12,10 +12,15 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Destination(pub String);
 
-/// An IPv4 host address.
+/// Private IPv4 address of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct GatewayAddress(pub String);
+
+/// Public IPv4 address behind a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EgressAddress(pub String);
 
 impl From<&str> for Destination {
     fn from(text: &str) -> Self {
@@ -81,23 +86,51 @@ impl JsonSchema for GatewayAddress {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": "string",
-            "minLength": 1,
-            "maxLength": 43,
-            "description": "An IPv4 address in the nodes' VPC, such as 10.116.0.5.",
-            "x-kubernetes-validations": [
-                {
-                    "rule": "isIP(self)",
-                    "messageExpression": "\"'\" + self + \"' is not an IPv4 address; write the gateway's private address, like 10.116.0.5\"",
-                    "message": "must be the gateway's private IPv4 address, like 10.116.0.5"
-                },
-                {
-                    "rule": "!isIP(self) || ip(self).family() == 4",
-                    "messageExpression": "\"'\" + self + \"' is IPv6, which DigitalOcean Kubernetes nodes do not have; write the gateway's private IPv4 address\"",
-                    "message": "IPv6 is not supported; write the gateway's private IPv4 address"
-                }
-            ]
-        })
+        one_host(
+            "An IPv4 address in the nodes' VPC, such as 10.116.0.5.",
+            "the gateway's private",
+            "10.116.0.5",
+        )
     }
+}
+
+impl JsonSchema for EgressAddress {
+    fn schema_name() -> Cow<'static, str> {
+        "EgressAddress".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        one_host("A public IPv4 address, such as 203.0.113.7.", "the gateway's public", "203.0.113.7")
+    }
+}
+
+/// The schema of an address that one machine can have. `whose` goes before "IPv4 address" in what the API server says.
+fn one_host(description: &str, whose: &str, example: &str) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 43,
+        "description": description,
+        "x-kubernetes-validations": [
+            {
+                "rule": "isIP(self)",
+                "messageExpression": format!("\"'\" + self + \"' is not an IPv4 address; write {whose} address, like {example}\""),
+                "message": format!("must be {whose} IPv4 address, like {example}")
+            },
+            {
+                "rule": "!isIP(self) || ip(self).family() == 4",
+                "messageExpression": format!("\"'\" + self + \"' is IPv6, which DigitalOcean Kubernetes nodes do not have; write {whose} IPv4 address\""),
+                "message": format!("IPv6 is not supported; write {whose} IPv4 address")
+            },
+            {
+                "rule": "!isIP(self) || ip(self).family() == 6 || ip(self).isGlobalUnicast()",
+                "messageExpression": format!("\"'\" + self + \"' is no address of a machine in a network (unspecified, loopback, link-local, multicast or broadcast); write {whose} address, like {example}\""),
+                "message": format!("must be {whose} address, like {example}, and not unspecified, loopback, link-local, multicast or broadcast")
+            }
+        ]
+    })
 }

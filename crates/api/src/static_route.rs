@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Destination, GatewayAddress, InvalidRequirement, NodeSelector};
+use crate::{Destination, EgressAddress, GatewayAddress, InvalidSelector, NodeSelector};
 
 /// Which destinations the nodes route through which gateway.
 ///
@@ -73,9 +73,12 @@ pub struct StaticRouteSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<GatewayAddress>,
 
-    /// Gateways in order of preference, 1 to 16. Every node probes all of them and uses the first that answers.
+    /// Gateways in order of preference, 1 to 16, each once. Every node probes all of them and uses the first that answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16))]
+    #[x_kube(
+        validation = Rule::new("self.all(one, self.exists_one(other, other.address == one.address))").message("an address is listed twice; list every gateway once")
+    )]
     pub gateways: Option<Vec<Gateway>>,
 
     /// The nodes that route. Left out: every node. Followed as labels change; a node that is not selected has no routes and
@@ -93,11 +96,14 @@ pub struct StaticRouteSpec {
 }
 
 /// An EgressGateway by its name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayRef {
     /// `metadata.name` of the EgressGateway.
-    #[schemars(length(min = 1, max = 50), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 50))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message("is no name of an EgressGateway; write its metadata.name: lower-case letters, digits, '-' and '.'")
+    )]
     pub name: String,
 }
 
@@ -120,7 +126,7 @@ pub struct Gateway {
 
     /// Public address that the outside sees behind this gateway, when it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub egress_address: Option<GatewayAddress>,
+    pub egress_address: Option<EgressAddress>,
 
     /// Share of the traffic against the other gateways with `mode: ActiveActive`, 1 to 256, 1 when left out. Without that mode it
     /// is not looked at.
@@ -193,7 +199,48 @@ impl std::fmt::Display for StaleReason {
     }
 }
 
+/// Fields that contradict each other; the API server refuses them, but the object may be older than that rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Contradiction {
+    /// Nothing is routed.
+    #[error("spec.destinations: is empty; list what is to be routed, or delete the StaticRoute")]
+    NoDestination,
+    /// The list has no gateway.
+    #[error("spec.gateways: is empty; list the gateways, or delete the StaticRoute")]
+    NoGateway,
+    /// No way, or more than one, is given.
+    #[error("spec: give exactly one of gateway, gateways and gatewayRef; there are {given}")]
+    Gateways {
+        /// How many of the three there are.
+        given: usize,
+    },
+    /// One gateway can't share.
+    #[error(
+        "spec.mode: ActiveActive shares the traffic among several gateways; write gateways or gatewayRef instead of gateway"
+    )]
+    SharedByOne,
+}
+
 impl StaticRouteSpec {
+    /// Whether the fields go together. What is wrong within one of them is no matter of this.
+    pub fn check(&self) -> Result<(), Contradiction> {
+        let given = [self.gateway.is_some(), self.gateways.is_some(), self.gateway_ref.is_some()];
+        let given = given.into_iter().filter(|given| *given).count();
+        if self.destinations.is_empty() {
+            return Err(Contradiction::NoDestination);
+        }
+        if given != 1 {
+            return Err(Contradiction::Gateways { given });
+        }
+        if self.gateways.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Contradiction::NoGateway);
+        }
+        if self.gateway.is_some() && self.mode == RouteMode::ActiveActive {
+            return Err(Contradiction::SharedByOne);
+        }
+        Ok(())
+    }
+
     /// The gateways in order; the bare `gateway` is a list of one. Empty where an EgressGateway has the list.
     pub fn ordered_gateways(&self) -> Vec<Gateway> {
         match (&self.gateway, &self.gateways) {
@@ -206,7 +253,7 @@ impl StaticRouteSpec {
     }
 
     /// Whether a node with these labels should have the routes.
-    pub fn selects(&self, labels: &BTreeMap<String, String>) -> Result<bool, InvalidRequirement> {
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> Result<bool, InvalidSelector> {
         self.node_selector.as_ref().map_or(Ok(true), |selector| selector.selects(labels))
     }
 

@@ -211,6 +211,7 @@ fn blank_report(route: &WantedRoute) -> RouteReport {
         nexthop: None,
         usable_gateways: Vec::new(),
         gateway_issues: Vec::new(),
+        invalid_gateways: route.invalid_gateways.clone(),
         problem: route.refused.clone().map(RouteProblem::InvalidExclusion),
         caveat: None,
         failures: Vec::new(),

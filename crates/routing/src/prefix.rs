@@ -40,6 +40,15 @@ pub fn parse_gateway(field: &str, value: &str) -> Result<Ipv4Addr, InvalidValue>
     })
 }
 
+/// Parses the public address behind a gateway. `field` as for [`parse_destination`].
+pub fn parse_egress_address(field: &str, value: &str) -> Result<Ipv4Addr, InvalidValue> {
+    parse_v4(value).map_err(|v6| InvalidValue {
+        field: field.to_owned(),
+        value: value.to_owned(),
+        fault: if v6 { Fault::Ipv6 } else { Fault::NotPublic },
+    })
+}
+
 /// A value that was refused: which field, what stood there, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: '{value}' {fault}")]
@@ -61,6 +70,9 @@ pub enum Fault {
     /// Not an address.
     #[error("is not an IPv4 address; write the gateway's private address, like 10.116.0.5")]
     NotAnAddress,
+    /// Not the address that the outside sees.
+    #[error("is not an IPv4 address; write the gateway's public address, like 203.0.113.7, or leave it out")]
+    NotPublic,
     /// An IPv6 address or prefix.
     #[error("is IPv6, which DigitalOcean Kubernetes nodes do not have; remove it")]
     Ipv6,

@@ -34,6 +34,8 @@ pub struct RouteReport {
     pub usable_gateways: Vec<Ipv4Addr>,
     /// Gateways that it can't.
     pub gateway_issues: Vec<GatewayIssue>,
+    /// Entries of the list that can't be read.
+    pub invalid_gateways: Vec<InvalidValue>,
     /// Why nothing of the object is applied.
     pub problem: Option<RouteProblem>,
     /// What is wrong though its routes are kept as they are.

@@ -133,6 +133,7 @@ fn an_orphan_lets_go_for_good_of_what_others_route() {
         nexthop: None,
         usable_gateways: Vec::new(),
         gateway_issues: Vec::new(),
+        invalid_gateways: Vec::new(),
         problem: None,
         caveat: None,
         failures: vec![Failure {

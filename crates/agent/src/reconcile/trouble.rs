@@ -51,6 +51,7 @@ impl Reconciler {
         concerns.extend(concerns::not_probed(&self.plan.unprobed));
         concerns.extend(inbound::not_answered(&self.plan.unserved));
         concerns.extend(self.departed.concern());
+        concerns.extend(concerns::unreadable_gateways(&self.objects.unreadable_gateways));
         concerns.extend(concerns::protected_list(&self.list));
         concerns.extend(concerns::api_server(self.view.as_ref().and_then(|view| view.uncertain.as_ref())));
         concerns.extend(concerns::protected_names(&self.with.surroundings.borrow()));

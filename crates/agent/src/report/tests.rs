@@ -15,6 +15,7 @@ fn report(applied: usize, total: usize) -> RouteReport {
         nexthop: Some(NexthopId(241_000_007)),
         usable_gateways: Vec::new(),
         gateway_issues: Vec::new(),
+        invalid_gateways: Vec::new(),
         problem: None,
         caveat: None,
         failures: Vec::new(),

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use egress_api::{NodeEgress, NodeEgressStatus, NodeRoute, NodeRouteState};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -47,7 +48,10 @@ impl Scene {
 
     pub fn install_definitions(&self) {
         let definitions = egress_api::custom_resource_definitions();
-        let definitions = definitions.into_iter().map(|(_, one)| one).collect();
+        self.install(definitions.into_iter().map(|(_, one)| one).collect());
+    }
+
+    pub fn install(&self, definitions: Vec<CustomResourceDefinition>) {
         self.runtime.block_on(self.server.install(definitions)).unwrap();
     }
 

@@ -1,8 +1,8 @@
 //! The StaticRoute that nodes follow: every proven gateway, in a sticky order. Never an empty list.
 
 use egress_api::{
-    EgressGatewayStatus, Gateway, GatewayAddress, GatewayRole, GatewayStatus, NodeRouteState, RouteMode,
-    StaticRoute, StaticRouteSpec,
+    EgressAddress, EgressGatewayStatus, Gateway, GatewayAddress, GatewayRole, GatewayStatus, NodeRouteState,
+    RouteMode, StaticRoute, StaticRouteSpec,
 };
 
 use super::{Look, is_leaving, is_proven};
@@ -101,7 +101,7 @@ fn entry(gateway: &GatewayStatus) -> Option<Gateway> {
     let address = gateway.private_address.clone().filter(|_| !is_leaving(gateway))?;
     Some(Gateway {
         address: GatewayAddress(address),
-        egress_address: gateway.public_address.clone().map(GatewayAddress),
+        egress_address: gateway.public_address.clone().map(EgressAddress),
         weight: None,
     })
 }

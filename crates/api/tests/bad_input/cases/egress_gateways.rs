@@ -1,0 +1,286 @@
+//! What only an EgressGateway has. Nodes read the health targets of it; the rest is the controller's.
+
+use serde_json::{Value, json};
+
+use super::{Case, Kind, Node, row};
+
+pub fn rows(all: &mut Vec<Case>) {
+    let mut add = |field, bad: &str, patch: Value, refused: &str, node| {
+        all.push(row(Kind::EgressGateway, field, bad, &patch, refused, node));
+    };
+    let warns = |words: &str| Node::Warns(words.to_owned());
+    add(
+        "spec",
+        "a field that there is not",
+        json!({"replica": 2}),
+        "strict decoding error: unknown field \"spec.replica\"",
+        Node::Ignores,
+    );
+    add(
+        "spec",
+        "no object",
+        json!("everything"),
+        "spec in body must be of type object: \"string\"",
+        warns("spec: invalid type: string \"everything\", expected struct EgressGatewaySpec"),
+    );
+    let field = "spec.replicas";
+    let low = "spec.replicas in body should be greater than or equal to 1";
+    let high = "spec.replicas in body should be less than or equal to 5";
+    add(field, "none", json!({"replicas": 0}), low, Node::Ignores);
+    add(field, "negative", json!({"replicas": -1}), low, Node::Ignores);
+    add(field, "too many: `6`", json!({"replicas": 6}), high, Node::Ignores);
+    add(
+        field,
+        "far too many",
+        json!({"replicas": 5_000_000_000_u64}),
+        high,
+        warns("spec.replicas: invalid value: integer `5000000000`, expected i32"),
+    );
+    add(
+        field,
+        "a text",
+        json!({"replicas": "2"}),
+        "spec.replicas in body must be of type integer: \"string\"",
+        warns("spec.replicas: invalid type: string \"2\", expected i32"),
+    );
+    for mode in ["Both", "activeactive"] {
+        add(
+            "spec.mode",
+            &format!("unknown: `{mode}`"),
+            json!({"mode": mode}),
+            &format!(
+                "spec.mode: Unsupported value: \"{mode}\": supported values: \"ActiveStandby\", \"ActiveActive\""
+            ),
+            warns(&format!(
+                "spec.mode: unknown variant `{mode}`, expected `ActiveStandby` or `ActiveActive`"
+            )),
+        );
+    }
+    add(
+        "spec.mode",
+        "a number",
+        json!({"mode": 2}),
+        "spec.mode in body must be of type string: \"integer\"",
+        warns("spec.mode: invalid type: integer `2`, expected string or map"),
+    );
+    let field = "spec.publicIP";
+    add(
+        field,
+        "missing",
+        json!({"publicIP": null}),
+        "spec.publicIP: Required value",
+        warns("spec: missing field `publicIP`"),
+    );
+    for value in ["Fixed", "ephemeral"] {
+        add(
+            field,
+            &format!("unknown: `{value}`"),
+            json!({"publicIP": value}),
+            &format!("spec.publicIP: Unsupported value: \"{value}\": supported values: \"Ephemeral\""),
+            warns(&format!("spec.publicIP: unknown variant `{value}`, expected `Ephemeral`")),
+        );
+    }
+    add(
+        field,
+        "a number",
+        json!({"publicIP": 4}),
+        "spec.publicIP in body must be of type string: \"integer\"",
+        warns("spec.publicIP: invalid type: integer `4`, expected string or map"),
+    );
+    health_check(all);
+    droplet(all);
+}
+
+fn health_check(all: &mut Vec<Case>) {
+    let mut add = |field, bad: &str, patch: Value, refused: &str, node| {
+        all.push(row(Kind::EgressGateway, field, bad, &json!({"healthCheck": patch}), refused, node));
+    };
+    let warns = |words: &str| Node::Warns(words.to_owned());
+    add(
+        "spec.healthCheck",
+        "a word",
+        json!("none"),
+        "spec.healthCheck in body must be of type object: \"string\"",
+        warns("spec.healthCheck: invalid type: string \"none\", expected struct HealthCheck"),
+    );
+    let field = "spec.healthCheck.targets";
+    add(
+        field,
+        "no list",
+        json!({"targets": "1.1.1.1:443"}),
+        "spec.healthCheck.targets in body must be of type array: \"string\"",
+        warns("spec.healthCheck.targets: invalid type: string \"1.1.1.1:443\", expected a sequence"),
+    );
+    let empty = "spec.healthCheck.targets in body should have at least 1 items";
+    add(field, "empty", json!({"targets": []}), empty, Node::Ignores);
+    let nine: Vec<String> = (1..=9).map(|n| format!("1.1.1.{n}:443")).collect();
+    let too_many = "spec.healthCheck.targets: Too many: 9: must have at most 8 items";
+    add(field, "nine", json!({"targets": nine}), too_many, Node::Ignores);
+    let field = "spec.healthCheck.targets[]";
+    let path = "spec.healthCheck.targets[0]";
+    add(
+        field,
+        "a number",
+        json!({"targets": [443]}),
+        &format!("{path} in body must be of type string: \"integer\""),
+        warns(&format!("{path}: invalid type: integer `443`, expected a string")),
+    );
+    let no_target = "is not an IPv4 address and a port; write it like 1.1.1.1:443";
+    let inside = "is not outside (unspecified, loopback, link-local, multicast or broadcast); write an address that only the internet has, like 1.1.1.1:443";
+    for (bad, target, words) in [
+        ("without a port", "203.0.113.7", no_target),
+        ("a name", "example.com:443", no_target),
+        ("five numbers", "1.1.1.1.1:90", no_target),
+        ("port 0", "1.1.1.1:0", no_target),
+        ("port out of range", "1.1.1.1:65536", no_target),
+        ("IPv6", "[2001:db8::1]:443", no_target),
+        ("a URL", "https://1.1.1.1", no_target),
+        ("loopback", "127.0.0.1:443", inside),
+        ("metadata", "169.254.169.254:80", inside),
+        ("multicast", "224.0.0.5:443", inside),
+        ("unspecified", "0.0.0.0:443", inside),
+    ] {
+        let refused = format!("{path}: Invalid value: \"{target}\": '{target}' {words}");
+        add(field, &format!("{bad}: `{target}`"), json!({"targets": [target]}), &refused, Node::Ignores);
+    }
+    let short = format!("{path} in body should be at least 9 chars long");
+    add(field, "too short: `1.1:80`", json!({"targets": ["1.1:80"]}), &short, Node::Ignores);
+    let long = format!("{path}: Too long: may not be more than 21 bytes");
+    add(field, "too long", json!({"targets": ["100.100.100.100:0065535"]}), &long, Node::Ignores);
+}
+
+fn droplet(all: &mut Vec<Case>) {
+    let mut add = |field, bad: &str, patch: Value, refused: &str, node| {
+        all.push(row(Kind::EgressGateway, field, bad, &json!({"droplet": patch}), refused, node));
+    };
+    let warns = |words: &str| Node::Warns(words.to_owned());
+    add(
+        "spec.droplet",
+        "a word",
+        json!("small"),
+        "spec.droplet in body must be of type object: \"string\"",
+        warns("spec.droplet: invalid type: string \"small\", expected struct DropletTemplate"),
+    );
+    for (field, name, limit, slug) in [
+        ("spec.droplet.region", "region", 32, "a region, like nyc1"),
+        ("spec.droplet.size", "size", 64, "a size, like s-1vcpu-1gb"),
+        ("spec.droplet.image", "image", 64, "an image, like debian-13-x64"),
+    ] {
+        let with = |value: Value| json!({name: value});
+        let number = format!("{field} in body must be of type string: \"integer\"");
+        add(
+            field,
+            "a number",
+            with(json!(1)),
+            &number,
+            warns(&format!("{field}: invalid type: integer `1`, expected a string")),
+        );
+        let empty = format!("{field} in body should be at least 1 chars long");
+        add(field, "empty", with(json!("")), &empty, Node::Ignores);
+        let too_long = format!("{field}: Too long: may not be more than {limit} bytes");
+        add(
+            field,
+            &format!("{} letters", limit + 1),
+            with(json!("a".repeat(limit + 1))),
+            &too_long,
+            Node::Ignores,
+        );
+        for value in ["New York", "../nyc1"] {
+            let fix = format!("may have letters, digits, '.', '_' and '-' only; write the slug of {slug}");
+            let refused = format!("{field}: Invalid value: \"{value}\": {fix}");
+            add(field, &format!("no slug: `{value}`"), with(json!(value)), &refused, Node::Ignores);
+        }
+    }
+    let field = "spec.droplet.vpcUUID";
+    let no_uuid = "is no UUID; write the one that doctl vpcs list shows, in lower case, or leave it out";
+    for (bad, value) in [
+        ("empty", ""),
+        ("a name", "default-nyc1"),
+        ("wrong case", "5A4981AA-9653-4BD1-BEF5-D6BFF52042E4"),
+        ("too short", "5a4981aa-9653-4bd1-bef5-d6bff52042e"),
+    ] {
+        let refused = format!("{field}: Invalid value: \"{value}\": {no_uuid}");
+        add(field, &format!("{bad}: `{value}`"), json!({"vpcUUID": value}), &refused, Node::Ignores);
+    }
+    let too_long = format!("{field}: Too long: may not be more than 64 bytes");
+    add(field, "65 letters", json!({"vpcUUID": "a".repeat(65)}), &too_long, Node::Ignores);
+    let number = format!("{field} in body must be of type string: \"integer\"");
+    add(
+        field,
+        "a number",
+        json!({"vpcUUID": 1}),
+        &number,
+        warns(&format!("{field}: invalid type: integer `1`, expected a string")),
+    );
+
+    let words = "spec.droplet.monitoring in body must be of type boolean: \"string\"";
+    let node = warns("spec.droplet.monitoring: invalid type: string \"yes\", expected a boolean");
+    add("spec.droplet.monitoring", "a word", json!({"monitoring": "yes"}), words, node);
+    let keys = "keys are named by id (512189) or MD5 fingerprint (3b:16:e4:...), as doctl compute ssh-key list shows them; the key itself does not go here";
+    list_of_texts(
+        "sshKeys",
+        ("spec.droplet.sshKeys", "spec.droplet.sshKeys[]"),
+        64,
+        &[
+            ("spec.droplet.sshKeys", "ssh-ed25519 AAAA", keys),
+            ("spec.droplet.sshKeys", "3b:16", keys),
+            ("spec.droplet.sshKeys", "my laptop", keys),
+        ],
+        all,
+    );
+    let ours = "tags that begin with egress- are the controller's own, those that begin with k8s DigitalOcean's; choose others";
+    let letters = "spec.droplet.tags[0] in body should match '^[a-zA-Z0-9_:\\-]+$'";
+    list_of_texts(
+        "tags",
+        ("spec.droplet.tags", "spec.droplet.tags[]"),
+        255,
+        &[
+            ("spec.droplet.tags", "k8s:worker", ours),
+            ("spec.droplet.tags", "K8S", ours),
+            ("spec.droplet.tags", "egress-owner:me", ours),
+            ("spec.droplet.tags[]", "no spaces", letters),
+            ("spec.droplet.tags[]", "a.b", letters),
+        ],
+        all,
+    );
+}
+
+/// A list of up to 20 texts: how it can be none, and `bad` entries with what is said of each.
+fn list_of_texts(
+    name: &str,
+    (list, entry): (&'static str, &'static str),
+    limit: usize,
+    bad: &[(&'static str, &str, &str)],
+    all: &mut Vec<Case>,
+) {
+    let mut add = |field, bad: &str, value: Value, refused: &str, node| {
+        let patch = json!({"droplet": {name: value}});
+        all.push(row(Kind::EgressGateway, field, bad, &patch, refused, node));
+    };
+    let words = format!("{list}: invalid type: string \"one\", expected a sequence");
+    let refused = format!("{list} in body must be of type array: \"string\"");
+    add(list, "no list", json!("one"), &refused, Node::Warns(words));
+    let many: Vec<String> = (0..21).map(|n| n.to_string()).collect();
+    add(
+        list,
+        "21 entries",
+        json!(many),
+        &format!("{list}: Too many: 21: must have at most 20 items"),
+        Node::Ignores,
+    );
+    let words = format!("{list}[0]: invalid type: integer `7`, expected a string");
+    let refused = format!("{list}[0] in body must be of type string: \"integer\"");
+    add(entry, "a number", json!([7]), &refused, Node::Warns(words));
+    add(
+        entry,
+        "empty",
+        json!([""]),
+        &format!("{list}[0] in body should be at least 1 chars long"),
+        Node::Ignores,
+    );
+    let too_long = format!("{list}[0]: Too long: may not be more than {limit} bytes");
+    add(entry, &format!("{} letters", limit + 1), json!(["7".repeat(limit + 1)]), &too_long, Node::Ignores);
+    for (field, value, refused) in bad {
+        add(field, &format!("`{value}`"), json!([value]), refused, Node::Ignores);
+    }
+}
