@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde_json::json;
 use testkit::HostRouting;
 
-use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, Cloud, NODE_PUBLIC, ip, sh, until};
+use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, NODE_PUBLIC, ip, sh, until};
 use crate::inbound::{CLIENT, TRANSPORTS, is_answered, serve};
 use crate::pod::{POD_PORT, Pod, inside};
 use crate::scene::{Agent, LISTED, SOON, Scene, UNLISTED};
@@ -27,9 +27,7 @@ fn scene(how: HostRouting) -> (Scene, Pod) {
     let scene = Scene::new();
     let pod = Pod::new(&scene.cloud, 20);
     sh("iptables -P FORWARD DROP");
-    for (role, fabric) in [("a", "203.0.113.5"), ("b", "203.0.113.6")] {
-        know_pods(&scene.cloud, role, fabric);
-    }
+    Pod::native_to_the_vpc(&scene.cloud);
     let (internet, pods) = (scene.cloud.name("inet"), "10.244.0.0/24");
     ip(&format!("-n {internet} route add {pods} via {NODE_PUBLIC}"));
     attach(&pod, how);
@@ -48,14 +46,6 @@ fn attach(pod: &Pod, how: HostRouting) {
     for link in ["eth0", "eth1"] {
         HostRouting::ByAddresses.attach(link).unwrap();
     }
-}
-
-/// A gateway that translates for pods, whose addresses the VPC routes to their node.
-fn know_pods(cloud: &Cloud, role: &str, public: &str) {
-    let gateway = cloud.name(role);
-    ip(&format!("-n {gateway} route add 10.244.0.0/24 via 10.116.0.2"));
-    let translate = format!("-s 10.244.0.0/16 -o eth0 -j SNAT --to-source {public}");
-    sh(&format!("ip netns exec {gateway} iptables -t nat -A POSTROUTING {translate}"));
 }
 
 /// The addresses that the outside sees of the pod for many destinations.

@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, Cloud, ip, ours, seen_from, sh, until};
 use crate::scene::{Agent, LISTED, Monitor, SOON, Scene, until_ready};
 
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/staticroute-active-active.yaml");
 const PORT: u16 = 7007;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Longer than a gateway must be up before it is used again.
@@ -195,6 +196,18 @@ fn weights_share_out_the_connections_and_an_agent_without_its_api_server_keeps_s
     let scene = Scene::new();
     serve(&scene.cloud);
     let agent = Agent::start(&scene);
+    // As it is in `examples/`; its gateways are those of this scene.
+    scene.kubectl(&["apply", "--server-side", "-f", EXAMPLE]);
+    scene.until_applied("shared-by-two", 1);
+    let shown = ip("nexthop show proto 157");
+    let group = shown.lines().find(|line| line.contains("type resilient")).unwrap();
+    assert_eq!((group.matches(",3").count(), group.matches('/').count()), (2, 3), "{group}");
+    for host in 16..32 {
+        let seen = seen_from(Ipv4Addr::new(192, 0, 2, host));
+        assert!([Some(A_PUBLIC), Some(B_PUBLIC)].contains(&seen), "{host}: {seen:?}");
+    }
+    scene.delete_route("shared-by-two");
+
     scene.route(
         "all",
         &json!({"destinations": ["0.0.0.0/0"], "mode": "ActiveActive",

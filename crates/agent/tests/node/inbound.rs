@@ -188,7 +188,7 @@ impl Network {
             others: vec![other_pod.clone(), other_node.clone()],
         };
         cloud.attach(Some(&other_node), "203.0.113.12", OTHER_NODE, 0);
-        drop_foreign_sources(cloud);
+        drop_foreign_sources(cloud, &[]);
         for (node, inside, prefix, remote) in
             [(None, &pod, "10.244.0", OTHER_NODE), (Some(&other_node), &other_pod, "10.244.1", NODE)]
         {
@@ -249,12 +249,16 @@ impl Drop for Network {
     }
 }
 
-/// What DigitalOcean does with a machine's packets.
-pub fn drop_foreign_sources(cloud: &Cloud) {
-    for (fabric, machines) in [("inet", ["203.0.113.11", "203.0.113.12"]), ("vpc", [NODE, OTHER_NODE])] {
+/// What DigitalOcean does with a machine's packets. `pods` are ranges that nodes may send from into the VPC all the same.
+pub fn drop_foreign_sources(cloud: &Cloud, pods: &[&str]) {
+    let in_vpc = [NODE, OTHER_NODE];
+    for (fabric, machines, pods) in
+        [("inet", ["203.0.113.11", "203.0.113.12"], &[][..]), ("vpc", in_vpc, pods)]
+    {
         let own = machines.map(|address| {
             let [a, b, c, d] = address.parse::<Ipv4Addr>().unwrap().octets();
-            format!("ether saddr 02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x} ip saddr != {address} drop")
+            let allowed = [&[address], pods].concat().join(", ");
+            format!("ether saddr 02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x} ip saddr != {{ {allowed} }} drop")
         });
         let table = format!(
             "table bridge own {{ chain sources {{ type filter hook prerouting priority -300; {}; }}; }}",

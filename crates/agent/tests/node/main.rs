@@ -19,6 +19,7 @@ mod half_open;
 mod inbound;
 mod large;
 mod lifecycle;
+mod native_pods;
 mod node_network;
 mod numbers;
 mod older_operator;

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use nix::sched::{CloneFlags, setns};
 use serde_json::json;
 
-use crate::cloud::{Cloud, ip, seen_from, sh};
+use crate::cloud::{A_PUBLIC, B_PUBLIC, Cloud, ip, seen_from, sh};
 use crate::scene::Scene;
 
 /// Of the node, sent on to [`POD_PORT`].
@@ -59,10 +59,27 @@ impl Pod {
     /// address `node`, over TCP and UDP, to its [`POD_PORT`].
     pub fn translate(&self, node: Ipv4Addr) {
         sh("iptables -t nat -A POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE");
+        self.forward_host_port(node);
+    }
+
+    /// Only [`HOST_PORT`] of the node's address `node`, over TCP and UDP.
+    pub fn forward_host_port(&self, node: Ipv4Addr) {
         for transport in ["tcp", "udp"] {
             let to = format!("{}:{POD_PORT}", self.address);
             let what = format!("-d {node} -p {transport} --dport {HOST_PORT} -j DNAT --to {to}");
             sh(&format!("iptables -t nat -A PREROUTING {what}"));
+        }
+    }
+
+    /// The VPC routes the addresses of pods to their node, and both gateways translate for them, and no longer for nodes: whatever
+    /// a node translates gets no answer.
+    pub fn native_to_the_vpc(cloud: &Cloud) {
+        for (role, public) in [("a", A_PUBLIC), ("b", B_PUBLIC)] {
+            let gateway = cloud.name(role);
+            ip(&format!("-n {gateway} route add 10.244.0.0/24 via 10.116.0.2"));
+            let table = format!("ip netns exec {gateway} iptables -t nat");
+            sh(&format!("{table} -F POSTROUTING"));
+            sh(&format!("{table} -A POSTROUTING -s 10.244.0.0/16 -o eth0 -j SNAT --to-source {public}"));
         }
     }
 

@@ -53,7 +53,7 @@ fn condition(scene: &Scene) -> Option<(String, String)> {
 fn a_node_without_a_public_interface_routes_fails_over_and_says_whom_it_cannot_answer() {
     let scene = Scene::new();
     make_private(&scene);
-    drop_foreign_sources(&scene.cloud);
+    drop_foreign_sources(&scene.cloud, &[]);
     let pod = Pod::new(&scene.cloud, 20);
     pod.translate(NODE);
     for transport in ["tcp", "udp"] {

@@ -64,7 +64,7 @@ fn answered(scene: &Scene, port: u16) -> [bool; 2] {
 #[test]
 fn routes_probes_and_replies_pass_the_filter_in_every_mode_on_every_link() {
     let scene = Scene::new();
-    drop_foreign_sources(&scene.cloud);
+    drop_foreign_sources(&scene.cloud, &[]);
     let pod = Pod::new(&scene.cloud, 20);
     pod.translate(NODE_PUBLIC);
     serve(None, NODE_PUBLIC, &[HOST_NETWORK]);
