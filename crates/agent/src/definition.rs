@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use egress_api::NodeEgress;
+use egress_api::{GatewayObservation, NodeEgress, NodeEgressStatus};
 use egress_runtime::kubernetes::{CallError, within_deadline};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client};
@@ -47,7 +47,7 @@ impl Question {
 }
 
 /// An answer, to the question with that number and all before it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// The question.
     pub to: Question,
@@ -55,6 +55,8 @@ pub struct Answer {
     pub definition: Definition,
     /// StaticRoutes in the report that this node's last agent left, as (uid, name): it knows names that the kernel does not.
     pub reported: Vec<(String, String)>,
+    /// What that report says of gateways.
+    pub gateways: Vec<GatewayObservation>,
 }
 
 /// Where the loop asks.
@@ -121,8 +123,10 @@ impl Source {
                     if reported.is_none() {
                         reported = Some(self.last_report().await);
                     }
-                    let reported = reported.clone().unwrap_or_default();
-                    replies.send_replace(Some(Answer { to, definition, reported }));
+                    let NodeEgressStatus { routes, gateways, .. } = reported.clone().unwrap_or_default();
+                    // Names are words for people: without them routes stay all the same.
+                    let reported = routes.into_iter().map(|route| (route.uid, route.name)).collect();
+                    replies.send_replace(Some(Answer { to, definition, reported, gateways }));
                     changed.notify_one();
                     pause = RETRY.0;
                     if questions.changed().await.is_err() {
@@ -149,10 +153,8 @@ impl Source {
         })
     }
 
-    // Names are words for people: without them routes stay all the same.
-    async fn last_report(&self) -> Vec<(String, String)> {
+    async fn last_report(&self) -> NodeEgressStatus {
         let report = within_deadline(self.reports.get_opt(&self.node_name)).await.ok().flatten();
-        let routes = report.and_then(|report| report.status).map(|status| status.routes).unwrap_or_default();
-        routes.into_iter().map(|route| (route.uid, route.name)).collect()
+        report.and_then(|report| report.status).unwrap_or_default()
     }
 }

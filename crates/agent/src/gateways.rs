@@ -1,4 +1,7 @@
 //! What this node knows of each gateway it probes: the detectors of both levels, and what to say of them.
+//!
+//! Nothing is said of a gateway before there is a verdict: "not asked yet" read as "does not answer" would be a vote against it.
+//! An agent that starts goes on saying what the last one said, with its time, until its own probes say something else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -20,6 +23,9 @@ fn forwarding_config() -> Config {
 
 const UNKNOWN: Standing = Standing { verdict: Verdict::Unknown, signal: Signal::Wavering };
 
+/// So long what the last agent said of forwarding counts: the first probes of that level are a second apart.
+const REMEMBERED: Duration = Duration::from_secs(10);
+
 /// What one probe changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Noticed {
@@ -35,6 +41,9 @@ pub struct Noticed {
 #[derive(Debug, Default)]
 pub struct Gateways {
     known: BTreeMap<Ipv4Addr, Gateway>,
+    /// What the last agent of this node said.
+    remembered: BTreeMap<Ipv4Addr, GatewayObservation>,
+    remembered_until: Tick,
 }
 
 #[derive(Debug)]
@@ -48,18 +57,38 @@ impl Gateways {
     /// Keeps exactly these; new ones begin as unknown.
     pub fn retain(&mut self, probed: &BTreeSet<Ipv4Addr>, now: Tick) {
         self.known.retain(|address, _| probed.contains(address));
+        let unknown = |address: &Ipv4Addr| GatewayObservation {
+            address: address.to_string(),
+            reachable: false,
+            forwards: None,
+            since: None,
+            message: None,
+        };
+        if now >= self.remembered_until {
+            self.remembered.clear();
+        }
         for address in probed {
             self.known.entry(*address).or_insert_with(|| Gateway {
                 reachability: Detector::new(Config::default(), now),
                 forwarding: Detector::new(forwarding_config(), now),
-                said: GatewayObservation {
-                    address: address.to_string(),
-                    reachable: false,
-                    forwards: None,
-                    since: None,
-                    message: None,
-                },
+                said: self.remembered.remove(address).unwrap_or_else(|| unknown(address)),
             });
+        }
+    }
+
+    /// Goes on from what the last agent of this node said.
+    pub fn remember(&mut self, said: &[GatewayObservation], now: Tick) {
+        self.remembered_until = now.after(REMEMBERED);
+        for said in said {
+            let Ok(address) = said.address.parse() else { continue };
+            match self.known.get_mut(&address) {
+                // Probed already: the same verdict holds since then.
+                Some(gateway) if gateway.may_have_said(said) => gateway.said = said.clone(),
+                Some(_) => {}
+                None => {
+                    self.remembered.insert(address, said.clone());
+                }
+            }
         }
     }
 
@@ -85,7 +114,7 @@ impl Gateways {
         if let Some(transition) = transition {
             tracing::info!(gateway = %result.gateway, level = ?result.level, ?transition, message, "gateway changed");
         }
-        let words = gateway.say(message, now, time);
+        let words = gateway.say(message, now, time, now < self.remembered_until);
         let decides = result.level == Level::Reachability;
         let fell = decides && matches!(transition, Some(Transition::Fell { .. }));
         Noticed { may_move: changed && decides, fell, words }
@@ -114,16 +143,24 @@ impl Gateways {
 
     /// What to report, in the order of the addresses.
     pub fn observations(&self) -> impl Iterator<Item = (Ipv4Addr, &GatewayObservation)> {
-        self.known.iter().map(|(address, gateway)| (*address, &gateway.said))
+        let said = self.known.iter().map(|(address, gateway)| (*address, &gateway.said));
+        said.filter(|(_, said)| said.since.is_some())
     }
 }
 
 impl Gateway {
     // The words change with the verdict only: a report is written on change, not on every probe.
-    fn say(&mut self, message: Option<&String>, now: Tick, time: Timestamp) -> bool {
-        let reachable = is_alive(self.reachability.standing(now));
-        let forwarding = self.forwarding.standing(now);
-        let forwards = (forwarding.verdict != Verdict::Unknown).then(|| is_alive(forwarding));
+    fn say(&mut self, message: Option<&String>, now: Tick, time: Timestamp, remembers: bool) -> bool {
+        let (reachability, forwarding) = (self.reachability.standing(now), self.forwarding.standing(now));
+        let reachable = match reachability.verdict {
+            Verdict::Unknown if self.said.since.is_none() => return false,
+            Verdict::Unknown => self.said.reachable,
+            _ => is_alive(reachability),
+        };
+        let forwards = match forwarding.verdict {
+            Verdict::Unknown => self.said.forwards.filter(|_| remembers),
+            _ => Some(is_alive(forwarding)),
+        };
         let is_new =
             (reachable, forwards) != (self.said.reachable, self.said.forwards) || self.said.since.is_none();
         if is_new {
@@ -133,6 +170,13 @@ impl Gateway {
             self.said.message = if reachable && forwards != Some(false) { None } else { message.cloned() };
         }
         is_new
+    }
+
+    /// Whether what is known now, as far as anything is, is that.
+    fn may_have_said(&self, said: &GatewayObservation) -> bool {
+        self.said.since.is_none()
+            || (self.said.reachable == said.reachable
+                && self.said.forwards.is_none_or(|forwards| said.forwards == Some(forwards)))
     }
 }
 
@@ -220,5 +264,54 @@ mod tests {
         scene.probe(A, Level::Forwarding, missed());
         assert_eq!(scene.said(A).forwards, Some(false));
         assert_ne!(scene.said(A).since, first.since);
+    }
+    #[test]
+    fn what_was_not_asked_yet_is_not_said_and_no_vote_against_anybody() {
+        let mut scene = Scene::new();
+        scene.probe(A, Level::Reachability, missed());
+        assert_eq!(scene.gateways.observations().count(), 0);
+        scene.probe(B, Level::Reachability, probe::Outcome::Answered);
+        scene.probe(A, Level::Reachability, missed());
+        scene.probe(A, Level::Reachability, missed());
+        assert_eq!((scene.said(A).reachable, scene.said(B).reachable), (false, true));
+    }
+
+    #[test]
+    fn a_restarted_agent_goes_on_saying_what_the_last_one_said_until_it_knows_better() {
+        let mut last = Scene::new();
+        for gateway in [A, B] {
+            last.probe(gateway, Level::Reachability, probe::Outcome::Answered);
+            last.probe(gateway, Level::Forwarding, probe::Outcome::Answered);
+        }
+        let said = [A, B].map(|gateway| last.said(gateway));
+        for probed_before in [false, true] {
+            let mut scene = Scene { gateways: Gateways::default(), now: 100_000 };
+            let start = Tick::from_millis(scene.now);
+            if probed_before {
+                // While the API server was away.
+                scene.gateways.retain(&BTreeSet::from([A, B]), start);
+                scene.probe(A, Level::Reachability, probe::Outcome::Answered);
+            }
+            scene.gateways.remember(&said, start);
+            scene.gateways.retain(&BTreeSet::from([A, B]), start);
+            assert_eq!([A, B].map(|gateway| scene.said(gateway)), said);
+            scene.probe(A, Level::Reachability, probe::Outcome::Answered);
+            scene.probe(A, Level::Forwarding, missed());
+            scene.probe(B, Level::Reachability, missed());
+            assert_eq!([A, B].map(|gateway| scene.said(gateway)), said, "still not known");
+            scene.probe(A, Level::Forwarding, probe::Outcome::Answered);
+            assert_eq!(scene.said(A), said[0], "the same, since the same time");
+            scene.probe(B, Level::Reachability, missed());
+            scene.probe(B, Level::Reachability, missed());
+            assert!(!scene.said(B).reachable);
+            assert_ne!(scene.said(B).since, said[1].since);
+        }
+        // Nobody asks whether it forwards any more.
+        let mut scene = Scene { gateways: Gateways::default(), now: 100_000 };
+        scene.gateways.remember(&said, Tick::from_millis(scene.now));
+        scene.gateways.retain(&BTreeSet::from([A]), Tick::from_millis(scene.now));
+        scene.now += 10_000;
+        scene.probe(A, Level::Reachability, probe::Outcome::Answered);
+        assert_eq!(scene.said(A).forwards, None);
     }
 }

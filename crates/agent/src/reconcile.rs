@@ -231,6 +231,9 @@ impl Reconciler {
         if !self.hold(&mut monitor, &shutdown).await? {
             return Ok(());
         }
+        if let Some(answer) = self.with.definitions.answer() {
+            self.gateways.remember(&answer.gateways, self.now());
+        }
         let mut beat = tokio::time::interval(BEAT);
         let mut agenda = Agenda::at(Instant::now());
         loop {

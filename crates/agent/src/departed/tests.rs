@@ -33,7 +33,7 @@ fn there(names: &[&str]) -> Objects {
 }
 
 fn answer(to: Question, definition: Definition) -> Answer {
-    Answer { to, definition, reported: Vec::new() }
+    Answer { to, definition, reported: Vec::new(), gateways: Vec::new() }
 }
 
 fn definition(created: i64) -> Definition {

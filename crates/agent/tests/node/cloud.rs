@@ -13,9 +13,10 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -184,21 +185,25 @@ impl Cloud {
     }
 
     /// What is at `to` on the node answers at every address of the internet, on `port`.
-    pub fn publish(&self, port: u16, to: SocketAddr) {
+    pub fn publish(&self, port: u16, to: SocketAddr) -> Relay {
         let listener = self.listen_in_internet(port);
+        let relay = Relay::default();
+        let open = Arc::clone(&relay.open);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (Ok(outer), Ok(inner)) = (stream, TcpStream::connect(to)) else { continue };
+                open.lock().unwrap().push(outer.try_clone().unwrap());
                 for (mut from, mut to) in [(outer.try_clone(), inner.try_clone()), (Ok(inner), Ok(outer))]
                     .map(|(a, b)| (a.unwrap(), b.unwrap()))
                 {
                     std::thread::spawn(move || {
                         let _broken = std::io::copy(&mut from, &mut to);
-                        let _gone = to.shutdown(std::net::Shutdown::Write);
+                        let _gone = to.shutdown(Shutdown::Write);
                     });
                 }
             }
         });
+        relay
     }
 
     /// A socket on the internet that takes datagrams for every public address.
@@ -222,6 +227,22 @@ impl Cloud {
                 let _gone = stream.write_all(caller.ip().to_string().as_bytes());
             }
         });
+    }
+}
+
+/// Connections from the internet to something on the node.
+#[derive(Default)]
+pub struct Relay {
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Relay {
+    /// Ends all of them; new ones are welcome.
+    pub fn end_connections(&self) {
+        for stream in self.open.lock().unwrap().drain(..) {
+            // It may have ended by itself.
+            let _ended = stream.shutdown(Shutdown::Both);
+        }
     }
 }
 

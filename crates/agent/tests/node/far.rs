@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use tempfile::TempDir;
 
-use crate::cloud::{ip, sh};
+use crate::cloud::{Relay, ip, sh};
 use crate::scene::{Agent, Hosts, Scene};
 
 const NAME: &str = "api.cluster.test";
@@ -17,6 +17,8 @@ pub const SECOND: &str = "198.51.100.20";
 
 pub struct Far {
     pub scene: Scene,
+    /// Connections of agents to the API server.
+    pub relay: Relay,
     hosts: Hosts,
     /// The kubeconfig of agents.
     files: TempDir,
@@ -25,8 +27,10 @@ pub struct Far {
 impl Far {
     pub fn behind_a_name() -> Self {
         let scene = Scene::new();
-        scene.cloud.publish(PORT, SocketAddr::from((Ipv4Addr::LOCALHOST, scene.api_server_port())));
-        let far = Self { scene, hosts: Hosts::new(&[(FIRST, NAME)]), files: tempfile::tempdir().unwrap() };
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, scene.api_server_port()));
+        let relay = scene.cloud.publish(PORT, to);
+        let far =
+            Self { relay, scene, hosts: Hosts::new(&[(FIRST, NAME)]), files: tempfile::tempdir().unwrap() };
         far.write_kubeconfig(|text| text);
         far
     }

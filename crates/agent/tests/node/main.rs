@@ -31,6 +31,8 @@ mod protected;
 mod recovery;
 mod references;
 mod reverse_path;
+#[cfg(target_arch = "x86_64")]
+mod rights;
 mod scene;
 mod selection;
 mod switch;
