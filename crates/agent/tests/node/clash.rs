@@ -1,13 +1,14 @@
 //! Other programs on the node: what they have in the way is named and never touched.
 
-use std::time::Duration;
+use std::process::{Child, Command};
 
 use egress_api::{NodeRoute, NodeRouteState};
 use serde_json::json;
+use tempfile::NamedTempFile;
 
 use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, NODE_PUBLIC, ip, ours, seen_from, sh, until};
 use crate::packets::Packets;
-use crate::scene::{Agent, LISTED, Monitor, SOON, Scene, until_ready};
+use crate::scene::{Agent, LISTED, Monitor, SOON, Scene, settled, until_ready};
 
 fn clash(scene: &Scene) -> (String, String) {
     scene.condition("Clash").map(|(status, reason, _)| (status, reason)).unwrap_or_default()
@@ -75,7 +76,7 @@ fn what_others_have_at_our_places_is_named_and_left_and_the_rest_is_applied() {
 }
 
 #[test]
-fn whoever_has_the_destination_in_the_main_table_is_named_and_not_fought() {
+fn whoever_has_the_destination_in_the_main_table_is_named_and_ours_is_there_when_it_goes() {
     let scene = Scene::new();
     // As the older operator writes: main table, static, through the gateway alone.
     ip("route add 192.0.2.80/32 via 10.116.0.12 proto static");
@@ -92,16 +93,8 @@ fn whoever_has_the_destination_in_the_main_table_is_named_and_not_fought() {
          older StaticRoute operator, it seems)"
     );
     until_ready();
-    let monitor = Monitor::start(&["route", "rule", "nexthop"]);
-    std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(monitor.stop(), Vec::<String>::new(), "somebody fights");
     assert_eq!(ip("route show 192.0.2.80/32"), theirs);
     assert_eq!(seen_from(LISTED), Some(B_PUBLIC), "theirs is in use");
-
-    // The managed routing agent's mark.
-    ip("rule add pref 15135 from 203.0.113.11 lookup 135");
-    until("named otherwise", &pair("True", "RoutingAgent"), SOON, || clash(&scene));
-    ip("rule del pref 15135");
 
     // One that drops answers too.
     ip("route add blackhole 192.0.2.81/32");
@@ -117,6 +110,86 @@ fn whoever_has_the_destination_in_the_main_table_is_named_and_not_fought() {
     scene.until_applied("demo", 1);
     packets.all_arrived(&scene.cloud);
     until("over", &pair("False", "Resolved"), SOON, || clash(&scene));
+}
+
+#[test]
+fn a_program_that_still_runs_for_the_same_destinations_is_named_and_not_fought() {
+    let scene = Scene::new();
+    let _agent = Agent::start(&scene);
+    let gateways = json!([{"address": A}, {"address": B}]);
+    scene.route("demo", &json!({"destinations": ["192.0.2.80", "192.0.2.81"], "gateways": gateways}));
+    scene.until_applied("demo", 2);
+    until_ready();
+    // The older operator, and the managed routing agent with several gateways: neither lets go.
+    for (author, set_up, put, take_away) in [
+        ("OlderOperator", "true", "route replace 192.0.2.80 via 10.116.0.12 proto static", "true"),
+        (
+            "RoutingAgent",
+            "ip route add default via 203.0.113.1 table 135 && ip rule add pref 15135 from 203.0.113.11 lookup 135",
+            "route replace 192.0.2.80 nexthop via 10.116.0.12 nexthop via 10.116.0.12",
+            "ip rule del pref 15135 && ip route flush table 135",
+        ),
+    ] {
+        sh(set_up);
+        let stubborn = Stubborn::start(put);
+        until("named", &pair("True", author), SOON, || clash(&scene));
+        until("the rest is applied", &Some((NodeRouteState::Partial, 1)), SOON, || scene.state_of("demo"));
+        assert_eq!(entry(&scene, "demo").failures[0].reason, "Shadowed");
+        let said = || scene.report().unwrap().metadata.resource_version;
+        let (ours_before, said_before) = (settled(), said());
+        let monitor = Monitor::start(&["route", "rule", "nexthop"]);
+        stubborn.rounds(20);
+        let of_ours: Vec<_> = monitor
+            .stop()
+            .into_iter()
+            .filter(|line| line.contains("157") || line.contains("id 241"))
+            .collect();
+        assert_eq!(of_ours, Vec::<String>::new(), "somebody fights");
+        assert_eq!((ours(), said()), (ours_before, said_before), "and says nothing new");
+        assert_eq!(seen_from(LISTED), Some(B_PUBLIC), "theirs is in use");
+        assert_eq!(seen_from("192.0.2.81".parse().unwrap()), Some(A_PUBLIC));
+
+        // It ends, and what it put there goes: ours is there already.
+        drop(stubborn);
+        sh(take_away);
+        let packets = Packets::start(&scene.cloud);
+        ip("route del 192.0.2.80");
+        scene.until_applied("demo", 2);
+        packets.all_arrived(&scene.cloud);
+        until("over", &pair("False", "Resolved"), SOON, || clash(&scene));
+        assert_eq!(seen_from(LISTED), Some(A_PUBLIC));
+    }
+    assert_eq!(scene.condition("Contested"), None);
+}
+
+/// A program that puts its route back all the time.
+struct Stubborn {
+    child: Child,
+    rounds: NamedTempFile,
+}
+
+impl Stubborn {
+    fn start(put: &str) -> Self {
+        let rounds = NamedTempFile::new().unwrap();
+        let script = format!("while ip {put}; do echo; sleep 0.05; done");
+        let child =
+            Command::new("sh").args(["-c", &script]).stdout(rounds.reopen().unwrap()).spawn().unwrap();
+        Self { child, rounds }
+    }
+
+    /// Waits until it has put its route there so many times more.
+    fn rounds(&self, more: u64) {
+        let done = || self.rounds.as_file().metadata().unwrap().len();
+        let last = done() + more;
+        until("its route is put there", &true, SOON, || done() >= last);
+    }
+}
+
+impl Drop for Stubborn {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
 }
 
 #[test]
