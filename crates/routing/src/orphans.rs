@@ -125,11 +125,12 @@ mod tests {
         let before = plan(&wanted, &node(), &Selection::new(), &Observed::default(), &layout);
         let observed = taken(&before.state);
         let reported =
-            vec![("uid-all".to_owned(), "all".to_owned()), ("uid-other".to_owned(), "other".to_owned())];
+            ["all", "shared", "alone", "other"].map(|name| (format!("uid-{name}"), name.to_owned()));
 
         let found = orphans(&observed, &NodePlan::default(), &reported, &layout).unwrap();
         let names: BTreeSet<&str> = found.iter().map(|orphan| orphan.name.as_str()).collect();
-        assert!(names.contains("all") && names.len() == 5, "{names:?}");
+        assert!(["all", "shared", "alone"].iter().all(|name| names.contains(name)), "{names:?}");
+        assert_eq!(names.len(), 5);
         let after = plan(&found, &node(), &Selection::new(), &observed, &layout);
         assert_eq!(changes(&observed, &after.state), Vec::<Change>::new());
 

@@ -39,7 +39,7 @@ const PAIRED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 90);
 fn deleting_the_shared_definition_changes_no_route_and_applying_everything_again_goes_on() {
     let scene = Scene::new();
     let mut agent = Agent::start(&scene);
-    apply_both(&scene);
+    apply_all(&scene);
     until_ready();
     for restarted in [false, true] {
         let before = settled();
@@ -72,7 +72,7 @@ fn deleting_the_shared_definition_changes_no_route_and_applying_everything_again
             assert_eq!(monitor.stop(), Vec::<String>::new(), "a restart wrote to the kernel");
         }
 
-        apply_both(&scene);
+        apply_all(&scene);
         let now = settled();
         let kept = now.lines().filter(|line| before.contains(line) && line.starts_with("192.0.2.")).count();
         assert_eq!(kept, 0, "all have the nexthop objects of the new uids");
@@ -90,9 +90,10 @@ fn deleting_the_shared_definition_changes_no_route_and_applying_everything_again
     scene.install_definitions();
 
     // Applied again and deleted: that is a word.
-    apply_both(&scene);
-    scene.delete_route("bare");
-    scene.delete_route("pair");
+    apply_all(&scene);
+    for name in ALL {
+        scene.delete_route(name);
+    }
     until("nothing of ours is left", &String::new(), SOON, ours);
 }
 
@@ -100,17 +101,24 @@ fn deleting_the_shared_definition_changes_no_route_and_applying_everything_again
 fn is_orphaned(scene: &Scene) -> Option<bool> {
     let status = scene.status()?;
     let condition = status.conditions.iter().find(|condition| condition.type_ == "Orphaned")?;
-    let names = ["bare", "pair"].iter().all(|name| condition.message.contains(name));
+    let names = ALL.iter().all(|name| condition.message.contains(name));
     Some(condition.status == "True" && names)
 }
 
-fn apply_both(scene: &Scene) {
+const ALL: [&str; 3] = ["bare", "pair", "shared"];
+
+fn apply_all(scene: &Scene) {
     scene.route("bare", &json!({"destinations": ["192.0.2.80"], "gateway": A}));
     scene.route(
         "pair",
         &json!({"destinations": ["192.0.2.90"], "gateways": [{"address": A}, {"address": B}]}),
     );
-    for name in ["bare", "pair"] {
+    let members = json!([{"address": A, "weight": 2}, {"address": B}]);
+    scene.route(
+        "shared",
+        &json!({"destinations": ["192.0.2.91"], "mode": "ActiveActive", "gateways": members}),
+    );
+    for name in ALL {
         // Of an orphan the report says that it is applied, too.
         let uid = scene.kubectl(&["get", "staticroute", name, "-o", "jsonpath={.metadata.uid}"]);
         until(name, &Some((uid, NodeRouteState::Applied)), SOON, || {
