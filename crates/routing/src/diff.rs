@@ -15,8 +15,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use crate::kernel_state::{
-    Change, Foreign, KernelState, MAIN_TABLE, Managed, NexthopTarget, Observed, RouteKey, RouteKind, Rule,
-    RuleAction,
+    Change, KernelState, MAIN_TABLE, Managed, NexthopTarget, Observed, RouteKey, RouteKind, Rule, RuleAction,
 };
 
 /// The changes from `have` to `want`; empty when there is nothing to do.
@@ -92,14 +91,7 @@ pub fn exception(change: &Change) -> Option<RouteKey> {
 }
 
 fn put_nexthops(have: &Observed, want: &KernelState, list: &mut Vec<Change>) {
-    let foreign: BTreeSet<_> = have
-        .foreign
-        .iter()
-        .filter_map(|foreign| match foreign {
-            Foreign::Nexthop { id, .. } => Some(*id),
-            Foreign::Route { .. } | Foreign::Rule { .. } => None,
-        })
-        .collect();
+    let foreign: BTreeSet<_> = have.foreign_nexthops().collect();
     let mut puts: Vec<_> = want.nexthops.values().collect();
     puts.sort_by_key(|nexthop| (is_group(&nexthop.via), nexthop.id));
     for nexthop in puts {
@@ -111,14 +103,7 @@ fn put_nexthops(have: &Observed, want: &KernelState, list: &mut Vec<Change>) {
 }
 
 fn put_routes(have: &Observed, want: &KernelState, list: &mut Vec<Change>) {
-    let foreign: BTreeSet<_> = have
-        .foreign
-        .iter()
-        .filter_map(|foreign| match foreign {
-            Foreign::Route { key, .. } => Some(*key),
-            Foreign::Nexthop { .. } | Foreign::Rule { .. } => None,
-        })
-        .collect();
+    let foreign: BTreeSet<_> = have.foreign_routes().map(|(key, _)| key).collect();
     let mut puts: Vec<_> = want
         .routes
         .iter()

@@ -385,18 +385,31 @@ impl Observed {
         }
     }
 
+    /// Routes of others at places of ours, with their protocol numbers.
+    pub fn foreign_routes(&self) -> impl Iterator<Item = (RouteKey, u8)> {
+        self.foreign.iter().filter_map(|foreign| match foreign {
+            Foreign::Route { key, protocol } => Some((*key, *protocol)),
+            Foreign::Nexthop { .. } | Foreign::Rule { .. } => None,
+        })
+    }
+
+    /// Ids of ours that others have.
+    pub fn foreign_nexthops(&self) -> impl Iterator<Item = NexthopId> {
+        self.foreign.iter().filter_map(|foreign| match foreign {
+            Foreign::Nexthop { id, .. } => Some(*id),
+            Foreign::Route { .. } | Foreign::Rule { .. } => None,
+        })
+    }
+
     /// Whether somebody else's route has this key.
     pub fn is_taken(&self, key: &RouteKey) -> bool {
-        self.foreign
-            .iter()
-            .any(|foreign| matches!(foreign, Foreign::Route { key: taken, .. } if taken == key))
+        self.foreign_routes().any(|(taken, _)| taken == *key)
     }
 }
 
 /// One step from what is to what should be. The kernel takes them in the order of the list: nexthop objects (members
-/// before groups), rules that keep packets in the main table, routes, other rules; then what goes, the other way round.
-/// before groups), routes, rules, the kernel's own rules, then what goes: rules, routes, nexthop objects (groups before
-/// members).
+/// before groups), rules that keep packets in the main table, routes, other rules, the kernel's own rules; then what goes, the
+/// other way round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Make a nexthop object, or replace one of ours in place (one message, atomic for all routes on it).

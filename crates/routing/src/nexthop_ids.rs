@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::Ipv4Net;
 
-use crate::kernel_state::{Foreign, NexthopId, Observed, RouteKey, RouteKind};
+use crate::kernel_state::{NexthopId, Observed, RouteKey, RouteKind};
 use crate::layout::{Layout, NEXTHOP_BLOCK};
 
 /// How far from its home an object may live. With 1,000 objects a run of even 10 taken ids is next to impossible.
@@ -51,10 +51,7 @@ pub(crate) fn assign(
         RouteKind::Nexthop(id) => layout.nexthop_of_routes(id),
         _ => None,
     }));
-    taken.extend(observed.foreign.iter().filter_map(|foreign| match foreign {
-        Foreign::Nexthop { id, .. } => layout.nexthop_of_routes(*id),
-        Foreign::Route { .. } | Foreign::Rule { .. } => None,
-    }));
+    taken.extend(observed.foreign_nexthops().filter_map(|id| layout.nexthop_of_routes(id)));
     for (uid, slot) in uids.iter().zip(&mut ids) {
         if slot.is_none() {
             *slot = (0..REACH).map(|step| address(uid, step, layout)).find(|id| !taken.contains(id));

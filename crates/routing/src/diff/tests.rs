@@ -2,7 +2,7 @@ use super::*;
 use crate::builtin_rules::BuiltinRule;
 use crate::fib_model::holding;
 use crate::fixture::net;
-use crate::kernel_state::{Gateway, GroupMember, Nexthop, NexthopId, Route, RouteKey, RouteKind};
+use crate::kernel_state::{Foreign, Gateway, GroupMember, Nexthop, NexthopId, Route, RouteKey, RouteKind};
 
 const FIRST: NexthopId = NexthopId(241_000_001);
 const SECOND: NexthopId = NexthopId(241_000_002);

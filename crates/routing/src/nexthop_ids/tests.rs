@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::fixture::net;
-use crate::kernel_state::{KernelState, Nexthop, NexthopTarget, Route};
+use crate::kernel_state::{Foreign, KernelState, Nexthop, NexthopTarget, Route};
 
 /// `count` uids with the same home.
 fn neighbours(count: usize) -> Vec<String> {

@@ -2,7 +2,7 @@ use super::*;
 use crate::diff::changes;
 use crate::fib_model::{Packet, Way, apply, holding, lookup, packet};
 use crate::fixture::{excluding, ip, ips, net, node, route};
-use crate::kernel_state::{Managed, RouteKey};
+use crate::kernel_state::{Foreign, Managed, RouteKey};
 use crate::node::Uncertainty;
 use crate::protected::Protected;
 use crate::wanted::ReferenceFault;
@@ -391,8 +391,8 @@ fn the_rules_for_the_public_subnet_are_bounded() {
     view.main_routes.insert(net("198.18.0.0/16"));
     let wanted = [route("r", 1, &many, &[A])];
     let plan = plan(&wanted, &view, &Selection::new(), &Observed::default(), &Layout::default());
-    assert_eq!(plan.routes[0].applied, MOST_ON_LINK_RULES);
-    assert_eq!(plan.routes[0].failures.len(), 300 - MOST_ON_LINK_RULES);
+    assert_eq!(plan.routes[0].applied, claims::MOST_ON_LINK_RULES);
+    assert_eq!(plan.routes[0].failures.len(), 300 - claims::MOST_ON_LINK_RULES);
 }
 
 #[test]

@@ -6,7 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::inbound::{ServedPort, Transport};
-use crate::prefix::longest_match;
+use crate::prefix::{difference, longest_match};
+use crate::protected::ProtectedReason;
+use crate::wanted::Destination;
 
 /// Prefixes that meet one another and the node's own: in the corners where the protected ones are, and huge ones.
 fn prefix() -> impl Strategy<Value = Ipv4Net> {

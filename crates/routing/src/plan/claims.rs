@@ -1,0 +1,147 @@
+//! Who gets which destination: what objects claim, and what stands in a claim's way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::Ipv4Net;
+
+use super::NodePlan;
+use crate::kernel_state::{KernelState, Managed, Observed, RouteKey, RouteKind, Rule};
+use crate::layout::Layout;
+use crate::node::NodeView;
+use crate::prefix::difference;
+use crate::protected::ProtectedReason;
+use crate::report::{Failure, FailureCause, RouteReport};
+use crate::resolve::{Claims, Resolution, resolve};
+use crate::wanted::{Destination, WantedRoute};
+
+/// Rules for destinations in the public on-link subnet cost each packet a comparison; above this many, destinations are
+/// `Shadowed` instead.
+pub(super) const MOST_ON_LINK_RULES: usize = 256;
+
+/// Resolves the claims of the objects in `able`, the senior one first. `foreign` are destinations of others' routes in our table, with
+/// their protocol numbers.
+pub(super) fn resolve_claims(
+    wanted: &[WantedRoute],
+    able: &[usize],
+    reports: &[RouteReport],
+    node: &NodeView,
+    foreign: &BTreeMap<Ipv4Net, u8>,
+    observed: &Observed,
+    layout: &Layout,
+) -> Resolution {
+    let claims: Vec<Claims<'_>> = able
+        .iter()
+        .map(|index| Claims {
+            name: &wanted[*index].name,
+            destinations: wanted[*index].destinations.keys().copied().collect(),
+            excluded: wanted[*index].excluded.iter().copied().collect(),
+        })
+        .collect();
+    let mut protected = node.protected.clone();
+    for gateway in able.iter().flat_map(|index| &reports[*index].usable_gateways) {
+        protected.insert_address(*gateway, ProtectedReason::Gateway);
+    }
+    let obstacle = |prefix: Ipv4Net| match foreign.get(&prefix) {
+        Some(protocol) => Some(FailureCause::Foreign { protocol: *protocol, table: layout.table }),
+        None => uncertain(prefix, node, observed, layout),
+    };
+    resolve(&claims, &protected, &kept_shut(node, observed, layout), obstacle)
+}
+
+/// Writes what became of each claim into the reports.
+pub(super) fn report_claims(
+    wanted: &[WantedRoute],
+    able: &[usize],
+    resolution: Resolution,
+    node: &NodeView,
+    layout: &Layout,
+    plan: &mut NodePlan,
+) {
+    let lengths = node.main_routes.iter().map(Ipv4Net::prefix_len).collect();
+    let mut lost = resolution.lost;
+    for (object, destination) in resolution.won {
+        match answered_by_main(destination, node, &lengths, layout, &mut plan.state) {
+            None => plan.routes[able[object]].applied += 1,
+            Some(route) => {
+                let origin = node.main_origins.get(&route).copied();
+                lost.push((object, destination, FailureCause::Shadowed { destination, route, origin }));
+            }
+        }
+    }
+    lost.sort_by_key(|(object, destination, _)| (*object, *destination));
+    for (object, prefix, cause) in lost {
+        let index = able[object];
+        if let Some(spelling) = wanted[index].destinations.get(&prefix) {
+            let destination = Destination { prefix, spelling: *spelling };
+            plan.routes[index].failures.push(Failure::new(destination, cause));
+        }
+    }
+    for index in able {
+        let invalid = wanted[*index].invalid_destinations.iter().map(|error| Failure {
+            destination: error.value.clone(),
+            cause: FailureCause::Invalid(error.clone()),
+        });
+        plan.routes[*index].failures.extend(invalid);
+    }
+}
+
+/// What the table passes over now, as long as it is not known what may be opened.
+fn kept_shut(node: &NodeView, observed: &Observed, layout: &Layout) -> BTreeSet<Ipv4Net> {
+    if node.uncertain.is_none() {
+        return BTreeSet::new();
+    }
+    let ours = observed.routes.values().map(Managed::get).filter(|route| route.table == layout.table);
+    ours.filter(|route| route.kind == RouteKind::Throw).map(|route| route.destination).collect()
+}
+
+/// Why a destination is not routed that is not routed yet.
+fn uncertain(
+    destination: Ipv4Net,
+    node: &NodeView,
+    observed: &Observed,
+    layout: &Layout,
+) -> Option<FailureCause> {
+    let uncertainty = node.uncertain.as_ref().filter(|uncertainty| uncertainty.forbids(destination))?;
+    let has = |metric, is_it: fn(&RouteKind) -> bool| {
+        let key = RouteKey { table: layout.table, destination, metric };
+        observed.routes.get(&key).is_some_and(|route| is_it(&route.get().kind))
+    };
+    // When a link goes down, the guard is all that is left of a route.
+    let there = has(0, |kind| matches!(kind, RouteKind::Nexthop(_)))
+        || has(layout.guard_metric, |kind| *kind == RouteKind::Blackhole);
+    (!there).then(|| FailureCause::Uncertain(uncertainty.clone()))
+}
+
+/// The route of the main table that answers for all of `destination` before our table is asked, if there is one. `lengths` are
+/// those that its routes have.
+///
+/// Our route is written nevertheless: it takes over the moment the other one goes, with no packet in between. In the
+/// public on-link subnet a rule ahead of main gives our table the word.
+fn answered_by_main(
+    destination: Ipv4Net,
+    node: &NodeView,
+    lengths: &BTreeSet<u8>,
+    layout: &Layout,
+    state: &mut KernelState,
+) -> Option<Ipv4Net> {
+    let covers = |length: &&u8| (1..=destination.prefix_len()).contains(*length);
+    let covering = lengths.iter().rev().filter(covers).find_map(|length| {
+        let wider = Ipv4Net::new(destination.addr(), *length).ok()?.trunc();
+        node.main_routes.contains(&wider).then_some(wider)
+    });
+    if let Some(route) = covering {
+        let on_link = node.public_addresses.iter().any(|address| address.trunc() == route);
+        let rules = state.rules.iter().filter(|rule| rule.priority == layout.on_link_priority).count();
+        if on_link && rules < MOST_ON_LINK_RULES {
+            let to = Some(destination);
+            state.rules.insert(Rule { to, ..Rule::lookup(layout.on_link_priority, layout.table) });
+            return None;
+        }
+        return Some(route);
+    }
+    // None covers it alone; several may together, such as two halves of everything.
+    let behind = node.main_routes.range(destination..);
+    let inside: Vec<Ipv4Net> = behind.copied().take_while(|route| destination.contains(route)).collect();
+    let first = *inside.first()?;
+    difference(destination, &inside).is_empty().then_some(first)
+}
