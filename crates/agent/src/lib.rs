@@ -15,7 +15,6 @@ pub mod definition;
 pub mod departed;
 pub mod drift;
 pub mod gateways;
-pub mod guarded;
 pub mod inbound;
 pub mod lifelines;
 pub mod metadata;

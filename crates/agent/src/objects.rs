@@ -12,10 +12,9 @@ use egress_routing::prefix::parse_egress_address;
 use egress_routing::recovery::gateways_of;
 use egress_routing::wanted::{StaticRouteFields, WantedRoute};
 use egress_routing::{Layout, ReferenceFault};
+use egress_runtime::guarded::Guarded;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
-
-use crate::guarded::Guarded;
 
 /// A node's labels.
 pub type Labels = BTreeMap<String, String>;

@@ -8,6 +8,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use egress_api::{EgressGateway, StaticRoute};
+use egress_runtime::guarded::Guarded;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -19,7 +20,6 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use crate::guarded::Guarded;
 use crate::inbound;
 
 /// A ConfigMap.
@@ -211,8 +211,9 @@ fn drop_bookkeeping<K: Resource>(object: &mut K) {
 }
 
 fn drop_status(route: &mut Guarded<StaticRoute>) {
-    if let Ok(route) = &mut route.0 {
-        route.status = None;
+    match &mut route.0 {
+        Ok(route) => route.status = None,
+        Err(invalid) => invalid.status = serde_json::Value::Null,
     }
 }
 

@@ -20,5 +20,6 @@ pub mod reconcile;
 pub mod route_status;
 pub mod settings;
 pub mod site;
+pub mod unreadable;
 pub mod user_data;
 pub mod watches;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use egress_api::{CreationIntent, EgressGateway, EgressGatewayStatus, GatewayRole, StaticRoute};
 use egress_digitalocean::{Droplet, DropletId, Error};
+use egress_runtime::guarded::Guarded;
 use egress_runtime::kubernetes::{CallError, within_deadline};
 use futures::future::join_all;
 use ipnet::Ipv4Net;
@@ -19,6 +20,7 @@ use crate::health::HealthClient;
 use crate::identity::{Identity, droplet_id};
 use crate::observation::{CloudSeen, Follower, HealthSeen, NodeSeen, Observation, Site, Trouble};
 use crate::site::{Locator, of_cloud, pod_ranges};
+use crate::unreadable::Unreadable;
 use crate::watches::{self, Mirrors};
 
 // The shared list may be this old when nothing is going on: two calls a minute for the whole cluster.
@@ -32,6 +34,17 @@ const WITNESSES: usize = 3;
 
 // After a day the memory of a silent endpoint begins anew.
 const FAILURE_MEMORY: Duration = Duration::from_secs(86_400);
+
+/// What a look came to.
+#[derive(Debug)]
+pub enum Found {
+    /// There is no such object.
+    Nothing,
+    /// There is one, and nothing can be decided about it.
+    Unreadable(Box<Unreadable>),
+    /// What there is to decide on.
+    Seen(Box<Observation>),
+}
 
 /// Where observations come from.
 pub struct Observer {
@@ -67,19 +80,25 @@ impl Observer {
         }
     }
 
-    /// One look for the EgressGateway of this name; `None` when there is no such object.
+    /// One look for the EgressGateway of this name.
     ///
     /// The object and its StaticRoute are read from the API server's quorum, never from a cache: paid and destructive calls
     /// depend on them.
-    pub async fn observe(
-        &self,
-        name: &str,
-        failure: Option<Trouble>,
-    ) -> Result<Option<Observation>, CallError> {
-        let gateways: Api<EgressGateway> = Api::all(self.client.clone());
-        let routes: Api<StaticRoute> = Api::all(self.client.clone());
-        let Some(gateway) = within_deadline(gateways.get_opt(name)).await? else { return Ok(None) };
-        let route = within_deadline(routes.get_opt(name)).await?;
+    pub async fn observe(&self, name: &str, failure: Option<Trouble>) -> Result<Found, CallError> {
+        let gateways: Api<Guarded<EgressGateway>> = Api::all(self.client.clone());
+        let routes: Api<Guarded<StaticRoute>> = Api::all(self.client.clone());
+        let Some(gateway) = within_deadline(gateways.get_opt(name)).await? else {
+            return Ok(Found::Nothing);
+        };
+        let unreadable = |what| Ok(Found::Unreadable(Box::new(what)));
+        let gateway = match gateway.0 {
+            Ok(gateway) => gateway,
+            Err(invalid) => return unreadable(Unreadable::itself(invalid)),
+        };
+        let route = match within_deadline(routes.get_opt(name)).await?.map(|route| route.0).transpose() {
+            Ok(route) => route,
+            Err(invalid) => return unreadable(Unreadable::route(gateway, &invalid)),
+        };
         // What is deleted while a node still routes through it is a black hole; a mirror whose watch broke would not tell.
         let (nodes, static_routes) = if gateway.metadata.deletion_timestamp.is_some() {
             (watches::read_nodes(&self.client).await?, watches::read_routes(&self.client).await?)
@@ -96,7 +115,7 @@ impl Observer {
         };
         let failing_since = self.remember(&health);
         let cluster = self.cluster.clone();
-        Ok(Some(Observation {
+        Ok(Found::Seen(Box::new(Observation {
             gateway,
             cluster,
             route,
@@ -107,7 +126,7 @@ impl Observer {
             failing_since,
             site,
             failure,
-        }))
+        })))
     }
 
     // Droplets that are asked no more are forgotten after a while, so that this does not grow.

@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use egress_api::StaticRoute;
+use egress_runtime::guarded::Guarded;
 use egress_runtime::kubernetes::{CallError, within_deadline};
 use egress_runtime::lease::{Claim, LeadershipLost};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -50,12 +51,13 @@ struct Patience {
 
 /// Takes the marks off objects, for ever, while its DaemonSet is not there.
 pub async fn clear(client: Client, mirrors: Mirrors, claim: Claim, mut changes: watch::Receiver<u64>) {
-    let routes: Api<StaticRoute> = Api::all(client.clone());
+    let routes: Api<Guarded<StaticRoute>> = Api::all(client.clone());
     let daemonsets: Api<DaemonSet> = Api::namespaced(client, DAEMONSET.0);
     let mut patience: BTreeMap<String, Patience> = BTreeMap::new();
     loop {
         changes.mark_unchanged();
-        let objects: Vec<ObjectMeta> = mirrors.routes().into_iter().map(|route| route.metadata).collect();
+        let objects: Vec<ObjectMeta> =
+            mirrors.routes_as_read().iter().map(|route| route.meta().clone()).collect();
         patience.retain(|uid, _| objects.iter().any(|object| object.uid.as_ref() == Some(uid)));
         let marked: Vec<ObjectMeta> = objects.into_iter().filter(is_marked).collect();
         if marked.is_empty() {
@@ -78,7 +80,7 @@ pub async fn clear(client: Client, mirrors: Mirrors, claim: Claim, mut changes: 
 }
 
 async fn take_off(
-    routes: &Api<StaticRoute>,
+    routes: &Api<Guarded<StaticRoute>>,
     object: &ObjectMeta,
     claim: &Claim,
     patience: &mut BTreeMap<String, Patience>,

@@ -25,8 +25,9 @@ use crate::decision::{Decision, Effect, Happening, Limits};
 use crate::live::{ActError, Live};
 use crate::metrics::ControllerMetrics;
 use crate::observation::{Observation, Trouble};
-use crate::observe::Observer;
+use crate::observe::{Found, Observer};
 use crate::site::of_cloud;
+use crate::unreadable::Unreadable;
 
 // Enough that one slow cloud call does not hold the others; few enough for the rate budget.
 const CONCURRENCY: u16 = 8;
@@ -110,11 +111,15 @@ async fn step(
     let name = gateway.metadata.name.clone().unwrap_or_default();
     let failure = context.failures().get(&name).and_then(|failures| failures.trouble.clone());
     let observed = context.observer.observe(&name, failure).await.map_err(StepError::Observe)?;
-    let Some(seen) = observed else {
-        context.forget(&name);
-        return Ok(Action::await_change());
-    };
     let now = Timestamp::now();
+    let seen = match observed {
+        Found::Nothing => {
+            context.forget(&name);
+            return Ok(Action::await_change());
+        }
+        Found::Unreadable(unreadable) => return context.say_unreadable(&unreadable, now).await,
+        Found::Seen(seen) => seen,
+    };
     let decision = decide(&seen, &context.limits, now);
     if is_let_go(&seen.gateway) {
         // What others still hold it for is not ours to count, and when it goes nobody calls us.
@@ -263,23 +268,52 @@ impl Context {
         }
     }
 
-    // Events are a courtesy: one that cannot be published changes nothing.
+    async fn say_unreadable(&self, unreadable: &Unreadable, now: Timestamp) -> Result<Action, StepError> {
+        let said = unreadable.say(&self.client, &self.claim, now).await;
+        let happening = said.map_err(|source| StepError::Act { effect: "say_unreadable", source })?;
+        if let Some(happening) = happening {
+            let reference = ObjectReference {
+                api_version: Some(EgressGateway::api_version(&()).into_owned()),
+                kind: Some(EgressGateway::kind(&()).into_owned()),
+                name: unreadable.metadata().name.clone(),
+                uid: unreadable.metadata().uid.clone(),
+                ..ObjectReference::default()
+            };
+            self.publish(&happening, "Observe", None, &reference).await;
+        }
+        self.metrics.reconciled("unreadable");
+        Ok(Action::requeue(LONGEST_PAUSE))
+    }
+
     async fn tell(&self, seen: &Observation, decision: &Decision) {
         let reference = seen.gateway.object_ref(&());
-        for Happening { warning, reason, note } in &decision.events {
-            tracing::info!(reason, note, warning, "event");
-            let event = Event {
-                type_: if *warning { EventType::Warning } else { EventType::Normal },
-                reason: (*reason).to_owned(),
-                note: Some(note.chars().take(LONGEST_NOTE).collect()),
-                action: decision.effect.as_ref().map_or("Observe", Effect::label).to_owned(),
-                secondary: droplet_of(note, &decision.status),
-            };
-            let published =
-                tokio::time::timeout(Duration::from_secs(3), self.recorder.publish(&event, &reference)).await;
-            if !matches!(published, Ok(Ok(()))) {
-                tracing::debug!(reason, "event was not published");
-            }
+        let action = decision.effect.as_ref().map_or("Observe", Effect::label);
+        for happening in &decision.events {
+            let droplet = droplet_of(&happening.note, &decision.status);
+            self.publish(happening, action, droplet, &reference).await;
+        }
+    }
+
+    // Events are a courtesy: one that cannot be published changes nothing.
+    async fn publish(
+        &self,
+        Happening { warning, reason, note }: &Happening,
+        action: &str,
+        secondary: Option<ObjectReference>,
+        about: &ObjectReference,
+    ) {
+        tracing::info!(reason, note, warning, "event");
+        let event = Event {
+            type_: if *warning { EventType::Warning } else { EventType::Normal },
+            reason: (*reason).to_owned(),
+            note: Some(note.chars().take(LONGEST_NOTE).collect()),
+            action: action.to_owned(),
+            secondary,
+        };
+        let published =
+            tokio::time::timeout(Duration::from_secs(3), self.recorder.publish(&event, about)).await;
+        if !matches!(published, Ok(Ok(()))) {
+            tracing::debug!(reason, "event was not published");
         }
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use egress_api::{NodeEgress, NodeEgressStatus, StaticRoute};
 use egress_runtime::admin::Readiness;
+use egress_runtime::guarded::Guarded;
 use egress_runtime::kubernetes::{CallError, watch_settings, within_deadline};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
-use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
@@ -23,8 +23,8 @@ use crate::route_status::NodeReport;
 #[derive(Clone)]
 pub struct Mirrors {
     nodes: Store<Node>,
-    reports: Store<DeserializeGuard<NodeEgress>>,
-    routes: Store<DeserializeGuard<StaticRoute>>,
+    reports: Store<Guarded<NodeEgress>>,
+    routes: Store<Guarded<StaticRoute>>,
 }
 
 /// Starts the mirrors. The future keeps them up to date and counts every change in `changes`; it ends only with a bug.
@@ -38,9 +38,8 @@ pub fn start(
     let (routes, route_writer) = reflector::store();
     let node_stream = mirrored(Api::<Node>::all(client.clone()), node_writer, changes.clone());
     let report_stream =
-        mirrored(Api::<DeserializeGuard<NodeEgress>>::all(client.clone()), report_writer, changes.clone());
-    let route_stream =
-        mirrored(Api::<DeserializeGuard<StaticRoute>>::all(client.clone()), route_writer, changes);
+        mirrored(Api::<Guarded<NodeEgress>>::all(client.clone()), report_writer, changes.clone());
+    let route_stream = mirrored(Api::<Guarded<StaticRoute>>::all(client.clone()), route_writer, changes);
     let mirrors = Mirrors { nodes, reports, routes };
     let waiting = mirrors.clone();
     let run = async move {
@@ -136,7 +135,7 @@ impl Mirrors {
     }
 
     /// Every StaticRoute, the users' own too, as far as it can be read: one stored by an older CRD breaks no watch.
-    pub fn routes_as_read(&self) -> Vec<Arc<DeserializeGuard<StaticRoute>>> {
+    pub fn routes_as_read(&self) -> Vec<Arc<Guarded<StaticRoute>>> {
         self.routes.state()
     }
 
@@ -162,7 +161,7 @@ impl Mirrors {
 pub async fn read_nodes(client: &Client) -> Result<Vec<NodeSeen>, CallError> {
     let everything = ListParams::default();
     let nodes: Api<Node> = Api::all(client.clone());
-    let reports: Api<DeserializeGuard<NodeEgress>> = Api::all(client.clone());
+    let reports: Api<Guarded<NodeEgress>> = Api::all(client.clone());
     let nodes = within_deadline(nodes.list(&everything)).await?;
     let reports = within_deadline(reports.list(&everything)).await?;
     let mut reports: BTreeMap<String, NodeEgressStatus> = reports
@@ -178,7 +177,7 @@ pub async fn read_nodes(client: &Client) -> Result<Vec<NodeSeen>, CallError> {
 
 /// Every StaticRoute that can be read, as the API server's quorum has them now.
 pub async fn read_routes(client: &Client) -> Result<Vec<StaticRoute>, CallError> {
-    let routes: Api<DeserializeGuard<StaticRoute>> = Api::all(client.clone());
+    let routes: Api<Guarded<StaticRoute>> = Api::all(client.clone());
     let routes = within_deadline(routes.list(&ListParams::default())).await?;
     Ok(routes.items.into_iter().filter_map(|route| route.0.ok()).collect())
 }

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::{Labels, Objects, read};
-use crate::guarded::Guarded;
 use crate::report::{self, Refused};
+use egress_runtime::guarded::Guarded;
 
 /// What stands in specs, near enough to right to get past the first check.
 fn text() -> impl Strategy<Value = String> {

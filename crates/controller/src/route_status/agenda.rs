@@ -11,10 +11,10 @@ const MOST_IN_A_ROUND: usize = 6;
 /// How far the nodes have come is written that often.
 const PROGRESS: Duration = Duration::from_secs(2);
 
-/// When each object was written last.
+/// When each object was chosen last.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
-    written: BTreeMap<String, Instant>,
+    chosen: BTreeMap<String, Instant>,
     /// Something is left to write, at the earliest then.
     next: Option<Instant>,
 }
@@ -22,11 +22,11 @@ pub(super) struct Agenda {
 impl Agenda {
     /// Forgets objects that are gone.
     pub(super) fn retain(&mut self, there: &BTreeSet<&str>) {
-        self.written.retain(|uid, _| there.contains(uid.as_str()));
+        self.chosen.retain(|uid, _| there.contains(uid.as_str()));
     }
 
     /// Picks those to write now, by their place in `objects`: uid, whether anything is to be written, and whether it is news.
-    /// News first, then who waited longest.
+    /// News first, then who waited longest: one whose write fails time and again lets all others pass.
     pub(super) fn choose<'a>(
         &mut self,
         objects: impl Iterator<Item = (&'a str, bool, bool)>,
@@ -38,24 +38,23 @@ impl Agenda {
             if !differs {
                 continue;
             }
-            let last = self.written.get(uid).copied();
+            let last = self.chosen.get(uid).copied();
             let ripe = last.filter(|_| !is_news).map_or(now, |last| last + PROGRESS);
             if ripe <= now {
-                due.push((!is_news, last, index));
+                due.push((!is_news, last, uid, index));
             } else {
                 self.next = Some(self.next.map_or(ripe, |next| next.min(ripe)));
             }
         }
-        due.sort_unstable();
+        due.sort_unstable_by_key(|(waits, last, _, index)| (*waits, *last, *index));
         if due.len() > MOST_IN_A_ROUND {
             self.next = Some(now);
         }
-        due.into_iter().take(MOST_IN_A_ROUND).map(|(_, _, index)| index).collect()
-    }
-
-    /// An object was written.
-    pub(super) fn wrote(&mut self, uid: &str, now: Instant) {
-        self.written.insert(uid.to_owned(), now);
+        due.truncate(MOST_IN_A_ROUND);
+        for (_, _, uid, _) in &due {
+            self.chosen.insert((*uid).to_owned(), now);
+        }
+        due.into_iter().map(|(.., index)| index).collect()
     }
 
     /// How long the next round may wait when nothing changes.
@@ -80,10 +79,7 @@ mod tests {
         for _ in 0..4 {
             let chosen = progress(&mut agenda, start);
             assert!(chosen.len() <= MOST_IN_A_ROUND);
-            for index in chosen {
-                agenda.wrote(&names[index], start);
-                seen.insert(index);
-            }
+            seen.extend(chosen);
         }
         assert_eq!(seen.len(), 20, "nobody starves");
         assert_eq!(progress(&mut agenda, start), [0; 0], "progress every two seconds");

@@ -16,13 +16,13 @@ use std::time::Duration;
 use egress_api::condition::{READY, Verdict, set};
 use egress_api::{CONTROLLER_FIELD_MANAGER, StaticRoute, StaticRouteStatus};
 use egress_runtime::admin::Liveness;
+use egress_runtime::guarded::Guarded;
 use egress_runtime::kubernetes::{CallError, within_deadline};
 use egress_runtime::lease::{Claim, LeadershipLost};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::api::{Patch, PatchParams};
-use kube::core::DeserializeGuard;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Api, Client, Resource};
 use serde_json::json;
@@ -30,6 +30,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::decision::Happening;
+use crate::unreadable::UNREADABLE;
 use crate::watches::Mirrors;
 use agenda::Agenda;
 use telling::Told;
@@ -82,7 +83,7 @@ struct Wanted {
 impl Sums {
     /// Keeps the sums up to date; ends when the mirrors do.
     pub async fn keep(mut self) {
-        let routes: Api<StaticRoute> = Api::all(self.client.clone());
+        let routes: Api<Guarded<StaticRoute>> = Api::all(self.client.clone());
         let mut agenda = Agenda::default();
         let mut told: BTreeMap<String, Told> = BTreeMap::new();
         loop {
@@ -98,10 +99,7 @@ impl Sums {
                 self.heart.beat();
                 let one = &wanted[index];
                 match self.write(&routes, one).await {
-                    Ok(()) => {
-                        agenda.wrote(one.uid(), now);
-                        stored[index] = true;
-                    }
+                    Ok(()) => stored[index] = true,
                     // The next round tries again with a fresh view.
                     Err(error) => {
                         tracing::debug!(static_route = one.metadata.name, %error, "status was not written");
@@ -140,7 +138,7 @@ impl Sums {
         summed.chain(routes.iter().filter_map(|route| unreadable(route, now))).collect()
     }
 
-    async fn write(&self, routes: &Api<StaticRoute>, wanted: &Wanted) -> Result<(), WriteError> {
+    async fn write(&self, routes: &Api<Guarded<StaticRoute>>, wanted: &Wanted) -> Result<(), WriteError> {
         let name = wanted.metadata.name.as_deref().unwrap_or_default();
         let patch = json!({
             "apiVersion": "networking.digitalocean.com/v1",
@@ -195,17 +193,23 @@ impl Wanted {
 }
 
 /// One that this controller can't read: its nodes keep what they have, and somebody has to be told.
-fn unreadable(route: &Arc<DeserializeGuard<StaticRoute>>, now: Timestamp) -> Option<Wanted> {
+fn unreadable(route: &Arc<Guarded<StaticRoute>>, now: Timestamp) -> Option<Wanted> {
     let invalid = route.0.as_ref().err()?;
     if is_going(&invalid.metadata) {
         return None;
     }
-    let mut after =
-        StaticRouteStatus { observed_generation: invalid.metadata.generation, ..Default::default() };
+    // Its status may be what can't be read: of it only what is written below is looked at.
+    let stored = |field: &str| invalid.status.get(field).cloned().unwrap_or_default();
+    let mut conditions: Vec<Condition> = serde_json::from_value(stored("conditions")).unwrap_or_default();
+    conditions.retain(|condition| condition.type_ == READY);
+    let observed_generation = stored("observedGeneration").as_i64();
+    let before = StaticRouteStatus { observed_generation, conditions, ..Default::default() };
+    let generation = invalid.metadata.generation;
+    let mut after = StaticRouteStatus { observed_generation: generation, ..before.clone() };
     let message = format!("The object can't be read, nodes keep what they have of it: {}", invalid.error);
-    let verdict = Verdict { type_: READY, status: Some(false), reason: "Unreadable", message };
-    set(&mut after.conditions, verdict, invalid.metadata.generation, whole_second(now));
-    Some(Wanted { metadata: invalid.metadata.clone(), before: StaticRouteStatus::default(), after })
+    let verdict = Verdict { type_: READY, status: Some(false), reason: UNREADABLE, message };
+    set(&mut after.conditions, verdict, generation, whole_second(now));
+    Some(Wanted { metadata: *invalid.metadata.clone(), before, after })
 }
 
 fn is_going(metadata: &ObjectMeta) -> bool {

@@ -54,7 +54,7 @@ impl Told {
 }
 
 /// Reasons of `Ready` that are told.
-const REASONS: [&str; 4] = [APPLIED, super::sum::FAILED, super::sum::NO_NODES, "Unreadable"];
+const REASONS: [&str; 4] = [APPLIED, super::sum::FAILED, super::sum::NO_NODES, crate::unreadable::UNREADABLE];
 
 fn ready(status: &StaticRouteStatus) -> Option<&Condition> {
     status.conditions.iter().find(|condition| condition.type_ == READY)

@@ -22,3 +22,4 @@ mod lives;
 mod older_operator;
 mod stage;
 mod troubles;
+mod unreadable;

@@ -98,6 +98,17 @@ impl Stage {
         install_definitions(&self.server).await;
     }
 
+    /// Applies definitions that take anything for a spec, as a newer or a looser version may.
+    pub async fn install_lax_definitions(&self) {
+        let lax = egress_api::custom_resource_definitions().into_iter().map(|(_, definition)| {
+            let mut definition = serde_json::to_value(definition).unwrap();
+            definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"] =
+                json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+            serde_json::from_value(definition).unwrap()
+        });
+        self.server.install(lax.collect()).await.unwrap();
+    }
+
     pub fn controller(&self, name: &str) -> Controller {
         Controller::start(name, &self.kubeconfig, &[])
     }

@@ -22,6 +22,8 @@ pub struct InvalidObject {
     pub error: String,
     /// Its metadata, which can be read.
     pub metadata: Box<ObjectMeta>,
+    /// Its status as it is stored; `null` when there is none.
+    pub status: serde_json::Value,
 }
 
 impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Guarded<K> {
@@ -33,7 +35,8 @@ impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Guarded<K> {
                 let partial =
                     PartialObjectMeta::<K>::deserialize(&object).map_err(serde::de::Error::custom)?;
                 let metadata = Box::new(partial.metadata);
-                Ok(Self(Err(InvalidObject { error: error.to_string(), metadata })))
+                let status = object.get("status").cloned().unwrap_or_default();
+                Ok(Self(Err(InvalidObject { error: error.to_string(), metadata, status })))
             }
         }
     }
