@@ -86,6 +86,12 @@ fn workload_complaints(object: &Value) -> Vec<String> {
             added.is_empty() == (pod.pointer("/securityContext/runAsNonRoot") == Some(&true.into())),
             "root only for a capability",
         );
+        let arguments = list(container.get("args"));
+        let everywhere = |argument: &Value| argument.as_str().is_some_and(|text| text.contains("=0.0.0.0:"));
+        demand(
+            pod.get("hostNetwork").is_none() || !arguments.iter().any(everywhere),
+            "nothing on every address of the node",
+        );
         for field in ["/resources/requests/cpu", "/resources/requests/memory", "/resources/limits/memory"] {
             demand(container.pointer(field).is_some(), field);
         }
@@ -134,6 +140,8 @@ mod tests {
             loosen("/spec/template/spec/securityContext/seccompProfile/type", "Unconfined".into()),
             "egress-agent: seccomp RuntimeDefault"
         );
+        let everywhere = loosen(&format!("{container}/args/3"), "--admin-listen=0.0.0.0:9191".into());
+        assert_eq!(everywhere, "egress-agent: nothing on every address of the node");
         assert_eq!(loosen("/metadata/name", "other".into()), "other: no capability but the one it needs");
     }
 }

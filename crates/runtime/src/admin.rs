@@ -2,7 +2,12 @@
 //!
 //! Liveness is a heart that the main loop must keep beating, not the mere fact that this server answers; readiness is what
 //! the process says of itself. Both name what is missing.
+//!
+//! Whoever reaches the port can hold nothing up: a request that does not come within [`HEADER_TIMEOUT`] ends its connection, and
+//! when there are [`MOST_CONNECTIONS`], the oldest makes room for the next.
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,11 +18,24 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::metrics::{self, Metrics};
+
+/// How long a client may take for the head of its request; a kept connection ends when none comes for that long.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections at a time: the kubelet's two probes, a few scrapers, and room.
+pub const MOST_CONNECTIONS: usize = 32;
+
+// What the kernel refuses an accept for (file descriptors, memory) is not over at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A heart: alive while the last beat is younger than `max_age`. Clones share it.
 #[derive(Clone, Debug)]
@@ -117,20 +135,14 @@ pub struct Admin {
     metrics: Metrics,
 }
 
-/// Why the server does not run.
+/// The address cannot be had.
 #[derive(Debug, thiserror::Error)]
-pub enum AdminError {
-    /// The address cannot be had.
-    #[error("cannot listen on {address}")]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// What the kernel said.
-        source: std::io::Error,
-    },
-    /// It stopped serving.
-    #[error("the admin server failed")]
-    Serve(#[source] std::io::Error),
+#[error("cannot listen on {address}")]
+pub struct BindError {
+    /// The address.
+    pub address: SocketAddr,
+    /// What the kernel said.
+    pub source: std::io::Error,
 }
 
 impl Admin {
@@ -164,9 +176,8 @@ impl Admin {
     }
 
     /// Takes the address; requests wait until [`Bound::serve`].
-    pub async fn bind(self, address: SocketAddr) -> Result<Bound, AdminError> {
-        let listener =
-            TcpListener::bind(address).await.map_err(|source| AdminError::Bind { address, source })?;
+    pub async fn bind(self, address: SocketAddr) -> Result<Bound, BindError> {
+        let listener = TcpListener::bind(address).await.map_err(|source| BindError { address, source })?;
         Ok(Bound { listener, router: self.router() })
     }
 
@@ -200,13 +211,31 @@ impl Bound {
     }
 
     /// Answers until the token is cancelled. Connections that are open then are dropped: a probe is nothing to wait for.
-    pub async fn serve(self, shutdown: CancellationToken) -> Result<(), AdminError> {
-        let server = std::future::IntoFuture::into_future(axum::serve(self.listener, self.router));
-        tokio::select! {
-            () = shutdown.cancelled() => Ok(()),
-            served = server => served.map_err(AdminError::Serve),
+    pub async fn serve(self, shutdown: CancellationToken) -> Result<(), Infallible> {
+        let mut open: VecDeque<AbortOnDropHandle<()>> = VecDeque::new();
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                accepted = self.listener.accept() => accepted,
+            };
+            let Ok((stream, _)) = accepted else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            open.retain(|connection| !connection.is_finished());
+            if open.len() >= MOST_CONNECTIONS {
+                open.pop_front();
+            }
+            open.push_back(AbortOnDropHandle::new(tokio::spawn(converse(stream, self.router.clone()))));
         }
     }
+}
+
+async fn converse(stream: TcpStream, router: Router) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    // A client that breaks off is its own business.
+    let _ended = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await;
 }
 
 #[cfg(test)]
@@ -249,6 +278,29 @@ mod tests {
         assert!(metrics.to_lowercase().contains("content-type: application/openmetrics-text"), "{metrics}");
         assert!(ask(address, "/").await.starts_with("HTTP/1.1 404"));
 
+        shutdown.cancel();
+        running.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn clients_that_say_nothing_keep_nobody_from_an_answer_and_are_cut_off() {
+        let admin = Admin::new(Metrics::new("egress_test", "0"));
+        let server = admin.bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = server.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(server.serve(shutdown.clone()));
+        let mut mute = Vec::new();
+        for _ in 0..3 * MOST_CONNECTIONS {
+            mute.push(TcpStream::connect(address).await.unwrap());
+        }
+        mute.last_mut().unwrap().write_all(b"GET /livez HT").await.unwrap();
+        assert!(ask(address, "/livez").await.starts_with("HTTP/1.1 200"));
+        // Most made room; the last of them run into the time for a request.
+        for mut stream in mute {
+            let mut answer = Vec::new();
+            let ended = tokio::time::timeout(6 * HEADER_TIMEOUT, stream.read_to_end(&mut answer)).await;
+            assert!(ended.is_ok(), "a connection without a request was kept");
+        }
         shutdown.cancel();
         running.await.unwrap().unwrap();
     }
