@@ -16,8 +16,8 @@ pub struct Settings {
     #[arg(long, env = "NODE_NAME")]
     pub node_name: String,
 
-    /// Where /livez, /readyz and /metrics are served.
-    #[arg(long, default_value = "0.0.0.0:9191")]
+    /// Where /livez, /readyz and /metrics are served. With the host's network, an address that the internet does not reach.
+    #[arg(long, default_value = "127.0.0.1:9191")]
     pub admin_listen: SocketAddr,
 
     /// Namespace of the agent's DaemonSet.
@@ -80,7 +80,7 @@ pub struct Settings {
     pub nexthop_ids: u32,
 
     /// Log filter, such as `info` or `info,egress_agent=debug`.
-    #[arg(long, env = "LOG", default_value = "info")]
+    #[arg(long, env = "LOG", default_value = egress_runtime::telemetry::DEFAULT_FILTER)]
     pub log: String,
 
     /// `json` or `text`.

@@ -59,7 +59,7 @@ pub struct Settings {
     pub forget_node_after_seconds: u32,
 
     /// What is logged, such as `info,egress_controller=debug`.
-    #[arg(long, env = "EGRESS_LOG", default_value = "info")]
+    #[arg(long, env = "EGRESS_LOG", default_value = egress_runtime::telemetry::DEFAULT_FILTER)]
     pub log: String,
 
     /// `json` or `text`.
