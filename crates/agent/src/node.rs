@@ -35,6 +35,8 @@ pub struct Sources<'a> {
     pub surroundings: &'a Surroundings,
     /// Names that are to be protected.
     pub protected_names: &'a BTreeSet<String>,
+    /// Those of them that this agent was started with: the cloud's API. The others are in the user's list.
+    pub own_names: &'a BTreeSet<String>,
     /// Gateways to probe, and their public addresses.
     pub objects: &'a Objects,
     /// Ranges of pods, services, and the user's list.
@@ -152,8 +154,12 @@ fn protected(sources: &Sources<'_>, vpc: Option<&VpcInterface>, provider: Option
     for resolver in &sources.surroundings.resolvers {
         protected.insert_address(*resolver, ProtectedReason::Resolver);
     }
-    for address in sources.surroundings.names.values().flatten() {
-        protected.insert_address(*address, ProtectedReason::CloudApi);
+    for (name, addresses) in &sources.surroundings.names {
+        let is_own = sources.own_names.contains(name);
+        let reason = if is_own { ProtectedReason::CloudApi } else { ProtectedReason::UserList };
+        for address in addresses {
+            protected.insert_address(*address, reason);
+        }
     }
     for address in &sources.objects.gateway_addresses {
         protected.insert_address(*address, ProtectedReason::Gateway);
@@ -266,6 +272,7 @@ mod tests {
             api_server: &api_server,
             surroundings,
             protected_names: &BTreeSet::new(),
+            own_names: &["api.digitalocean.com".to_owned()].into(),
             objects: &Objects::default(),
             configured: &[("10.245.0.0/16".parse().unwrap(), ProtectedReason::Services)],
             inherited,
@@ -303,7 +310,14 @@ mod tests {
 
     #[test]
     fn what_the_node_needs_to_live_is_protected() {
-        let seen = see(&[link(2, "eth0", "203.0.113.11/24"), link(3, "eth1", "10.116.0.2/20")], None);
+        let links = [link(2, "eth0", "203.0.113.11/24"), link(3, "eth1", "10.116.0.2/20")];
+        let nodes =
+            [node("node-1", "10.116.0.2", "203.0.113.11"), node("node-2", "10.116.0.3", "203.0.113.12")];
+        let name = |name: &str, address: [u8; 4]| (name.to_owned(), [address.into()].into());
+        let names =
+            [name("api.digitalocean.com", [192, 0, 2, 5]), name("registry.example.com", [192, 0, 2, 6])];
+        let surroundings = Surroundings { names: names.into(), ..Surroundings::default() };
+        let seen = see_with(&links, None, &nodes, &surroundings, None);
         for (address, reason) in [
             ("198.51.100.10/32", ProtectedReason::ApiServer),
             ("203.0.113.12/32", ProtectedReason::Node),
@@ -312,6 +326,8 @@ mod tests {
             ("10.244.1.9/32", ProtectedReason::Pods),
             ("10.245.0.1/32", ProtectedReason::Services),
             ("169.254.169.254/32", ProtectedReason::LinkLocal),
+            ("192.0.2.5/32", ProtectedReason::CloudApi),
+            ("192.0.2.6/32", ProtectedReason::UserList),
         ] {
             let address: Ipv4Net = address.parse().unwrap();
             let found = seen.protected.iter().find(|(range, why)| range.contains(&address) && *why == reason);

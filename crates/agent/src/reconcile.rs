@@ -502,6 +502,7 @@ impl Reconciler {
             api_server: &self.with.api_server,
             surroundings: &look.surroundings,
             protected_names: &names.protected,
+            own_names: &self.own_names,
             objects,
             configured: &self.configured(),
             inherited: self.inherited.as_ref().map(Inherited::addresses),

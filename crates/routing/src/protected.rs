@@ -42,9 +42,9 @@ pub enum ProtectedReason {
     Node,
     /// A gateway's own address.
     Gateway,
-    /// An address of a protected name, such as DigitalOcean's API.
+    /// An address of DigitalOcean's API.
     CloudApi,
-    /// From the user's list.
+    /// A range, or an address of a name, of the user's list.
     UserList,
     /// Protected in the kernel by an earlier agent, for a reason that is not known now.
     Inherited,
@@ -67,7 +67,7 @@ impl fmt::Display for ProtectedReason {
             Self::Node => "a node",
             Self::Gateway => "a gateway itself",
             Self::CloudApi => "the cloud's API",
-            Self::UserList => "the list of protected ranges",
+            Self::UserList => "the list of protected ranges and names",
             Self::Inherited => "it was protected when the agent started",
         })
     }
