@@ -42,3 +42,38 @@ pub fn custom_resource_definitions() -> Vec<(&'static str, CustomResourceDefinit
         ("nodeegresses.yaml", NodeEgress::crd()),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use kube::CustomResourceExt;
+    use serde_json::Value;
+
+    use super::EgressGateway;
+
+    fn properties(schema: &Value, found: &mut BTreeSet<String>) {
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            found.insert(name.clone());
+            properties(property, found);
+        }
+        if let Some(items) = schema.get("items") {
+            properties(items, found);
+        }
+    }
+
+    #[test]
+    fn the_example_with_every_field_has_every_field() {
+        let definition = serde_json::to_value(EgressGateway::crd()).unwrap();
+        let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let mut missing = BTreeSet::new();
+        properties(schema, &mut missing);
+        assert!(missing.contains("vpcUUID") && missing.contains("operator"), "{missing:?}");
+        // What differs from cluster to cluster stands there as a comment.
+        for line in include_str!("../../../examples/egressgateway-all-fields.yaml").lines() {
+            let field = line.trim_start().trim_start_matches(['#', '-', ' ']).split(':').next();
+            missing.remove(field.unwrap_or_default());
+        }
+        assert_eq!(missing, BTreeSet::new());
+    }
+}
