@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use egress_api::condition::{DEGRADED, PROGRESSING, READY, Verdict, set};
-use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, NodeRouteState};
+use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, NodeRouteState, NodeSelector};
 
 use super::route::{self, RoutePlan};
 use super::{Look, creation, is_proven, population};
@@ -14,11 +14,16 @@ use crate::observation::{NodeSeen, Trouble};
 /// Reason of Degraded when all that exists works and more was asked for.
 pub(super) const FEWER: &str = "FewerGateways";
 
-/// Message of Ready when there is nobody to route for.
-pub(crate) const NO_NODES: &str = "The cluster has no Ready node that spec.nodeSelector selects";
-
 // An endpoint that misses a look or two is nothing to tell people of.
 const DOUBT: Duration = Duration::from_secs(30);
+
+/// Message of Ready when there is nobody to route for.
+pub(crate) fn no_nodes(selector: Option<&NodeSelector>) -> &'static str {
+    match selector {
+        Some(_) => "The cluster has no Ready node that spec.nodeSelector selects",
+        None => "The cluster has no Ready node",
+    }
+}
 
 /// Fills in conditions, columns and the observed generation.
 pub(super) fn summarize(look: &Look<'_>, status: &mut EgressGatewayStatus, plan: &RoutePlan) {
@@ -77,7 +82,7 @@ fn ready(look: &Look<'_>, status: &EgressGatewayStatus, plan: &RoutePlan, proven
     }
     let (applied, live) = nodes(look);
     if live == 0 {
-        return no("NoNodes", NO_NODES.to_owned());
+        return no("NoNodes", no_nodes(look.seen.gateway.spec.node_selector.as_ref()).to_owned());
     }
     if applied < live {
         return no("NodesPending", format!("{applied} of {live} nodes have every route{}", lagging(look)));

@@ -28,7 +28,7 @@ use crate::decision::{Decision, Effect, Happening, Limits};
 use crate::identity::{Identity, droplet_id};
 use crate::observation::{CloudSeen, Observation};
 
-pub(crate) use conditions::NO_NODES;
+pub(crate) use conditions::no_nodes;
 pub use route::nodes_applied;
 
 // While something is under way; the cloud's states change within seconds.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use egress_api::condition::{READY, Verdict, set};
 use egress_api::{
-    NodeEgressStatus, NodeRoute, NodeRouteState, StaleNode, StaleReason, StaticRoute, StaticRouteStatus,
+    NodeEgressStatus, NodeRoute, NodeRouteState, NodeSelector, StaleNode, StaleReason, StaticRoute,
+    StaticRouteStatus,
 };
 use jiff::Timestamp;
 
@@ -101,10 +102,10 @@ impl Tally {
     }
 
     /// Of what could be said, what people should hear first: that somebody fails.
-    fn verdict(&self) -> (bool, &'static str, String) {
+    fn verdict(&self, selector: Option<&NodeSelector>) -> (bool, &'static str, String) {
         let Self { total, applied, failed, first_failed, first_pending, stale, first_stale } = self;
         let (holds, reason, message) = match (first_failed, first_pending) {
-            _ if *total == 0 => (false, NO_NODES, decide::NO_NODES.to_owned()),
+            _ if *total == 0 => (false, NO_NODES, decide::no_nodes(selector).to_owned()),
             (Some((node, why)), _) => {
                 let others = failed - 1;
                 let more = if others > 0 { format!(" (and {others} more)") } else { String::new() };
@@ -134,7 +135,7 @@ fn words(entry: &NodeRoute) -> String {
 /// What the status of this StaticRoute should be.
 pub fn status(route: &StaticRoute, tally: &Tally, now: Timestamp) -> StaticRouteStatus {
     let mut status = route.status.clone().unwrap_or_default();
-    let (holds, reason, message) = tally.verdict();
+    let (holds, reason, message) = tally.verdict(route.spec.node_selector.as_ref());
     let generation = route.metadata.generation;
     let verdict = Verdict { type_: READY, status: Some(holds), reason, message };
     set(&mut status.conditions, verdict, generation, super::whole_second(now));

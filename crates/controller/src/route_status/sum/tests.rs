@@ -62,6 +62,7 @@ fn only_live_selected_nodes_with_this_object_in_this_version_count() {
     let is = |nodes: &str, reason: &str| (nodes.to_owned(), reason.to_owned());
     let sr = route();
     assert_eq!(short(&sr, &[]), is("0/0", NO_NODES));
+    assert_eq!(sum(&sr, &[]).conditions[0].message, "The cluster has no Ready node");
     assert_eq!(short(&sr, &[node("a", "u", 3, Applied)]), is("1/1", APPLIED));
     assert_eq!(short(&sr, &[node("a", "u", 2, Applied)]), is("0/1", PENDING));
     assert_eq!(short(&sr, &[node("a", "old", 3, Applied)]), is("0/1", PENDING));
@@ -76,6 +77,8 @@ fn only_live_selected_nodes_with_this_object_in_this_version_count() {
         is("1/1", APPLIED)
     );
     assert_eq!(short(&selecting, &[node("b", "u", 3, Applied)]), is("0/0", NO_NODES));
+    let message = &sum(&selecting, &[]).conditions[0].message;
+    assert_eq!(message, "The cluster has no Ready node that spec.nodeSelector selects");
     // One that says nothing, stored before that was refused: nobody knows who is meant, so everybody is.
     let void = json!({"matchExpressions": [{"key": "pool", "operator": "In"}]});
     selecting.spec.node_selector = serde_json::from_value(void).unwrap();
