@@ -241,6 +241,10 @@ pub struct EgressGatewayStatus {
     #[serde(default, rename = "egressIP", skip_serializing_if = "Option::is_none")]
     pub egress_ip: Option<String>,
 
+    /// The last time that another gateway became the active one. With `mode: ActiveActive` there is none to record: all share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failover: Option<Failover>,
+
     /// `proven/asked for`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateways_ready: Option<String>,
@@ -268,6 +272,23 @@ pub struct EgressGatewayStatus {
     /// Why the last of them was given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_bring_up_failure: Option<String>,
+}
+
+/// A change of the active gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Failover {
+    /// When the controller made `to` the active one. Nodes leave a gateway that they find dead by themselves, before that.
+    pub time: Time,
+
+    /// Name of the gateway that was active.
+    pub from: String,
+
+    /// Name of the gateway that is active since.
+    pub to: String,
+
+    /// Why `from` was left, in a sentence.
+    pub reason: String,
 }
 
 /// One gateway as it is.

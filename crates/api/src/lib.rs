@@ -16,8 +16,8 @@ mod prefix;
 mod static_route;
 
 pub use egress_gateway::{
-    CreationIntent, DropletTemplate, EgressGateway, EgressGatewaySpec, EgressGatewayStatus, GatewayRole,
-    GatewayStatus, HealthCheck, ProbeTarget, PublicIp,
+    CreationIntent, DropletTemplate, EgressGateway, EgressGatewaySpec, EgressGatewayStatus, Failover,
+    GatewayRole, GatewayStatus, HealthCheck, ProbeTarget, PublicIp,
 };
 pub use names::*;
 pub use node_egress::{

@@ -1,8 +1,8 @@
 //! The StaticRoute that nodes follow: every proven gateway, in a sticky order. Never an empty list.
 
 use egress_api::{
-    EgressAddress, EgressGatewayStatus, Gateway, GatewayAddress, GatewayRole, GatewayStatus, NodeRouteState,
-    RouteMode, StaticRoute, StaticRouteSpec,
+    EgressAddress, EgressGatewayStatus, Failover, Gateway, GatewayAddress, GatewayRole, GatewayStatus,
+    NodeRouteState, RouteMode, StaticRoute, StaticRouteSpec,
 };
 
 use super::{Look, is_leaving, is_proven};
@@ -26,8 +26,30 @@ pub(super) fn plan(look: &Look<'_>, status: &mut EgressGatewayStatus) -> RoutePl
     let active = if shared { order.as_slice() } else { order.get(..1).unwrap_or_default() };
     status.active = in_one_line(active.iter().map(|gateway| gateway.name.as_str()));
     status.egress_ip = in_one_line(active.iter().filter_map(|gateway| gateway.public_address.as_deref()));
+    if !shared && let Some(failover) = failover(look, status, order.first()) {
+        status.last_failover = Some(failover);
+    }
     status.public_ips = order.iter().filter_map(|gateway| gateway.public_address.clone()).collect();
     RoutePlan { change: change(look, &order) }
+}
+
+// From the gateway that was written down as active or, when none works meanwhile, that nodes still have first.
+fn failover(look: &Look<'_>, status: &EgressGatewayStatus, head: Option<&GatewayStatus>) -> Option<Failover> {
+    let to = head?;
+    let listed = current_list(look).into_iter().next().map(|first| first.address.0);
+    let was_active = |old: &&GatewayStatus| match &look.before.active {
+        Some(name) => *name == old.name,
+        None => old.private_address.is_some() && old.private_address == listed,
+    };
+    let from =
+        look.before.gateways.iter().find(was_active).filter(|from| from.droplet_id != to.droplet_id)?;
+    let reason = match status.gateways.iter().find(|gateway| gateway.droplet_id == from.droplet_id) {
+        Some(gateway) if is_proven(gateway) => format!("the nodes' list has {} first", to.name),
+        Some(gateway) => gateway.message.clone().unwrap_or_else(|| format!("it is {:?}", gateway.role)),
+        None => "its Droplet is gone".to_owned(),
+    };
+    let (from, to) = (from.name.clone(), to.name.clone());
+    Some(Failover { time: look.time(), from, to, reason })
 }
 
 fn in_one_line<'a>(words: impl Iterator<Item = &'a str>) -> Option<String> {

@@ -9,7 +9,7 @@ use egress_controller::decide::decide;
 use egress_controller::decision::{Decision, Effect, Order};
 use egress_controller::identity::OwnedDroplet;
 use egress_controller::observation::{HealthSeen, Observation, Trouble};
-use egress_digitalocean::DropletId;
+use egress_digitalocean::{DropletId, DropletStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::prepared;
@@ -266,6 +266,36 @@ fn who_is_first_stays_first() {
     assert_eq!(effect, None);
     assert_eq!(decision.status.active.as_deref(), Some("demo-1-1a2b3c4d"));
     assert_eq!(decision.status.egress_ip.as_deref(), Some("203.0.113.104"));
+}
+
+#[test]
+fn the_last_failover_is_written_down_once_with_its_reason() {
+    let set = |seen: &mut Observation, id, status| {
+        seen.cloud.as_mut().unwrap().droplets.get_mut(&id).unwrap().status = status;
+    };
+    let (world, mut seen, now) = calm();
+    set(&mut seen, FIRST, DropletStatus::Off);
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    let failover = decision.status.last_failover.unwrap();
+    assert_eq!([failover.from.as_str(), &failover.to], ["demo-0-1a2b3c4d", "demo-1-1a2b3c4d"]);
+    assert_eq!(failover.reason, "the cloud says that it is powered off");
+    assert_eq!(failover.time.0, timestamp(now));
+    let Some(Effect::ApplyStaticRoute(spec)) = effect else { panic!("{effect:?}") };
+    seen.route.as_mut().unwrap().spec = spec;
+    let (_, decision) = effect_at(&world, &mut seen, now + 60);
+    assert_eq!(decision.status.last_failover, Some(failover));
+
+    // With none left nothing is switched; the one that comes back first takes over from the one that nodes still have first.
+    let (world, mut seen, now) = calm();
+    set(&mut seen, FIRST, DropletStatus::Off);
+    set(&mut seen, SECOND, DropletStatus::Off);
+    let (_, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!((decision.status.active, decision.status.last_failover), (None, None));
+    set(&mut seen, SECOND, DropletStatus::Active);
+    let (_, decision) = effect_at(&world, &mut seen, now + 60);
+    let failover = decision.status.last_failover.unwrap();
+    assert_eq!([failover.from.as_str(), &failover.to], ["demo-0-1a2b3c4d", "demo-1-1a2b3c4d"]);
+    assert_eq!(failover.time.0, timestamp(now + 60));
 }
 
 #[test]
