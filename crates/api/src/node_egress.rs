@@ -36,9 +36,8 @@ use serde::{Deserialize, Serialize};
 pub struct NodeEgressFields {}
 
 /// The report. Bounded: counts and the first few failures, never one entry per destination. Written only on change.
-///
-/// `routes` and `gateways` are written whole, by the one agent whose they are: as lists by key, the API server would keep a
-/// record of owners larger than the entries themselves.
+// `routes` and `gateways` are written whole, by the one agent whose they are: as lists by key, the API server would keep a
+// record of owners larger than the entries themselves.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeEgressStatus {
