@@ -209,8 +209,9 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Start { part: Some(part), .. } => faults::start_part(&lab()?, part)?,
         Command::Stop { part: None } => {
             let lock = Lock::take(&name)?;
-            println!("lab {name}: {}", stop::stop(&name, &dir, &Progress::begin())?);
+            let stopped = stop::stop(&name, &dir, &Progress::begin());
             lock.remove()?;
+            println!("lab {name}: {}", stopped?);
         }
         Command::Stop { part: Some(part) } => faults::stop_part(&lab()?, part)?,
         Command::Status { output } => {

@@ -1,11 +1,12 @@
 //! The lab on disk: its name, its settings, its folder.
 //!
 //! Invariants: everything that one lab owns on the machine (namespace, cgroup, folder) is named after it, so that a later call
-//! finds it without any memory of its own; a lab's name contains no dash, so that no lab's prefix is the prefix of another's.
+//! finds it without any memory of its own; a lab's name contains no dash, so that no lab's prefix is the prefix of another's; a
+//! folder that does not bear a lab's marker is never written to or removed.
 
 use std::fmt;
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -14,6 +15,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Doing, LabError, Result};
+
+/// Is in a lab's folder from its first moment to its last: proof that everything in it is the lab's.
+const MARKER: &str = ".egress-lab";
 
 /// Name of a lab: 1 to 12 lower-case letters and digits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,12 +186,53 @@ impl StateDir {
         self.join("pki")
     }
 
+    /// Fails unless the folder is a lab's, empty or not there: whatever else is in it is somebody's.
+    pub fn check_own(&self) -> Result<()> {
+        let mut entries = match fs::read_dir(&self.0) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            entries => entries.doing(|| format!("read {}", self.0.display()))?,
+        };
+        if entries.next().is_none() || self.join(MARKER).exists() {
+            return Ok(());
+        }
+        Err(LabError::Usage(format!(
+            "{} is no lab's folder and not empty, so nothing in it is touched: name another with --state-dir",
+            self.0.display()
+        )))
+    }
+
     /// Makes the folder, closed to others.
     pub fn create(&self) -> Result<()> {
-        for folder in [self.0.clone(), self.processes(), self.join("log")] {
+        self.check_own()?;
+        create_private_dir(&self.0)?;
+        // By one call, so that no kill can leave half a marker.
+        fs::File::create(self.join(MARKER)).doing(|| format!("mark {}", self.0.display()))?;
+        for folder in [self.processes(), self.join("log")] {
             create_private_dir(&folder)?;
         }
         Ok(())
+    }
+
+    /// Removes it with all that is in it, the proof last: a removal that is killed can be begun again.
+    pub fn remove(&self) -> Result<()> {
+        self.check_own()?;
+        let what = || format!("remove {}", self.0.display());
+        let entries = match fs::read_dir(&self.0) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            entries => entries.doing(what)?,
+        };
+        for entry in entries {
+            let entry = entry.doing(what)?;
+            if entry.file_name() == MARKER {
+                continue;
+            }
+            let is_folder = entry.file_type().doing(what)?.is_dir();
+            let removed =
+                if is_folder { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+            removed.doing(what)?;
+        }
+        // Its content is the marker, if even that.
+        fs::remove_dir_all(&self.0).doing(what)
     }
 }
 
@@ -281,7 +326,7 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let text = match fs::read(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).doing(|| format!("read {}", path.display())),
     };
     serde_json::from_slice(&text)

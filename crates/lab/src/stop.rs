@@ -17,8 +17,10 @@ use crate::progress::Progress;
 use crate::state::{LabName, StateDir};
 use crate::{cgroups, netns};
 
-/// Ends all processes of the lab, removes its namespaces, cgroups, mounts and folder. Says what there was.
+/// Ends all processes of the lab, removes its namespaces, cgroups, mounts and folder. Says what there was. Does nothing at all when
+/// the folder is not a lab's.
 pub fn stop(name: &LabName, dir: &StateDir, progress: &Progress) -> Result<Remains> {
+    dir.check_own()?;
     let found = remains(name, dir);
     end_processes(name, dir, progress)?;
     // Looked for again: one may have been in the making.
@@ -133,7 +135,8 @@ fn parse_namespace(link: &str) -> Option<u64> {
 fn mounts_below(dir: &StateDir) -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
-    points.filter(|point| point.starts_with(dir.path())).collect()
+    // Not the folder itself: what is mounted there was there before the lab.
+    points.filter(|point| point.starts_with(dir.path()) && point != dir.path()).collect()
 }
 
 /// The kernel writes blanks in paths as octal numbers.
@@ -149,12 +152,7 @@ fn remove_folder(dir: &StateDir) -> Result<()> {
     if let Some(left) = mounts_below(dir).first() {
         return Err(LabError::Usage(format!("{} is still mounted", left.display())));
     }
-    match fs::remove_dir_all(dir.path()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).doing(|| format!("remove {}", dir.path().display()))
-        }
-        _ => Ok(()),
-    }
+    dir.remove()
 }
 
 #[cfg(test)]

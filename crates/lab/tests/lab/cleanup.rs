@@ -32,6 +32,30 @@ fn a_running_lab_leaves_traces_and_a_stopped_one_none() {
 }
 
 #[test]
+fn a_folder_that_is_not_a_labs_is_left_as_it_is() {
+    let world = World::new();
+    let work = world.state_dir().join("thesis");
+    std::fs::create_dir_all(&work).unwrap();
+    std::fs::write(work.join("chapter-1"), "years of work").unwrap();
+    for command in [["stop"].as_slice(), &["start", "--size", "network"]] {
+        let refused = world.output(command);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success(), "{command:?}");
+        assert_eq!(
+            said,
+            format!(
+                "egress-lab: {} is no lab's folder and not empty, so nothing in it is touched: name another with --state-dir\n",
+                world.state_dir().display()
+            )
+        );
+        assert_eq!(std::fs::read_to_string(work.join("chapter-1")).unwrap(), "years of work");
+        assert_eq!(std::fs::read_dir(world.state_dir()).unwrap().count(), 1);
+        assert!(traces(&world.name).is_empty(), "{:?}", traces(&world.name));
+    }
+    std::fs::remove_dir_all(world.state_dir()).unwrap();
+}
+
+#[test]
 fn a_start_that_is_killed_at_any_moment_leaves_nothing_after_stop() {
     let world = World::new();
     let mut met = 0;
