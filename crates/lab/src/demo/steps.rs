@@ -215,7 +215,7 @@ pub(super) fn delete(stage: &Stage, _: &DemoArgs, report: &mut Report) -> anyhow
         Ok(left)
     })?;
     stage.say(&format!(
-        "Droplets: {}, reserved addresses: {}, routes through a gateway on any node: {}",
+        "Droplets: {}, reserved addresses: {}, routes, rules and nexthop objects on the nodes: {}",
         left.droplets, left.reserved_ips, left.routes
     ));
     let (node, seen) = (node_address(stage)?, curl(stage, &LISTED.to_string())?);
@@ -273,16 +273,21 @@ fn our_droplets(stage: &Stage) -> anyhow::Result<Vec<Value>> {
     Ok(answer["droplets"].as_array().cloned().unwrap_or_default())
 }
 
+/// What to ask a node's `ip` for everything that an agent can have put into its kernel.
+const QUESTIONS: [&[&str]; 3] =
+    [&["route", "show", "table", "all"], &["-d", "rule", "show"], &["nexthop", "show"]];
+
+/// How many of the objects that `ip` lists are an agent's: they bear its protocol.
+fn ours(listed: &str) -> usize {
+    listed.lines().filter(|line| format!("{line} ").contains(" proto 157 ")).count()
+}
+
 fn left_behind(stage: &Stage) -> anyhow::Result<LeftBehind> {
     let addresses: Value = serde_json::from_str(&stage.lab(&["cloud", "GET", "/v2/reserved_ips"])?)?;
     let mut routes = 0;
     for node in ["node-1", "node-2"] {
-        for question in [
-            ["route", "show", "table", "all", "proto", "157"].as_slice(),
-            &["nexthop", "show", "proto", "157"],
-        ] {
-            let listed = stage.lab(&[&["exec", node, "--", "ip"], question].concat())?;
-            routes += listed.lines().count();
+        for question in QUESTIONS {
+            routes += ours(&stage.lab(&[&["exec", node, "--", "ip"], question].concat())?);
         }
     }
     Ok(LeftBehind {
@@ -363,4 +368,33 @@ fn progress(object: &Value) -> String {
         .filter_map(|condition| condition["message"].as_str())
         .collect();
     if words.is_empty() { "no condition yet".to_owned() } else { words.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn routes_rules_and_nexthop_objects_of_an_agent_are_counted_and_those_of_others_are_not() {
+        // A bridge: a link that any kernel has, and that is up without a second end.
+        let mut script = "set -e; exec 2>&1; ip link add vpc type bridge; ip link set vpc up;".to_owned();
+        for (protocol, number) in [("157", 1), ("static", 2)] {
+            write!(
+                script,
+                "ip nexthop add id {number} dev vpc proto {protocol}; ip route add 192.0.2.{number} nhid {number} proto {protocol};
+                ip rule add priority {number} table 1157 proto {protocol};"
+            )
+            .unwrap();
+        }
+        for question in QUESTIONS {
+            let asked = format!("{script} ip {}", question.join(" "));
+            let output = Command::new("unshare").args(["--net", "sh", "-c", &asked]).output().unwrap();
+            let said = String::from_utf8(output.stdout).unwrap();
+            assert!(output.status.success(), "{said}");
+            assert_eq!(ours(&said), 1, "{question:?}: {said}");
+        }
+    }
 }
