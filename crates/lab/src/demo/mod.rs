@@ -3,6 +3,7 @@
 //! Every step says what it does and why it matters, shows it with commands a person could type, and checks what it shows: a
 //! step that did not show what it must makes the demo fail. What was measured goes to `target/demo/report.json`.
 
+mod program;
 mod report;
 mod stage;
 mod steps;

@@ -1,17 +1,20 @@
 //! What every step of the demo needs: commands that are shown, and waiting for a condition.
 
-use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use serde_json::Value;
 
+use super::program::Program;
 use super::voice::Voice;
 
 /// Between two looks. The cloud's API allows 250 calls a minute, and the controller needs its share.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// No command takes longer on a slow machine: one that does, hangs.
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// The programs the demo speaks to and where it is.
 #[derive(Debug)]
@@ -81,8 +84,7 @@ impl Stage {
         self.run(&shown("egress-lab", arguments), self.lab_command(arguments), "", Output::Kept)
     }
 
-    /// The same, not started yet and not shown.
-    pub fn lab_command(&self, arguments: &[&str]) -> Command {
+    fn lab_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.lab);
         command.current_dir(&self.repository).arg("--name").arg(&self.name);
         command.arg("--state-dir").arg(&self.state_dir).args(arguments);
@@ -97,37 +99,19 @@ impl Stage {
     /// Runs it to its end. Whoever watches has seen the command before it runs, and hears of it while it does.
     fn run(&self, line: &str, mut command: Command, input: &str, output: Output) -> anyhow::Result<String> {
         self.voice.command(line);
-        let cannot = || format!("cannot run {line}");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(cannot)?;
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (said, complaint) = std::thread::scope(|scope| {
-            let complaint = scope.spawn(|| self.heard(stderr, output));
-            if let Some(mut stdin) = stdin {
-                // Inputs fit into the pipe. A program that ends early shows in its status.
-                let _closed_early = stdin.write_all(input.as_bytes());
+        Program::start(line, &mut command, input)?.finish(LONGEST, |said| {
+            if output == Output::Said {
+                self.say(&format!("  {said}"));
             }
-            (self.heard(stdout, output), complaint.join().unwrap_or_default())
-        });
-        let status = child.wait().with_context(cannot)?;
-        if !status.success() {
-            bail!("{line} failed: {status}: {}", complaint.trim());
-        }
-        Ok(said)
+        })
     }
 
-    /// Reads to the end, and says what is to be said as it comes.
-    fn heard(&self, pipe: Option<impl Read>, output: Output) -> String {
-        let mut all = String::new();
-        let Some(pipe) = pipe else { return all };
-        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-            if output == Output::Said {
-                self.say(&format!("  {line}"));
-            }
-            all.push_str(&line);
-            all.push('\n');
-        }
-        all
+    /// A command of the lab that runs beside what comes next. Shown, and ended at the latest when what it gives goes.
+    pub fn lab_beside(&self, arguments: &[&str]) -> anyhow::Result<Program> {
+        let line = shown("egress-lab", arguments);
+        self.voice.command(&line);
+        Program::start(&line, &mut self.lab_command(arguments), "")
     }
 
     /// Asks `condition` again and again until it has a value; its last word of why not is the error after `deadline`.
@@ -156,7 +140,7 @@ impl Stage {
 }
 
 /// A command as a person would type it. The lab's folder and name are the demo's own, and kubectl's configuration is exported.
-pub fn shown(program: &str, arguments: &[&str]) -> String {
+fn shown(program: &str, arguments: &[&str]) -> String {
     let quoted = arguments.iter().map(|argument| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./=:,@%+".contains(&byte);
         if !argument.is_empty() && argument.bytes().all(plain) {

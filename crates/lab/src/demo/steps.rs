@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::DemoArgs;
 use super::report::{FailoverReport, LeftBehind, Report};
-use super::stage::{Stage, shown};
+use super::stage::Stage;
 use super::timeline::timeline;
 use crate::traffic::Connection;
 
@@ -29,6 +29,8 @@ const POD: &str = "curl-test";
 const BEFORE_THE_LOSS: Duration = Duration::from_secs(2);
 /// Longer than a connection waits until it counts as failed.
 const AFTER_THE_LOSS: Duration = Duration::from_secs(4);
+/// So long the client may take for the connections it has begun.
+const TO_THE_LAST_CONNECTION: Duration = Duration::from_secs(20);
 
 pub(super) fn cluster(stage: &Stage, args: &DemoArgs, _: &mut Report) -> anyhow::Result<()> {
     let assets = args.assets.display().to_string();
@@ -123,15 +125,14 @@ pub(super) fn failover(stage: &Stage, args: &DemoArgs, report: &mut Report) -> a
     let files = [("--out", &out), ("--until", &until)].map(|(flag, path)| (flag, path.display().to_string()));
     let files: Vec<_> = files.iter().flat_map(|(flag, path)| [*flag, path.as_str()]).collect();
     let client = [client.as_slice(), &files].concat();
-    stage.voice.command(&shown("egress-lab", &client));
-    let mut client = stage.lab_command(&client).spawn()?;
+    let client = stage.lab_beside(&client)?;
     watch(stage, &out, BEFORE_THE_LOSS);
     let killed_ms = crate::traffic::now_ms();
     let killed = stage.lab(&["kill", &active]);
     stage.say(&format!("{active} ({dead}) lost power"));
     watch(stage, &out, AFTER_THE_LOSS);
-    std::fs::write(&until, "")?;
-    client.wait()?;
+    std::fs::write(&until, "").with_context(|| format!("cannot write {}", until.display()))?;
+    client.finish(TO_THE_LAST_CONNECTION, |_| {})?;
     killed?;
 
     let connections = read_connections(&out)?;

@@ -11,6 +11,7 @@
 mod api;
 mod cleanup;
 mod cluster;
+mod demo;
 mod droplets;
 mod network;
 mod world;
