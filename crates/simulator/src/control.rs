@@ -8,13 +8,14 @@
 //! | `GET /simulator/clock` | | `{"now": time, "driven": bool}` |
 //! | `POST /simulator/clock` | `{"advance_ms": N}` | the same, after N ms have passed; 409 on the real clock |
 //! | `GET /simulator/faults` | | `{"faults": [...]}` with the strikes left |
-//! | `POST /simulator/faults` | one fault or a list ([`crate::fault`]) | 201, the same as GET; they are appended |
+//! | `POST /simulator/faults` | one fault or a list ([`crate::fault`]) | 201, the same as GET; they are appended. 422 `{"error"}` names the field of one that can't be read or could never strike; none is taken then |
 //! | `DELETE /simulator/faults` | | 204; none left |
 //! | `GET /simulator/droplets/{id}/machine` | | what the machine command gets on standard input |
 //! | `POST /simulator/droplets/{id}/machine` | `{"running": bool}` | 204: the machine went down or came up without an action; 409 while an event is pending |
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -84,20 +85,15 @@ async fn faults(State(shell): State<Arc<Shell>>) -> Json<Value> {
     Json(json!({"faults": shell.lock().faults}))
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    Many(Vec<Fault>),
-    One(Fault),
-}
-
-async fn add_faults(State(shell): State<Arc<Shell>>, Json(new): Json<OneOrMany>) -> Response {
-    let mut inner = shell.lock();
-    match new {
-        OneOrMany::Many(faults) => inner.faults.extend(faults),
-        OneOrMany::One(fault) => inner.faults.push(fault),
+async fn add_faults(State(shell): State<Arc<Shell>>, body: Bytes) -> Response {
+    match Fault::read_all(&body) {
+        Ok(new) => {
+            let mut inner = shell.lock();
+            inner.faults.extend(new);
+            (StatusCode::CREATED, Json(json!({"faults": inner.faults}))).into_response()
+        }
+        Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({"error": error}))).into_response(),
     }
-    (StatusCode::CREATED, Json(json!({"faults": inner.faults}))).into_response()
 }
 
 async fn clear_faults(State(shell): State<Arc<Shell>>) -> StatusCode {

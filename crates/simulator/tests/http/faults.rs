@@ -113,3 +113,14 @@ async fn faults_can_be_listed_and_taken_back() {
     assert_eq!(simulator.call("DELETE", "/simulator/faults", &Value::Null).await.0, 204);
     assert_eq!(simulator.get("/v2/account").await.0, 200);
 }
+
+#[tokio::test]
+async fn of_a_list_with_a_fault_that_could_never_strike_none_is_taken() {
+    let simulator = Simulator::driven().await;
+    let list =
+        json!([{"route": "GET /v2/account", "kind": {"status": 500}}, {"route": "POST", "kind": "truncate"}]);
+    let (status, body) = simulator.call("POST", "/simulator/faults", &list).await;
+    let error = r#"[1].route: "POST": write a method and a path, like "POST /v2/droplets""#;
+    assert_eq!((status, body), (422, json!({"error": error})));
+    assert_eq!(simulator.get("/v2/account").await.0, 200);
+}

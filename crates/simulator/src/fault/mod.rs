@@ -9,9 +9,10 @@
 //! ```
 //!
 //! In a route `*` stands for any method or one segment, `**` at the end for any rest. The first fault that matches and
-//! has strikes left is taken.
+//! has strikes left is taken. One that could never strike is refused: whoever waits for it would wait for ever.
 
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use crate::cloud::Variant;
@@ -33,7 +34,7 @@ pub struct Fault {
 }
 
 /// What a fault does.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Kind {
     /// One of the words.
@@ -113,6 +114,87 @@ pub struct CreateFault {
     pub create: Variant,
 }
 
+/// Told apart by their first word, so that an error names what is wrong with the one that was meant.
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        fn read<T: DeserializeOwned, E: serde::de::Error>(value: Value) -> Result<T, E> {
+            serde_json::from_value(value).map_err(E::custom)
+        }
+        let value = Value::deserialize(deserializer)?;
+        if value.is_string() {
+            read(value).map(Self::Word)
+        } else if value.get("status").is_some() {
+            read(value).map(Self::Status)
+        } else if value.get("delay_ms").is_some() {
+            read(value).map(Self::Delay)
+        } else if value.get("truncate").is_some() {
+            read(value).map(Self::Truncate)
+        } else if value.get("create").is_some() {
+            read(value).map(Self::Create)
+        } else {
+            Err(D::Error::custom(
+                "a word, or an object with status, delay_ms, truncate or create, is expected",
+            ))
+        }
+    }
+}
+
+impl Fault {
+    /// Reads one fault or a list of them.
+    ///
+    /// # Errors
+    /// Names the field that can't be read, or for which a fault could never strike.
+    pub fn read_all(text: &[u8]) -> Result<Vec<Self>, String> {
+        let value: Value = serde_json::from_slice(text).map_err(|error| format!("no JSON: {error}"))?;
+        let Value::Array(list) = value else { return Self::read(value).map(|fault| vec![fault]) };
+        let numbered = list.into_iter().enumerate();
+        numbered.map(|(n, value)| Self::read(value).map_err(|error| format!("[{n}].{error}"))).collect()
+    }
+
+    fn read(value: Value) -> Result<Self, String> {
+        let fault: Self = serde_path_to_error::deserialize(value).map_err(|error| error.to_string())?;
+        fault.check_route().map_err(|wrong| format!("route: {:?}: {wrong}", fault.route))?;
+        if fault.times == Some(0) {
+            return Err("times: 0: it would never strike; absent means always".into());
+        }
+        if let Kind::Status(StatusFault { status, .. }) = &fault.kind
+            && !(200..=599).contains(status)
+        {
+            return Err(format!("kind.status: {status}: an answer has one from 200 to 599"));
+        }
+        if fault.kind.variant().is_some() && !matches(&fault.route, "POST", "/v2/droplets") {
+            return Err(format!(
+                "kind: only POST /v2/droplets creates a Droplet, and {:?} is not it",
+                fault.route
+            ));
+        }
+        Ok(fault)
+    }
+
+    /// Whether any request can match.
+    fn check_route(&self) -> Result<(), &'static str> {
+        const METHODS: [&str; 6] = ["*", "GET", "POST", "PUT", "PATCH", "DELETE"];
+        let Some((method, path)) = self.route.split_once(' ') else {
+            return Err("write a method and a path, like \"POST /v2/droplets\"");
+        };
+        if !METHODS.contains(&method) {
+            return Err("the method is GET, POST, PUT, PATCH, DELETE or * for any");
+        }
+        let Some(path) = path.strip_prefix('/') else { return Err("the path begins with /") };
+        let segments: Vec<_> = path.split('/').collect();
+        if path.contains(['?', ' ']) || segments.contains(&"") {
+            return Err("a path is segments between single slashes, without a query");
+        }
+        if segments.iter().rev().skip(1).any(|segment| *segment == "**") {
+            return Err("** stands for any rest, so nothing can follow it");
+        }
+        if !["v2", "*", "**"].contains(&segments[0]) {
+            return Err("requests that faults can meet are below /v2");
+        }
+        Ok(())
+    }
+}
+
 impl Kind {
     /// The bent course of a create, if this is one.
     pub fn variant(&self) -> Option<Variant> {
@@ -171,12 +253,12 @@ pub fn strike(faults: &mut [Fault], method: &str, path: &str) -> Option<Kind> {
 }
 
 fn matches(route: &str, method: &str, path: &str) -> bool {
-    let Some((wanted, pattern)) = route.trim().split_once(char::is_whitespace) else { return false };
-    if wanted != "*" && !wanted.eq_ignore_ascii_case(method) {
+    let Some((wanted, pattern)) = route.split_once(' ') else { return false };
+    if wanted != "*" && wanted != method {
         return false;
     }
     let mut segments = path.trim_matches('/').split('/');
-    for part in pattern.trim().trim_matches('/').split('/') {
+    for part in pattern.trim_matches('/').split('/') {
         let segment = segments.next();
         match (part, segment) {
             ("**", _) => return true,
@@ -189,45 +271,4 @@ fn matches(route: &str, method: &str, path: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn routes_match_by_method_segment_and_rest() {
-        let cases = [
-            ("POST /v2/droplets", "POST", "/v2/droplets", true),
-            ("POST /v2/droplets", "GET", "/v2/droplets", false),
-            ("POST /v2/droplets", "POST", "/v2/droplets/1/actions", false),
-            ("GET /v2/droplets/*", "GET", "/v2/droplets/1", true),
-            ("GET /v2/droplets/*", "GET", "/v2/droplets", false),
-            ("* /v2/**", "DELETE", "/v2/droplets/1", true),
-            ("* /v2/**", "GET", "/v2", true),
-        ];
-        for (route, method, path, expected) in cases {
-            assert_eq!(matches(route, method, path), expected, "{route} against {method} {path}");
-        }
-    }
-
-    #[test]
-    fn strikes_are_counted_and_skipped() {
-        let text = r#"[{"route": "GET /v2/account", "times": 1, "skip": 1, "kind": {"status": 500}}]"#;
-        let mut faults: Vec<Fault> = serde_json::from_str(text).unwrap();
-        let struck: Vec<bool> = (0..4).map(|_| strike(&mut faults, "GET", "/v2/account").is_some()).collect();
-        assert_eq!(struck, [false, true, false, false]);
-    }
-
-    #[test]
-    fn every_kind_can_be_written() {
-        for kind in [
-            r#""reset_before_commit""#,
-            r#""vanish""#,
-            r#"{"status": 502, "body": "<html></html>"}"#,
-            r#"{"delay_ms": 5}"#,
-            r#"{"truncate": 10, "honest_length": true}"#,
-            r#"{"create": {"hidden_gets": 3}}"#,
-        ] {
-            serde_json::from_str::<Kind>(kind).unwrap_or_else(|error| panic!("{kind}: {error}"));
-        }
-        assert!(serde_json::from_str::<Kind>(r#"{"delay": 5}"#).is_err());
-    }
-}
+mod tests;
