@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::paging::page;
+use super::request;
 use super::{Answer, Cloud, MachineVerb, Phase, Refusal, Request, Status, create, later, written};
 
 /// State of an action as the API names it.
@@ -179,7 +180,7 @@ impl Cloud {
             .ok_or_else(|| Refusal::unprocessable("tag_name is required."))?
             .to_owned();
         let body = request.object()?;
-        let kind = body.get("type").and_then(Value::as_str).unwrap_or_default();
+        let kind = request::text(&body, "type")?.unwrap_or_default();
         let allowed = [
             "power_cycle",
             "power_on",
@@ -214,11 +215,8 @@ impl Cloud {
         if droplet.phase == Phase::Deleting {
             return Err(Refusal::NotFound);
         }
-        let kind = body
-            .get("type")
-            .and_then(Value::as_str)
-            .ok_or_else(|| Refusal::unprocessable("type is required."))?;
-        let text = |field: &str| body.get(field).and_then(Value::as_str);
+        let text = |field: &str| request::text(body, field);
+        let kind = text("type")?.ok_or_else(|| Refusal::unprocessable("type is required."))?;
         let off = droplet.status == Status::Off;
         let (outcome, verbs): (Outcome, &[MachineVerb]) = match kind {
             "power_on" if droplet.status == Status::Active => {
@@ -236,12 +234,13 @@ impl Cloud {
             "reboot" => (Outcome::Power(Status::Active), &[MachineVerb::Shutdown, MachineVerb::Boot]),
             "power_cycle" => (Outcome::Power(Status::Active), &[MachineVerb::PowerOff, MachineVerb::Boot]),
             "rename" => {
-                let name = text("name").ok_or_else(|| Refusal::unprocessable("name is required."))?;
+                let name = text("name")?.ok_or_else(|| Refusal::unprocessable("name is required."))?;
                 create::check_name(name)?;
                 (Outcome::Rename(name.into()), &[])
             }
             "resize" => {
-                let size = text("size").filter(|size| self.size(size).is_some());
+                request::flag(body, "disk")?;
+                let size = text("size")?.filter(|size| self.size(size).is_some());
                 let size = size.ok_or_else(|| Refusal::unprocessable("You specified an invalid size."))?;
                 if !off {
                     return Err(Refusal::unprocessable(
@@ -255,8 +254,11 @@ impl Cloud {
                 let image = self.image(&named).ok_or_else(|| Refusal::unprocessable("Image not found."))?;
                 (Outcome::Rebuild(image.id), &[MachineVerb::Destroy, MachineVerb::Boot])
             }
-            "snapshot"
-            | "enable_ipv6"
+            "snapshot" => {
+                text("name")?;
+                (Outcome::Nothing, &[])
+            }
+            "enable_ipv6"
             | "enable_backups"
             | "disable_backups"
             | "change_backup_policy"

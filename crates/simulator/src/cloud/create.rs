@@ -1,7 +1,7 @@
 //! `POST /v2/droplets`: validation as strict as the real API is known to be, and as lenient.
 //!
-//! Texts are those seen in the real API's answers where one is known. Lenient: `ssh_keys`
-//! null, `volumes` as objects, deprecated and unknown fields.
+//! Texts are those seen in the real API's answers where one is known. Lenient: `ssh_keys` null, `volumes` as objects, deprecated
+//! and unknown fields; never a value of the wrong type, which would be dropped in silence.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::action::Outcome;
 use super::address::{Interface, mac};
+use super::request;
 use super::{Answer, Cloud, Droplet, MachineVerb, Phase, Refusal, Request, Status, Tagged, later};
 
 /// What else can become of an accepted create (as users of the real API reported it).
@@ -148,13 +149,15 @@ impl Cloud {
     }
 
     fn check_create(&self, body: &Map<String, Value>) -> Result<Wish, Refusal> {
-        let text = |field: &str| body.get(field).and_then(Value::as_str);
-        let flag = |field: &str| body.get(field).and_then(Value::as_bool);
+        let text = |field: &str| request::text(body, field);
+        let flag = |field: &str| request::flag(body, field);
         let (names, many) = names(body)?;
         for name in &names {
             check_name(name)?;
         }
-        let size = text("size")
+        let size = body
+            .get("size")
+            .and_then(Value::as_str)
             .and_then(|slug| self.size(slug))
             .filter(|size| size.available)
             .ok_or_else(|| Refusal::unprocessable("You specified an invalid size for Droplet creation."))?;
@@ -162,14 +165,14 @@ impl Cloud {
             body.get("image").map(slug_or_id).and_then(|named| self.image(&named)).ok_or_else(|| {
                 Refusal::unprocessable("You specified an invalid image for Droplet creation.")
             })?;
-        let vpc = match text("vpc_uuid").filter(|uuid| !uuid.is_empty()) {
+        let vpc = match text("vpc_uuid")?.filter(|uuid| !uuid.is_empty()) {
             None => None,
             Some(uuid) => Some(
                 self.vpc(uuid)
                     .ok_or_else(|| Refusal::unprocessable("The VPC you specified could not be found."))?,
             ),
         };
-        let region = match (text("region").filter(|slug| !slug.is_empty()), vpc) {
+        let region = match (text("region")?.filter(|slug| !slug.is_empty()), vpc) {
             (Some(wanted), _) => self.regions.iter().find(|region| region.slug.starts_with(wanted)),
             (None, Some(vpc)) => self.region(&vpc.region),
             (None, None) => self.regions.iter().find(|region| region.available),
@@ -191,11 +194,11 @@ impl Cloud {
         if vpc.is_some_and(|vpc| vpc.region != region.slug) {
             return Err(Refusal::unprocessable("The VPC is not in the same region as the Droplet."));
         }
-        let user_data = text("user_data").map(ToOwned::to_owned);
+        let user_data = text("user_data")?.map(ToOwned::to_owned);
         if user_data.as_ref().is_some_and(|data| data.len() > USER_DATA_BYTES) {
             return Err(Refusal::unprocessable("User data is too long (maximum is 64 KiB)."));
         }
-        let tags = strings(body.get("tags"))?;
+        let tags = strings(body, "tags")?;
         for tag in &tags {
             super::tag::check_tag(tag)?;
         }
@@ -206,13 +209,16 @@ impl Cloud {
                 "creating this/these droplet(s) will exceed your droplet limit",
             ));
         }
-        let public = flag("public_networking").unwrap_or(true);
+        let public = flag("public_networking")?.unwrap_or(true);
+        // Deprecated, and without effect.
+        flag("private_networking")?;
+        request::object(body, "backup_policy")?;
         let features = [
-            ("monitoring", flag("monitoring") == Some(true)),
-            ("backups", flag("backups") == Some(true)),
-            ("ipv6", flag("ipv6") == Some(true)),
+            ("monitoring", flag("monitoring")? == Some(true)),
+            ("backups", flag("backups")? == Some(true)),
+            ("ipv6", flag("ipv6")? == Some(true)),
             ("private_networking", true),
-            ("droplet_agent", flag("with_droplet_agent") != Some(false)),
+            ("droplet_agent", flag("with_droplet_agent")? != Some(false)),
         ];
         Ok(Wish {
             names,
@@ -225,13 +231,17 @@ impl Cloud {
             tags,
             user_data,
             features: features.iter().filter(|(_, on)| *on).map(|(name, _)| (*name).into()).collect(),
-            volumes: volumes(body.get("volumes")),
+            volumes: volumes(body.get("volumes"))?,
             public,
         })
     }
 
     fn check_keys(&self, keys: Option<&Value>) -> Result<Vec<u64>, Refusal> {
-        let Some(Value::Array(keys)) = keys else { return Ok(Vec::new()) };
+        let keys = match keys {
+            None | Some(Value::Null) => return Ok(Vec::new()),
+            Some(Value::Array(keys)) => keys,
+            Some(_) => return Err(Refusal::unprocessable("ssh_keys must be a list.")),
+        };
         let mut found = Vec::new();
         let mut unknown = Vec::new();
         for named in keys.iter().map(slug_or_id) {
@@ -293,8 +303,8 @@ fn names(body: &Map<String, Value>) -> Result<(Vec<String>, bool), Refusal> {
             Err(Refusal::unprocessable("Specify either name or names, not both."))
         }
         (Some(Value::String(name)), _) => Ok((vec![name.clone()], false)),
-        (None, Some(names @ Value::Array(_))) => {
-            let names = strings(Some(names))?;
+        (None, Some(Value::Array(_))) => {
+            let names = strings(body, "names")?;
             match names.len() {
                 0 => Err(Refusal::unprocessable("Name can't be blank.")),
                 1..=NAMES_PER_REQUEST => Ok((names, true)),
@@ -325,24 +335,22 @@ pub(super) fn slug_or_id(value: &Value) -> String {
 }
 
 /// A list of strings; null and absent are empty.
-fn strings(value: Option<&Value>) -> Result<Vec<String>, Refusal> {
-    match value {
+fn strings(body: &Map<String, Value>, field: &str) -> Result<Vec<String>, Refusal> {
+    let refused = || Refusal::unprocessable(format!("{field} must be a list of strings."));
+    match body.get(field) {
         None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(items)) => items
-            .iter()
-            .map(|item| item.as_str().map(ToOwned::to_owned))
-            .collect::<Option<_>>()
-            .ok_or_else(|| Refusal::unprocessable("Expected a list of strings.")),
-        Some(_) => Err(Refusal::unprocessable("Expected a list of strings.")),
+        Some(Value::Array(items)) => {
+            items.iter().map(|item| item.as_str().map(ToOwned::to_owned).ok_or_else(refused)).collect()
+        }
+        Some(_) => Err(refused()),
     }
 }
 
 /// Ids, or the objects that Go clients send.
-fn volumes(value: Option<&Value>) -> Vec<String> {
-    let Some(Value::Array(items)) = value else { return Vec::new() };
-    items
-        .iter()
-        .filter_map(|item| item.as_str().or_else(|| item.get("id").and_then(Value::as_str)))
-        .map(ToOwned::to_owned)
-        .collect()
+fn volumes(value: Option<&Value>) -> Result<Vec<String>, Refusal> {
+    let refused = || Refusal::unprocessable("volumes must be a list of ids.");
+    let Some(value) = value else { return Ok(Vec::new()) };
+    let id = |item: &Value| item.as_str().or_else(|| item.get("id")?.as_str()).map(ToOwned::to_owned);
+    let items = value.as_array().ok_or_else(refused)?;
+    items.iter().map(|item| id(item).ok_or_else(refused)).collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! Responsibility: the values that go in and out of the core, and the error bodies of the API.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// One call of the API, authenticated already.
 #[derive(Debug, Clone)]
@@ -27,15 +27,60 @@ impl Request {
     ///
     /// # Errors
     /// 400 when it is not JSON or not an object.
-    pub fn object(&self) -> Result<serde_json::Map<String, Value>, Refusal> {
+    pub fn object(&self) -> Result<Map<String, Value>, Refusal> {
         if self.body.iter().all(u8::is_ascii_whitespace) {
-            return Ok(serde_json::Map::new());
+            return Ok(Map::new());
         }
         match serde_json::from_slice(&self.body) {
             Ok(Value::Object(object)) => Ok(object),
             _ => Err(Refusal::BadRequest("Request payload could not be parsed.".into())),
         }
     }
+}
+
+/// The text in a field of a body, if the field is there.
+///
+/// # Errors
+/// 422 for another type, null too: a client that sends one has a bug which must not be hidden.
+pub(super) fn text<'a>(body: &'a Map<String, Value>, field: &str) -> Result<Option<&'a str>, Refusal> {
+    typed(body, field, "a string", Value::as_str)
+}
+
+/// The same for a truth value.
+///
+/// # Errors
+/// As [`text`].
+pub(super) fn flag(body: &Map<String, Value>, field: &str) -> Result<Option<bool>, Refusal> {
+    typed(body, field, "true or false", Value::as_bool)
+}
+
+/// The same for a number that is an identity.
+///
+/// # Errors
+/// As [`text`].
+pub(super) fn number(body: &Map<String, Value>, field: &str) -> Result<Option<u64>, Refusal> {
+    typed(body, field, "an integer", Value::as_u64)
+}
+
+/// The same for an object.
+///
+/// # Errors
+/// As [`text`].
+pub(super) fn object<'a>(
+    body: &'a Map<String, Value>,
+    field: &str,
+) -> Result<Option<&'a Map<String, Value>>, Refusal> {
+    typed(body, field, "an object", Value::as_object)
+}
+
+fn typed<'a, T>(
+    body: &'a Map<String, Value>,
+    field: &str,
+    kind: &str,
+    read: impl Fn(&'a Value) -> Option<T>,
+) -> Result<Option<T>, Refusal> {
+    let Some(value) = body.get(field) else { return Ok(None) };
+    read(value).map(Some).ok_or_else(|| Refusal::unprocessable(format!("{field} must be {kind}.")))
 }
 
 /// What the API says to one request.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::action::Outcome;
 use super::paging::page;
+use super::request;
 use super::{Answer, Cloud, Phase, Refusal, Request, later};
 
 /// A Reserved IP; the address is its identity.
@@ -62,8 +63,8 @@ impl Cloud {
         if self.reserved_ips.len() as u64 >= self.account.floating_ip_limit {
             return Err(Refusal::unprocessable("You have reached your limit of reserved IPs."));
         }
-        let holder = body.get("droplet_id").and_then(Value::as_u64);
-        let region = match (holder, body.get("region").and_then(Value::as_str)) {
+        let holder = request::number(&body, "droplet_id")?;
+        let region = match (holder, request::text(&body, "region")?) {
             (Some(id), _) => {
                 self.check_holder(id, None)?;
                 self.droplets.get(&id).map(|droplet| droplet.region.clone()).unwrap_or_default()
@@ -74,7 +75,7 @@ impl Cloud {
             }
             (None, None) => return Err(Refusal::unprocessable("Either region or droplet_id is required.")),
         };
-        let project = body.get("project_id").and_then(Value::as_str).filter(|id| !id.is_empty());
+        let project = request::text(&body, "project_id")?.filter(|id| !id.is_empty());
         let taken = self.addresses_in_use();
         let ip =
             self.pools.reserved.take(&taken).ok_or_else(|| {
@@ -123,15 +124,13 @@ impl Cloud {
     ) -> Result<Answer, Refusal> {
         let address = self.reserved_ip(ip)?.clone();
         let body = request.object()?;
-        let kind = body.get("type").and_then(Value::as_str).unwrap_or_default();
+        let kind = request::text(&body, "type")?.unwrap_or_default();
         if address.locked_by.is_some() {
             return Err(Refusal::unprocessable("The reserved IP already has a pending event."));
         }
         let target = match kind {
             "assign" => {
-                let id = body
-                    .get("droplet_id")
-                    .and_then(Value::as_u64)
+                let id = request::number(&body, "droplet_id")?
                     .ok_or_else(|| Refusal::unprocessable("droplet_id is required."))?;
                 self.check_holder(id, Some(&address))?;
                 Some(id)

@@ -1,7 +1,7 @@
 //! Which call is meant.
 //!
-//! Responsibility: method and path to the function that answers. Firewalls, projects and reserved IPv6 get their rows
-//! here when they come; until then their lists are empty and everything else of theirs is a 404.
+//! Responsibility: method and path to the function that answers. A method that a known path does not have is a 405, every other path
+//! a 404. Of firewalls, projects and reserved IPv6 there is only the list, and it is empty.
 
 use jiff::Timestamp;
 
@@ -76,7 +76,7 @@ pub(super) fn dispatch(
             _,
             [
                 "account" | "regions" | "sizes" | "images" | "droplets" | "actions" | "tags" | "vpcs"
-                | "reserved_ips",
+                | "reserved_ips" | "firewalls" | "projects" | "reserved_ipv6",
             ]
             | ["account", "keys"]
             | ["droplets" | "tags" | "vpcs" | "actions" | "images" | "reserved_ips", _],

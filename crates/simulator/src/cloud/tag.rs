@@ -115,8 +115,9 @@ impl Cloud {
             if resource.get("resource_type").and_then(Value::as_str) != Some("droplet") {
                 return Err(Refusal::NotFound);
             }
-            let id = resource.get("resource_id").map(super::create::slug_or_id).unwrap_or_default();
-            ids.push(self.existing(&id)?.id);
+            let id = resource.get("resource_id").and_then(Value::as_str);
+            let id = id.ok_or_else(|| Refusal::unprocessable("resource_id must be a string."))?;
+            ids.push(self.existing(id)?.id);
         }
         let listed_from = later(now, self.delays.tag_index);
         for id in ids {

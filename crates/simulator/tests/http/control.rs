@@ -86,8 +86,19 @@ async fn a_driven_clock_stands_still() {
 #[tokio::test]
 async fn unknown_paths_and_methods_are_told_apart() {
     let simulator = Simulator::driven().await;
-    assert_eq!(simulator.get("/v2/nothing").await.1["id"], "not_found");
-    assert_eq!(simulator.call("PATCH", "/v2/droplets", &json!({})).await.0, 405);
+    for path in ["/v2/nothing", "/v2/kubernetes/clusters", "/v2/load_balancers", "/v2/firewalls/1"] {
+        assert_eq!(simulator.get(path).await.1["id"], "not_found", "{path}");
+    }
+    for (method, path) in [
+        ("PATCH", "/v2/droplets"),
+        ("POST", "/v2/account/keys"),
+        ("POST", "/v2/vpcs"),
+        ("POST", "/v2/firewalls"),
+        ("POST", "/v2/projects"),
+        ("POST", "/v2/reserved_ipv6"),
+    ] {
+        assert_eq!(simulator.call(method, path, &json!({})).await.0, 405, "{method} {path}");
+    }
     let response = simulator.send("POST", "/v2/droplets", &json!([1])).await.unwrap();
     assert_eq!(response.status(), 400);
 }

@@ -6,6 +6,7 @@
     reason = "tests: a failure is a panic with its reason"
 )]
 
+mod bodies;
 mod contract;
 mod control;
 mod faults;
