@@ -23,21 +23,40 @@ apiVersion: authorization.k8s.io/v1
 kind: SelfSubjectRulesReview
 spec: {namespace: $2}
 YAML
-    jq -r '.status.resourceRules[] | . as $rule | ($rule.apiGroups[] // "") as $group | $rule.resources[] as $resource
-      | ($rule.resourceNames // [null])[] as $name | $rule.verbs[] as $verb
-      | (if $group == "" then "core" else $group end) + "/" + $resource + (if $name then "[\($name)]" else "" end) + " " + $verb' |
+    jq -r '.status
+      | (.resourceRules[] | . as $rule | ($rule.apiGroups[] // "") as $group | $rule.resources[] as $resource
+        | ($rule.resourceNames // [null])[] as $name | $rule.verbs[] as $verb
+        | (if $group == "" then "core" else $group end) + "/" + $resource + (if $name then "[\($name)]" else "" end) + " " + $verb),
+        (.nonResourceRules[] | .nonResourceURLs[] as $path | .verbs[] as $verb | $path + " " + $verb)' |
     sort -u
 }
 
+# Lines of rbac.txt that a namespace's rules do not bear out, or the other way round; less what every account may do.
+difference() {
+  diff <(sed -n "s|^$1 cluster ||p; s|^$1 namespace/$2 ||p" deploy/rbac.txt | sort -u) \
+    <(comm -23 <(rules "$1" "$2") <(rules nobody "$2"))
+}
+
+# Everywhere: a right in a namespace that nobody thinks of is a right.
+kubectl create namespace somebodys >/dev/null
+mapfile -t namespaces < <(kubectl get namespaces -o name | cut -d/ -f2)
+[[ " ${namespaces[*]} " == *" kube-public "*" somebodys "* ]] || fail "the API server lists other namespaces: ${namespaces[*]}"
 for account in egress-controller egress-agent; do
-  for namespace in egress-gateway default kube-system; do
-    # Less what every account may do.
-    granted=$(comm -23 <(rules "$account" "$namespace") <(rules nobody "$namespace"))
-    listed=$(sed -n "s|^$account cluster ||p; s|^$account namespace/$namespace ||p" deploy/rbac.txt | sort -u)
-    difference=$(diff <(echo "$listed") <(echo "$granted")) ||
-      fail "$account in $namespace (< deploy/rbac.txt, > API server):"$'\n'"$difference"
+  for namespace in "${namespaces[@]}"; do
+    different=$(difference "$account" "$namespace") ||
+      fail "$account in $namespace (< deploy/rbac.txt, > API server):"$'\n'"$different"
   done
 done
+# The comparison would see a right in another namespace, and one to a path.
+kubectl create clusterrole extra --verb=get --non-resource-url=/debug/pprof >/dev/null
+kubectl create clusterrolebinding extra --clusterrole=extra --serviceaccount=egress-gateway:egress-agent >/dev/null
+[[ $(difference egress-agent default) == *"> /debug/pprof get" ]] || fail "a right to a path would not be seen"
+kubectl create role extra -n somebodys --verb=list --resource=pods >/dev/null
+kubectl create rolebinding extra -n somebodys --role=extra --serviceaccount=egress-gateway:egress-controller >/dev/null
+[[ $(difference egress-controller somebodys) == *"> core/pods list" ]] || fail "a right in another namespace would not be seen"
+[ -z "$(difference egress-controller default)" ] || fail "a right in one namespace is seen in another"
+kubectl delete clusterrolebinding/extra clusterrole/extra >/dev/null
+kubectl delete -n somebodys rolebinding/extra role/extra >/dev/null
 [ -n "$(rules nobody default)" ] || fail "the API server tells no rules, so nothing was compared"
 kubectl auth can-i delete nodes --as system:serviceaccount:egress-gateway:egress-controller >/dev/null 2>&1 && fail "may delete nodes"
 kubectl auth can-i get secret/other -n egress-gateway --as system:serviceaccount:egress-gateway:egress-controller >/dev/null &&
