@@ -45,8 +45,9 @@ images: setup ## OCI images of controller and agent into target/images/
 	@$(xtask) images
 
 .PHONY: push
-push: setup ## pushes the images: REGISTRY=registry.digitalocean.com/<name>; renders target/deploy/install.yaml
+push: ## pushes the images: REGISTRY=registry.digitalocean.com/<name>; renders target/deploy/install.yaml
 	@test -n "$(REGISTRY)" || { echo "REGISTRY=registry.digitalocean.com/<your registry> is missing" >&2; exit 2; }
+	@scripts/setup.sh --for-push
 	@$(xtask) images
 	@$(xtask) push --registry "$(REGISTRY)"
 

@@ -2,7 +2,9 @@
 # Installs the Debian packages the project needs and checks the two prerequisites, Rust and Go. Safe to run any number of times;
 # asks nothing; does nothing when all is there.
 #
-#   scripts/setup.sh [--check-only | --list]
+#   scripts/setup.sh [--check-only | --for-push | --list]
+#
+# `--for-push`: only checks what `make push` needs, on any Linux machine; installs nothing.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -18,7 +20,7 @@ packages=(
 )
 if [ "${1:-}" = --list ]; then printf '%s\n' "${packages[@]}"; exit; fi
 rust_minimum=1.89
-go_minimum=$(sed -n 's/^go //p' "$here"/../tests/control-plane/*/go.mod | sort -V | tail -1)
+go_minimum=$("$here/../tests/control-plane/build.sh" go-version)
 
 fail() { printf '\n%s\n\n    %s\n\nThen start again.\n' "$1" "$2" >&2; exit 1; }
 # For a line that fetches something, on a machine that cannot yet.
@@ -39,11 +41,23 @@ check_rust() {
 check_go() {
   local arch line found
   arch=$(dpkg --print-architecture)
-  line=$(with_curl "curl -fsSL https://go.dev/dl/go1.26.0.linux-$arch.tar.gz | sudo tar -C /usr/local -xz && export PATH=/usr/local/go/bin:\$PATH")
+  line=$(with_curl "curl -fsSL https://go.dev/dl/go$go_minimum.linux-$arch.tar.gz | sudo tar -C /usr/local -xz && export PATH=/usr/local/go/bin:\$PATH")
   command -v go >/dev/null || fail "Go $go_minimum or newer is needed and there is none. This line gets it:" "$line"
   found=$(GOTOOLCHAIN=local go env GOVERSION | sed 's/^go//; s/ .*//')
   at_least "$go_minimum" "$found" || fail "Go $go_minimum or newer is needed, this is $found. This line gets it:" "$line"
   echo "Go $found"
+}
+
+# What `make push` runs beside Rust. kubectl renders the manifests, and is needed to apply them anyway.
+check_push_programs() {
+  local on_debian="On Debian and Ubuntu this line gets it:"
+  need cc "$on_debian" "sudo apt-get install -y build-essential"
+  need skopeo "$on_debian" "sudo apt-get install -y skopeo"
+  need kubectl "How to get it:" "https://kubernetes.io/docs/tasks/tools/#kubectl"
+}
+need() {
+  command -v "$1" >/dev/null || fail "$1 is needed and there is none. $2" "$3"
+  echo "$1"
 }
 
 missing_packages() {
@@ -75,6 +89,12 @@ install_packages() {
   done
 }
 
+if [ "${1:-}" = --for-push ]; then
+  [ "$(uname -s)" = Linux ] || fail "The images are made of this machine's libraries, so it must run Linux." "use a Linux machine"
+  check_rust
+  check_push_programs
+  exit
+fi
 [ "$(uname -s)" = Linux ] || fail "The lab needs Linux (network namespaces, nexthop objects)." "use a Debian 12 or 13 machine"
 command -v apt-get >/dev/null || fail "The lab's packages come from Debian 12 or 13." "use such a machine, or install: ${packages[*]}"
 check_rust

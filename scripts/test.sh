@@ -58,6 +58,7 @@ named() {
 
 # What fails in a second is not found out after twenty minutes.
 scripts/step.sh "formatting" cargo fmt --all --check || failure "formatting"
+judge "what is said of missing programs" tests/prerequisites.sh
 # Builds the control plane beside the crates; the tests that need it find it in the cache.
 scripts/build.sh || { failure "build"; exit 1; }
 release=${CARGO_TARGET_DIR:-target}/release

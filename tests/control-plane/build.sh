@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Builds the lab's Kubernetes control plane and node programs from pinned Go modules and prints the folder that holds them.
 #
-#   tests/control-plane/build.sh [api|all]
+#   tests/control-plane/build.sh [api|all|go-version]
 #
-# `api` builds etcd, kube-apiserver and kubectl (all that an API server test needs); `all` (default) everything.
+# `api` builds etcd, kube-apiserver and kubectl (all that an API server test needs); `all` (default) everything. `go-version` only
+# prints the oldest version of Go that builds them.
 # Looked for in this order: $KUBEBUILDER_ASSETS, the cache ($EGRESS_LAB_CACHE, default ~/.cache/egress-gateway), a build.
 # The cache key is the content of this folder, so another version never meets a stale program. Safe to run twice at once.
 set -euo pipefail
@@ -15,10 +16,15 @@ kubernetes=$(sed -n 's/^require k8s.io\/kubernetes \(v.*\)/\1/p; s/^\tk8s.io\/ku
 
 api=(etcd kube-apiserver kubectl)
 all=("${api[@]}" kube-controller-manager kube-scheduler kubelet kube-proxy coredns containerd containerd-shim-runc-v2 ctr)
+# The newest that a module asks for, in three parts as Go's releases are named.
+go_version=$(sed -n 's/^go //p' "$here"/*/go.mod | sort -V | tail -1)
+[[ $go_version == *.*.* ]] || go_version+=.0
+
 case $what in
+  go-version) echo "$go_version"; exit ;;
   api) wanted=("${api[@]}") ;;
   all) wanted=("${all[@]}") ;;
-  *) echo "usage: build.sh [api|all]" >&2; exit 2 ;;
+  *) echo "usage: build.sh [api|all|go-version]" >&2; exit 2 ;;
 esac
 
 complete() { for p in "${wanted[@]}"; do [ -x "$1/$p" ] || return 1; done; }
@@ -38,7 +44,7 @@ flock 9
 if complete "$cache"; then echo "$cache"; exit 0; fi
 
 if ! command -v go >/dev/null; then
-  echo "Go 1.25 or newer is needed to build the control plane; install it from https://go.dev/dl/ (tar -C /usr/local -xzf goX.Y.Z.linux-amd64.tar.gz; export PATH=\$PATH:/usr/local/go/bin)" >&2
+  echo "Go $go_version or newer is needed to build the control plane, and there is none; scripts/setup.sh gives the line that gets it" >&2
   exit 1
 fi
 
