@@ -4,4 +4,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 KUBEBUILDER_ASSETS=$(tests/control-plane/build.sh all)
 export KUBEBUILDER_ASSETS
-exec cargo test --locked -p egress-lab --test end_to_end -- --nocapture --test-threads=1
+# Of the whole workspace: alone, its crate would be built with other features, and its dependencies anew.
+exec cargo test --workspace --locked --test end_to_end -- --nocapture --test-threads=1
