@@ -8,14 +8,16 @@ cd "$(dirname "$0")/.."
 
 # Names the sample of random cases that the property tests take; scripts/exhaustive.sh takes many others.
 export PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-1}
-# Hanging for ever is a failure like another. The tests need less than a third of it.
-tests_limit=30m
 
 passed=0
 failed=0
 failures=()
+names=()
+running=()
 finish() {
   local code=$?
+  # They ignore Ctrl-C, as all that is started with `&`.
+  [ ${#running[@]} -eq 0 ] || kill "${running[@]}" 2>/dev/null || true
   if [ $code -ne 0 ] && [ $failed -eq 0 ]; then failed=1 failures=("ended early with $code"); fi
   printf '\nall of it: %d s\n' $SECONDS
   # Tests that could not judge say so in their logs; nobody shall have to look there to know.
@@ -31,11 +33,34 @@ failure() { failed=$((failed + ${2:-1})); failures+=("$1"); }
 # What everything after it needs.
 must() { scripts/step.sh "$@" || { failure "$1"; exit 1; }; }
 
+# Runs a judge: a program, or several, that tests something.
+judge() {
+  local code=0
+  scripts/step.sh "$@" || code=$?
+  count "$1" $code
+}
+
+# Starts a judge beside those that run. Not on the terminal, whose last line only one can have: each says lines of its own.
+beside() {
+  scripts/step.sh "$@" > >(cat) &
+  names+=("$1") running+=($!)
+}
+
+# Waits for all that were started.
+together() {
+  local index code
+  for index in "${!running[@]}"; do
+    code=0
+    wait "${running[index]}" || code=$?
+    count "${names[index]}" $code
+  done
+  names=() running=()
+}
+
 # Adds what a judge's log says: cargo's results and lines `N passed, M failed` of judges within it, else lines that begin with ok,
 # not ok or FAIL, else the judge as one test.
-judge() {
-  local code=0 log ok bad
-  scripts/step.sh "$@" || code=$?
+count() {
+  local code=$2 log ok bad
   log=target/log/$(tr -cs 'a-zA-Z0-9\n' '-' <<<"$1").log
   read -r ok bad < <(awk '
     /^test result: / { cargo = 1; ok += $4; bad += $6 }
@@ -43,8 +68,8 @@ judge() {
     /^ok / { lines_ok++ }
     /^(not ok|FAIL)/ { lines_bad++ }
     END { if (cargo) print ok + within_ok, bad + within_bad; else print lines_ok + 0, lines_bad + 0 }' "$log")
-  if [ $code -eq 0 ] && [ $((ok + bad)) -eq 0 ]; then ok=1; fi
-  if [ $code -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
+  if [ "$code" -eq 0 ] && [ $((ok + bad)) -eq 0 ]; then ok=1; fi
+  if [ "$code" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
   passed=$((passed + ok))
   [ "$bad" -eq 0 ] || failure "$1 ($bad): $(named "$log")" "$bad"
 }
@@ -79,10 +104,25 @@ if ! timeout 120 scripts/cargo-deny.sh check advisories >target/log/advisories.l
 fi
 
 must "build the tests" cargo test --workspace --locked --no-run
-# Programs one after another, the tests of one in as many threads as there are cores: so few labs at once.
-judge "unit, contract, kernel, lab" timeout --kill-after=30s $tests_limit cargo test --workspace --locked --no-fail-fast
-judge "manifests at a real API server" tests/manifests.sh
-judge "push to a registry" tests/push.sh
-judge "packages of Debian 12 and 13" tests/debian.sh
-judge "DigitalOcean's own Python client" tests/pydo.sh "$release/do-simulator"
+
+# Half of all test time is waiting: for machines that boot, for API servers, for what must not happen within a while. So programs run
+# beside each other, and the tests of those that wait in more threads than there are cores. What computes gives way (`nice`).
+cores=$(nproc)
+many=$((2 * cores < 12 ? 2 * cores : 12)) # an API server each, 350 MB
+# Hanging for ever is a failure like another.
+tests=(timeout --kill-after=30s 30m cargo test --workspace --locked --no-fail-fast)
+apart=(node life gateway_machine lab)
+mapfile -t others < <(cargo metadata --locked --no-deps --format-version 1 |
+  jq -r '.packages[].targets[] | select(.kind == ["test"] and .test) | .name' | sort -u | grep -vxF "$(printf '%s\n' "${apart[@]}")")
+beside "controller" "${tests[@]}" --test life -- --test-threads="$many"
+beside "agent on a node" "${tests[@]}" --test node -- --test-threads="$many"
+beside "machines and labs" "${tests[@]}" --test gateway_machine --test lab -- --test-threads="$cores"
+beside "unit, contract, kernel" nice "${tests[@]}" --lib --bins "${others[@]/#/--test=}"
+beside "examples in the documentation" nice "${tests[@]}" --doc
+together
+beside "manifests at a real API server" tests/manifests.sh
+beside "push to a registry" tests/push.sh
+beside "packages of Debian 12 and 13" tests/debian.sh
+beside "DigitalOcean's own Python client" tests/pydo.sh "$release/do-simulator"
+together
 judge "end to end" timeout --kill-after=60s 15m scripts/e2e.sh
