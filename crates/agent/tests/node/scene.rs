@@ -22,7 +22,7 @@ pub const LISTED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
 /// One that nobody lists.
 pub const UNLISTED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 99);
 /// Long enough for a busy machine; what must be quick is measured by itself.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(40);
 
 pub struct Scene {
     pub cloud: Cloud,
