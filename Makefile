@@ -59,6 +59,7 @@ generate: ## crds/ and deploy/rbac.txt from their sources
 .PHONY: check
 check: ## formatting, clippy, licences, generated files, crate arrows, scripts
 	@$(step) "formatting" cargo fmt --all --check
+	@$(step) "formatting of the fuzz targets" cargo fmt --manifest-path crates/netlink/fuzz/Cargo.toml --check
 	@$(step) "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
 	@$(step) "licences, bans, sources" scripts/cargo-deny.sh check licenses bans sources
 	@$(step) "generated files, arrows, rights" $(xtask) check

@@ -120,6 +120,7 @@ beside "machines and labs" "${tests[@]}" --test gateway_machine --test lab -- --
 beside "unit, contract, kernel" nice "${tests[@]}" --lib --bins "${others[@]/#/--test=}"
 beside "examples in the documentation" nice "${tests[@]}" --doc
 together
+beside "fuzz the netlink codec" nice timeout --kill-after=30s 10m scripts/fuzz.sh
 beside "manifests at a real API server" tests/manifests.sh
 beside "push to a registry" tests/push.sh
 beside "packages of Debian 12 and 13" tests/debian.sh

@@ -13,7 +13,7 @@ use crate::wire::{self, Frame, Request, flag, kind};
 
 /// How one request of an exchange ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Reply {
+pub enum Reply {
     /// It was done.
     Done,
     /// It was a dump, and the tables changed while it was written: ask again.
@@ -22,7 +22,8 @@ pub(crate) enum Reply {
     Refused(KernelError),
 }
 
-pub(crate) struct Exchange {
+/// Requests, and what is known of how each ended.
+pub struct Exchange {
     port: u32,
     first: u32,
     slots: Vec<Slot>,
@@ -36,13 +37,13 @@ enum Slot {
 
 impl Exchange {
     /// For `count` requests numbered from `first` on, sent by the socket with that port.
-    pub(crate) fn new(port: u32, first: u32, count: usize) -> Self {
+    pub fn new(port: u32, first: u32, count: usize) -> Self {
         let slots = (0..count).map(|_| Slot::Open { interrupted: false }).collect();
         Self { port, first, slots, open: count }
     }
 
     /// The requests as datagrams of about `longest` bytes, each message whole.
-    pub(crate) fn datagrams(&self, requests: &[Request], longest: usize) -> Vec<Vec<u8>> {
+    pub fn datagrams(&self, requests: &[Request], longest: usize) -> Vec<Vec<u8>> {
         let mut datagrams = vec![Vec::new()];
         for (sequence, request) in (self.first..).zip(requests) {
             if datagrams.last().is_some_and(|last| last.len() >= longest) {
@@ -56,12 +57,12 @@ impl Exchange {
     }
 
     /// Whether every request has ended.
-    pub(crate) fn is_complete(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.open == 0
     }
 
     /// Takes one datagram of the kernel's; what requests return goes to `on_data`.
-    pub(crate) fn take(&mut self, datagram: &[u8], mut on_data: impl FnMut(&Frame<'_>)) -> Result<(), Error> {
+    pub fn take(&mut self, datagram: &[u8], mut on_data: impl FnMut(&Frame<'_>)) -> Result<(), Error> {
         for frame in wire::frames(datagram) {
             let frame = frame?;
             if frame.port != self.port {
@@ -95,7 +96,7 @@ impl Exchange {
     }
 
     /// How the requests ended, in their order.
-    pub(crate) fn into_replies(self) -> Vec<Reply> {
+    pub fn into_replies(self) -> Vec<Reply> {
         self.slots
             .into_iter()
             .filter_map(|slot| match slot {

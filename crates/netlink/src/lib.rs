@@ -7,6 +7,7 @@
 //! - [`neighbour`]: makes the kernel ask anew for a neighbour's Ethernet address.
 //! - [`leftover`]: what the older StaticRoute operator left in the main table.
 //! - [`monitor`]: wake-ups when something changes.
+//! - [`exchange`], [`wire`] and the modules named after what they hold: the codec, without a socket.
 //! - [`ownership`]: what makes a kernel object ours.
 //!
 //! Events only wake: the kernel drops routes and nexthop objects without a word when a link goes down, and loses
@@ -16,7 +17,7 @@ pub mod apply;
 pub mod command;
 mod connection;
 pub mod error;
-mod exchange;
+pub mod exchange;
 pub mod leftover;
 pub mod monitor;
 pub mod neighbour;

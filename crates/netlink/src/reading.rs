@@ -198,7 +198,8 @@ pub fn address(body: &[u8]) -> Option<(u32, Ipv4Net)> {
     Some((index, Ipv4Net::new(address.into(), length).ok()?))
 }
 
-pub(crate) fn main_routes(body: &[u8]) -> Option<Vec<MainRoute>> {
+/// Reads the body of a route message of the main table: a route to several nexthops is one for each.
+pub fn main_routes(body: &[u8]) -> Option<Vec<MainRoute>> {
     let message = RouteMessage::parse(body).ok()?;
     let mut route = MainRoute {
         destination: Ipv4Net::default(),
@@ -255,7 +256,8 @@ fn lookup_message(query: &Query) -> RouteMessage {
     message
 }
 
-pub(crate) fn lookup(body: &[u8]) -> Option<Lookup> {
+/// Reads the body of a route message that answers a lookup.
+pub fn lookup(body: &[u8]) -> Option<Lookup> {
     let message = RouteMessage::parse(body).ok()?;
     let mut table = u32::from(message.header.table);
     let (mut interface, mut gateway, mut source) = (None, None, None);
