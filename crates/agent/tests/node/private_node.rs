@@ -118,7 +118,7 @@ fn a_node_without_a_public_interface_routes_fails_over_and_says_whom_it_cannot_a
         }
         sent
     });
-    for _ in 0..5 {
+    for _ in 0..3 {
         ip("link set eth0 down");
         ip("link set eth0 up");
         ip(&format!("route add default via {C}"));
