@@ -1,11 +1,12 @@
-//! The control plane is away: nodes fail over all the same, also when their agent is started in the middle (I6).
+//! The control plane is away, or knows nothing of ours any more: nodes fail over all the same, also when their agent is started in
+//! the middle (I6).
 
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, ip, ours, seen_from, sh, until};
-use crate::scene::{Agent, LISTED, Monitor, SOON, Scene, metric, until_ready};
+use crate::scene::{Agent, LISTED, Monitor, SOON, Scene, metric, settled, until_ready};
 
 #[test]
 fn without_the_api_server_routes_stay_and_dead_gateways_are_left() {
@@ -55,4 +56,34 @@ fn without_the_api_server_routes_stay_and_dead_gateways_are_left() {
     assert_eq!(ours(), before);
     assert_eq!(monitor.stop(), Vec::<String>::new());
     drop(agent);
+}
+
+#[test]
+fn without_any_definition_of_ours_routes_stay_and_when_all_is_applied_again_it_goes_on() {
+    let scene = Scene::new();
+    let mut agent = Agent::start(&scene);
+    let apply = || {
+        scene.route(
+            "pair",
+            &json!({"destinations": ["192.0.2.80"], "gateways": [{"address": A}, {"address": B}]}),
+        );
+        scene.until_applied("pair", 1);
+    };
+    apply();
+    until_ready();
+    for restarted in [false, true] {
+        let before = settled();
+        scene.kubectl(&["delete", "customresourcedefinitions", "--all", "--timeout=20s"]);
+        if restarted {
+            agent.kill();
+            agent = Agent::start(&scene);
+            agent.until_says("keeping what the kernel holds");
+        }
+        assert_eq!((settled(), seen_from(LISTED)), (before, Some(A_PUBLIC)), "restarted: {restarted}");
+        scene.install_definitions();
+        apply();
+        assert_eq!(seen_from(LISTED), Some(A_PUBLIC));
+    }
+    scene.delete_route("pair");
+    until("nothing of ours is left", &String::new(), SOON, ours);
 }

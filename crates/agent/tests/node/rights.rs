@@ -47,10 +47,8 @@ fn an_agent_without_its_rights_changes_nothing_and_goes_on_when_it_has_them_agai
 
     // It loses its rights while it runs, and gets them back.
     let lose_rights = || {
-        scene.kubectl(&["delete", "clusterrolebinding", "egress-agent"]);
-        for namespace in ["egress-gateway", "default"] {
-            scene.kubectl(&["delete", "rolebinding", "egress-agent", "-n", namespace]);
-        }
+        let of_agents = ["--all-namespaces", "-l", "app.kubernetes.io/name=egress-agent"];
+        scene.kubectl(&[&["delete", "clusterrolebindings,rolebindings"], &of_agents[..]].concat());
         // A watch that was allowed goes on until it ends.
         far.relay.end_connections();
     };
