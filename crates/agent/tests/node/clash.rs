@@ -73,6 +73,14 @@ fn what_others_have_at_our_places_is_named_and_left_and_the_rest_is_applied() {
     scene.until_applied("demo", 2);
     until("over", &pair("False", "Resolved"), SOON, || clash(&scene));
     assert_eq!(seen_from(LISTED), Some(A_PUBLIC));
+
+    // Ahead of ours, where every packet takes it.
+    ip("rule add pref 5 lookup main");
+    until("named", &pair("True", "RuleAhead"), SOON, || clash(&scene));
+    assert_eq!(seen_from(LISTED), Some(NODE_PUBLIC), "it is left alone");
+    ip("rule del pref 5");
+    until("over", &pair("False", "Resolved"), SOON, || clash(&scene));
+    assert_eq!(seen_from(LISTED), Some(A_PUBLIC));
 }
 
 #[test]
