@@ -124,8 +124,9 @@ pub struct DropletTemplate {
 
     /// Tags beside our own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 20), inner(length(min = 1, max = 255), regex(pattern = r"^[a-zA-Z0-9_:\-]+$")))]
+    #[schemars(length(max = 20), inner(length(min = 1, max = 255)))]
     #[x_kube(
+        validation = Rule::new("self.all(tag, tag.matches('^[a-zA-Z0-9_:-]*$'))").message("tags have letters, digits, ':', '_' and '-' only; write them like team:payments"),
         validation = Rule::new("self.all(t, !t.lowerAscii().startsWith('egress-') && !t.lowerAscii().startsWith('k8s'))").message("tags that begin with egress- are the controller's own, those that begin with k8s DigitalOcean's; choose others")
     )]
     pub tags: Vec<String>,

@@ -9,6 +9,9 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+// The syntax of keys and values: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/. Rules and not patterns:
+// the API server says a bare regular expression where a pattern does not fit.
+
 /// Nodes by their labels: every requirement must hold. Without any, every node is selected.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -21,7 +24,14 @@ pub struct NodeSelector {
             "rule": "self.all(key, key.size() <= 317 && key.matches('^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",
             "message": "a key is no key of a label; write it like pool or example.com/pool",
         }],
-        "additionalProperties" = {"type": "string", "maxLength": 63, "pattern": LABEL_VALUE}
+        "additionalProperties" = {
+            "type": "string",
+            "maxLength": 63,
+            "x-kubernetes-validations": [{
+                "rule": "self.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$')",
+                "message": "is no value of a label; write at most 63 letters, digits, '-', '_' and '.', a letter or digit first and last",
+            }],
+        }
     ))]
     pub match_labels: BTreeMap<String, String>,
 
@@ -39,7 +49,10 @@ pub struct NodeSelector {
 )]
 pub struct NodeRequirement {
     /// Key of the label, such as `doks.digitalocean.com/node-pool`.
-    #[schemars(length(min = 1, max = 317), regex(pattern = LABEL_KEY))]
+    #[schemars(length(min = 1, max = 317))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$')").message("is no key of a label; write it like pool or example.com/pool")
+    )]
     pub key: String,
 
     /// How the label relates to `values`.
@@ -47,7 +60,10 @@ pub struct NodeRequirement {
 
     /// The values of `In` and `NotIn`, 1 to 64.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(max = 63), regex(pattern = LABEL_VALUE)))]
+    #[schemars(length(max = 64), inner(length(max = 63)))]
+    #[x_kube(
+        validation = Rule::new("self.all(value, value.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$'))").message("a value is no value of a label; write at most 63 letters, digits, '-', '_' and '.', a letter or digit first and last")
+    )]
     pub values: Vec<String>,
 }
 
@@ -63,11 +79,6 @@ pub enum NodeOperator {
     /// The node does not have it.
     DoesNotExist,
 }
-
-// The syntax of Kubernetes: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/
-const LABEL_KEY: &str =
-    r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
-const LABEL_VALUE: &str = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$";
 
 /// A selector that no node can meet, or that says nothing; the API server refuses it, but the object may be older than that rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

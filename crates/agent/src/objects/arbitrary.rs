@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use egress_api::{EgressGateway, StaticRoute};
 use egress_routing::kernel_state::{NexthopTarget, Observed, RouteKind};
 use egress_routing::{Layout, NodeView, Selection, VpcInterface, plan};
+use egress_runtime::guarded::Guarded;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::{Labels, Objects, read};
 use crate::report::{self, Refused};
-use egress_runtime::guarded::Guarded;
 
 /// What stands in specs, near enough to right to get past the first check.
 fn text() -> impl Strategy<Value = String> {

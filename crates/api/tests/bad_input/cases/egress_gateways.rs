@@ -229,7 +229,7 @@ fn droplet(all: &mut Vec<Case>) {
         all,
     );
     let ours = "tags that begin with egress- are the controller's own, those that begin with k8s DigitalOcean's; choose others";
-    let letters = "spec.droplet.tags[0] in body should match '^[a-zA-Z0-9_:\\-]+$'";
+    let letters = "tags have letters, digits, ':', '_' and '-' only; write them like team:payments";
     list_of_texts(
         "tags",
         ("spec.droplet.tags", "spec.droplet.tags[]"),
@@ -238,8 +238,8 @@ fn droplet(all: &mut Vec<Case>) {
             ("spec.droplet.tags", "k8s:worker", ours),
             ("spec.droplet.tags", "K8S", ours),
             ("spec.droplet.tags", "egress-owner:me", ours),
-            ("spec.droplet.tags[]", "no spaces", letters),
-            ("spec.droplet.tags[]", "a.b", letters),
+            ("spec.droplet.tags", "no spaces", letters),
+            ("spec.droplet.tags", "a.b", letters),
         ],
         all,
     );

@@ -50,7 +50,7 @@ pub fn rows(kind: Kind, all: &mut Vec<Case>) {
         label,
         "no value of a label: `not a label`",
         with(json!({"pool": "not a label"})),
-        "spec.nodeSelector.matchLabels.pool in body should match '^([A-Za-z0-9]",
+        "spec.nodeSelector.matchLabels[pool]: Invalid value: \"not a label\": is no value of a label; write at most 63 letters, digits, '-', '_' and '.', a letter or digit first and last",
         no_value("not a label"),
     );
     let long = "v".repeat(64);
@@ -133,7 +133,9 @@ fn keys(kind: Kind, all: &mut Vec<Case>) {
         add(
             &format!("no key: `{key}`"),
             with(key),
-            format!("{path}.key in body should match '^([a-z0-9]"),
+            format!(
+                "{path}.key: Invalid value: \"{key}\": is no key of a label; write it like pool or example.com/pool"
+            ),
             no_key(key),
         );
     }
@@ -194,8 +196,14 @@ fn values_of(kind: Kind, all: &mut Vec<Case>) {
         );
         of_route(kind, Node::Keeps(words))
     };
-    let refused = format!("{path}[0] in body should match '^([A-Za-z0-9]");
-    add(field, "no value of a label: `a/b`", json!(["a/b"]), refused, no_value("a/b"));
+    let refused = "a value is no value of a label; write at most 63 letters, digits, '-', '_' and '.', a letter or digit first and last";
+    add(
+        "spec.nodeSelector.matchExpressions[].values",
+        "no value of a label: `a/b`",
+        json!(["a/b"]),
+        refused.to_owned(),
+        no_value("a/b"),
+    );
     let long = "v".repeat(64);
     let refused = format!("{path}[0]: Too long: may not be more than 63 bytes");
     add(field, "64 letters", json!([long]), refused, no_value(&long));
