@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use egress_api::NodeEgressStatus;
 use egress_api::condition::{self, Verdict};
 use egress_routing::Uncertainty;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -34,6 +35,9 @@ pub const CONTESTED: &str = "Contested";
 
 /// EgressGateways can't be read.
 pub const EGRESS_GATEWAY_UNREADABLE: &str = "EgressGatewayUnreadable";
+
+/// There are more StaticRoutes than a report has room for.
+pub const ROUTES_NOT_REPORTED: &str = "RoutesNotReported";
 
 /// Reason of a condition whose trouble is over.
 const RESOLVED: &str = "Resolved";
@@ -87,6 +91,17 @@ pub fn protected_names(surroundings: &Surroundings) -> Option<Concern> {
         unknown.len()
     );
     Some(Concern { type_: PROTECTED_NAMES_UNKNOWN, reason: "NoAddress", message })
+}
+
+/// StaticRoutes that the report leaves out, of so many that are known.
+pub fn not_reported(known: usize) -> Option<Concern> {
+    let left_out = known.checked_sub(NodeEgressStatus::MOST_ROUTES).filter(|left_out| *left_out > 0)?;
+    let message = format!(
+        "this node has {known} StaticRoutes and its report has room for {}: what became of the {left_out} youngest is not told, \
+         and their Ready stays False; list more destinations in fewer StaticRoutes",
+        NodeEgressStatus::MOST_ROUTES
+    );
+    Some(Concern { type_: ROUTES_NOT_REPORTED, reason: "TooManyStaticRoutes", message })
 }
 
 /// EgressGateways that can't be read, by name, with the field and what is wrong with it.
@@ -178,6 +193,13 @@ mod tests {
             [("Clash", "False", "Resolved", "", 30), ("Other", "True", "Word", "b", 10)]
         );
         assert_eq!(conditions(&after, &both[1..], at(40)), after);
+    }
+
+    #[test]
+    fn static_routes_that_a_report_has_no_room_for_are_counted() {
+        assert_eq!(not_reported(NodeEgressStatus::MOST_ROUTES), None);
+        let message = not_reported(NodeEgressStatus::MOST_ROUTES + 7).unwrap().message;
+        assert!(message.contains("1007 StaticRoutes") && message.contains("the 7 youngest"), "{message}");
     }
 
     #[test]

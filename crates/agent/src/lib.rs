@@ -23,6 +23,7 @@ pub mod neighbours;
 pub mod node;
 pub mod objects;
 pub mod pacing;
+pub mod packet_size;
 pub mod probe;
 pub mod protected_list;
 pub mod publish;

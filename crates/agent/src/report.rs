@@ -11,7 +11,7 @@ use egress_routing::{ReferenceFault, RouteReport};
 
 use crate::concerns::Concern;
 use crate::objects::{Objects, Unreadable};
-use size::{Allowance, MOST_ROUTES, shortened};
+use size::{Allowance, shortened};
 
 mod size;
 
@@ -94,13 +94,20 @@ pub fn status(
     let summary = Some(format!("{applied}/{}", entries.len()));
     // The oldest objects are the ones that are told of: they are first in the plan.
     let eldest = routes.iter().map(|route| &route.uid).chain(objects.unreadable.keys());
-    let mut routes: Vec<NodeRoute> = eldest.filter_map(|uid| entries.remove(uid)).take(MOST_ROUTES).collect();
+    let mut routes: Vec<NodeRoute> =
+        eldest.filter_map(|uid| entries.remove(uid)).take(NodeEgressStatus::MOST_ROUTES).collect();
     routes.sort_by(|a, b| (&a.name, &a.uid).cmp(&(&b.name, &b.uid)));
     for message in gateways.iter_mut().filter_map(|gateway| gateway.message.as_mut()) {
         *message = shortened(message);
     }
     let agent_version = Some(env!("CARGO_PKG_VERSION").to_owned());
     NodeEgressStatus { agent_version, summary, conditions: Vec::new(), routes, gateways, repairs: None }
+}
+
+/// How many StaticRoutes there are to tell of.
+pub fn known(routes: &[RouteReport], objects: &Objects) -> usize {
+    let unread = objects.unreadable.keys().filter(|uid| !routes.iter().any(|route| route.uid == **uid));
+    routes.len() + unread.count()
 }
 
 /// An object whose present version can't be read. What its last good one has in the kernel is not what is asked for now.

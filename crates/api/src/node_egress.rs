@@ -98,6 +98,11 @@ pub struct Repair {
     pub cause: Option<String>,
 }
 
+impl NodeEgressStatus {
+    /// StaticRoutes that a report has room for; the youngest are left out. etcd takes objects of 1.5 MiB.
+    pub const MOST_ROUTES: usize = 1000;
+}
+
 /// What the node has of one StaticRoute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

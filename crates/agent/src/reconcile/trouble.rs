@@ -6,7 +6,7 @@ use egress_routing::{Layout, NodeView};
 
 use super::Reconciler;
 use crate::concerns::{self, Concern};
-use crate::{inbound, neighbours, reverse_path};
+use crate::{inbound, neighbours, packet_size, report, reverse_path};
 
 /// What was seen beside the view: it tells people something, and changes no plan.
 #[derive(Debug, Default)]
@@ -57,7 +57,9 @@ impl Reconciler {
         concerns.extend(concerns::protected_names(&self.with.surroundings.borrow()));
         concerns.extend(reverse_path.as_ref().and_then(|(name, mode)| reverse_path::strict(name, *mode)));
         concerns.extend(reverse_path::ebpf(interfaces, &self.plan.state));
+        concerns.extend(concerns::not_reported(report::known(&self.plan.routes, &self.objects)));
         let view = self.view.as_ref();
+        concerns.extend(view.and_then(|view| packet_size::concern(interfaces, view)));
         concerns.extend(
             view.and_then(|view| reverse_path::no_public_address(view, &self.plan.state, &self.layout)),
         );

@@ -3,9 +3,6 @@
 //! etcd takes objects of 1.5 MiB. With every bound reached at once a report has less than 1 MiB, with 1,000 StaticRoutes and
 //! nothing wrong less than 300 KiB.
 
-/// StaticRoutes that a report tells of.
-pub(crate) const MOST_ROUTES: usize = 1000;
-
 /// Failures of one StaticRoute that a report names.
 pub(super) const MOST_OF_ONE: usize = 5;
 

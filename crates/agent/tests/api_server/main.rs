@@ -2,5 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at what it did not expect")]
 
+mod fleet;
+mod many_nodes;
 mod own_report;
 mod stage;

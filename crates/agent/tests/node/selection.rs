@@ -166,3 +166,25 @@ fn of_two_interfaces_the_one_with_the_internal_ip_counts() {
     until("through A", &Some(A_PUBLIC), SOON, || seen_from(LISTED));
     drop(agent);
 }
+
+#[test]
+fn a_vpc_interface_that_takes_smaller_or_larger_packets_is_told_of_until_it_does_not() {
+    let scene = Scene::new();
+    let agent = Agent::start(&scene);
+    scene.route("demo", &json!({"destinations": ["192.0.2.80"], "gateway": A}));
+    scene.until_applied("demo", 1);
+    let condition = || {
+        let conditions = scene.status()?.conditions;
+        conditions.into_iter().find(|one| one.type_ == "PacketSize").map(|one| (one.status, one.reason))
+    };
+    let said = |status: &str, reason: &str| Some((status.to_owned(), reason.to_owned()));
+    assert_eq!(condition(), None);
+    for (mtu, reason) in [("1400", "SmallerThanOthers"), ("9000", "LargerThanVpc")] {
+        ip(&format!("link set eth1 mtu {mtu}"));
+        until("told", &said("True", reason), SOON, condition);
+        assert_eq!(seen_from(LISTED), Some(A_PUBLIC), "and routed as before");
+        ip("link set eth1 mtu 1500");
+        until("over", &said("False", "Resolved"), SOON, condition);
+    }
+    drop(agent);
+}

@@ -183,12 +183,12 @@ impl Wanted {
 
     /// Whether people wait for it, as opposed to one more node that has come so far.
     fn is_news(&self) -> bool {
-        let ready = |status: &StaticRouteStatus| {
-            let condition = status.conditions.iter().find(|condition| condition.type_ == READY);
-            condition.map(|condition| (condition.status.clone(), condition.reason.clone()))
+        let said = |status: &StaticRouteStatus| {
+            let words = |one: &Condition| (one.type_.clone(), one.status.clone(), one.reason.clone());
+            status.conditions.iter().map(words).collect::<Vec<_>>()
         };
         self.before.observed_generation != self.after.observed_generation
-            || ready(&self.before) != ready(&self.after)
+            || said(&self.before) != said(&self.after)
     }
 }
 

@@ -30,7 +30,7 @@ fn node(name: &str, uid: &str, generation: i64, state: NodeRouteState) -> Node {
         gateway: None,
         gateways: Vec::new(),
         reason: None,
-        message: Some("words".into()),
+        message: Some("words".into()).filter(|_| state != Applied),
         unusable_gateways: Vec::new(),
         failures: Vec::new(),
     };
@@ -153,4 +153,47 @@ fn a_million_entries_are_one_look() {
     let tallies = tallies(&borrowed, &nodes);
     eprintln!("a million entries: {:?}", started.elapsed());
     assert!(tallies.iter().all(|tally| (tally.applied, tally.total) == (1000, 1000)));
+}
+
+#[test]
+fn what_nodes_say_that_have_every_route_reaches_the_conditions() {
+    let mut route = route();
+    let mut nodes = ["a", "b", "c"].map(|name| node(name, "u", 3, Applied));
+    let told = |status: &StaticRouteStatus| {
+        let words = |one: &Condition| format!("{}={} {}: {}", one.type_, one.status, one.reason, one.message);
+        status.conditions.iter().map(words).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&sum(&route, &nodes)), ["Ready=True Applied: All 3 nodes have every route"]);
+    for node in &mut nodes[1..] {
+        let entry = &mut node.report.as_mut().unwrap().routes[0];
+        entry.reason = Some("EgressGatewayMissing".to_owned());
+        entry.message = Some("EgressGateway dmeo does not exist".to_owned());
+    }
+    let missing = sum(&route, &nodes);
+    let words = "b (and 1 more): EgressGateway dmeo does not exist";
+    assert_eq!(
+        told(&missing),
+        [
+            format!("Ready=True Applied: All 3 nodes have every route; {words}"),
+            format!("Degraded=True EgressGatewayMissing: {words}")
+        ]
+    );
+    route.status = Some(missing);
+    let mended = ["a", "b", "c"].map(|name| node(name, "u", 3, Applied));
+    let mended = sum(&route, &mended);
+    assert_eq!(told(&mended)[1], "Degraded=False AsAsked: ");
+}
+
+#[test]
+fn a_report_without_room_for_a_static_route_is_said_to_be_so() {
+    let mut full = node("a", "u", 3, Applied);
+    let entry = full.report.as_ref().unwrap().routes[0].clone();
+    let others =
+        (0..NodeEgressStatus::MOST_ROUTES).map(|n| NodeRoute { uid: format!("other-{n}"), ..entry.clone() });
+    full.report.as_mut().unwrap().routes = others.collect();
+    let message = &sum(&route(), &[full]).conditions[0].message;
+    assert_eq!(
+        message,
+        "0 of 1 nodes have every route; the report of a has room for 1000 StaticRoutes, and this one is not among them"
+    );
 }
