@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use egress_api::Repair;
 use serde_json::json;
 
-use crate::cloud::{A, A_PUBLIC, B, NODE_PUBLIC, ours, seen_from, sh, until};
+use crate::cloud::{A, A_PUBLIC, NODE_PUBLIC, ours, seen_from, sh, until};
 use crate::scene::{Agent, LISTED, SOON, Scene, UNLISTED, metric, settled, until_ready};
 
 /// Within that time of the cause's end.
@@ -71,7 +71,8 @@ const DAMAGES: &[Damage] = &[
 fn what_others_do_to_a_node_is_put_right_within_two_seconds_counted_and_told() {
     let scene = Scene::new();
     let agent = Agent::start(&scene);
-    let gateways = json!([{"address": A}, {"address": B}]);
+    // Only one: a node that was cut off goes to whichever answers first, and this is not about that.
+    let gateways = json!([{"address": A}]);
     scene.route("demo", &json!({"destinations": ["192.0.2.80", "192.0.2.81"], "gateways": gateways}));
     scene.until_applied("demo", 2);
     until_ready();
