@@ -248,8 +248,8 @@ impl Relay {
 
 impl Drop for Cloud {
     fn drop(&mut self) {
-        for role in ["a", "b", "vpc", "inet"] {
-            // A gateway may have lost power before.
+        for role in ["a", "b", "c", "vpc", "inet"] {
+            // A gateway may have lost power before, and only some scenes have a third machine.
             let _gone = Command::new("ip").args(["netns", "del", &self.name(role)]).output();
         }
     }

@@ -135,7 +135,6 @@ fn a_node_without_a_public_interface_routes_fails_over_and_says_whom_it_cannot_a
     scene.route("all", &json!({"destinations": ["172.20.0.0/16"], "gateways": [{"address": B}]}));
     until("over", &Some("False".to_owned()), SOON, || condition(&scene).map(|(status, _)| status));
     assert_eq!(answered(&scene, HOST_NETWORK), [true, true]);
-    scene.cloud.power_off("c");
     drop(agent);
 }
 
@@ -154,6 +153,5 @@ fn a_change_that_cuts_a_node_without_a_public_interface_off_is_taken_back() {
     let reason = || Some(far.scene.route_report("edited")?.failures.first()?.reason.clone());
     until("told", &Some("RolledBack".to_owned()), SOON, reason);
     assert_eq!(seen_from(LISTED), Some(A_PUBLIC));
-    far.scene.cloud.power_off("c");
     drop(agent);
 }
