@@ -32,7 +32,7 @@ fn folder() -> Option<PathBuf> {
     // Straight to the file descriptor: the test harness swallows what is printed.
     let _ = writeln!(
         std::io::stderr(),
-        "\nSKIPPED: the contract of the simulator: no {} (set DIGITALOCEAN_OPENAPI_DIR)\n",
+        "\nNOT TESTED: the simulator's answers against DigitalOcean's description: no {}; set DIGITALOCEAN_OPENAPI_DIR\n",
         beside.display()
     );
     None
