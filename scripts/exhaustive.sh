@@ -14,6 +14,9 @@ cd "$(dirname "$0")/.."
 suites() {
   cat <<'TABLE'
 routing-plan|egress-routing|--lib|routing|2000|12|plan::tests::properties:: prefix::tests::difference_is_what_is_in_the_prefix_and_in_no_hole prefix::tests::parsing_never_panics_and_round_trips
+routing-confirm|egress-routing|--lib|routing|2000|12|confirm::tests::properties::
+health-sharing|egress-health|--lib|health|2000|30|sharing::tests::nobody_shares_who_is_dead_while_another_works_and_nobody_leaves_who_lives
+agent-pacing|egress-agent|--lib|agent|2000|12|pacing::tests::no_window_of_time_sees_more_than_the_burst_and_the_sustained_rate
 health|egress-health|--lib|health|2000|30|detector::tests::down_is_entered_and_left_as_configured selection::tests::never_on_a_dead_one_while_a_live_one_is_known_and_never_moved_by_fewer_misses_than_fall
 lease|egress-runtime|--lib|runtime|4000|40|lease::tests::never_two_current_claims
 simulator-cloud|do-simulator|--lib|simulator|2000|30|cloud::properties::
