@@ -77,6 +77,10 @@ test: root setup ## everything; the last line is `N passed, M failed`
 bench-agent: root setup ## speed and size of the agent: target/bench/agent.json and the table of docs/benchmarks.md
 	@scripts/bench-agent.sh
 
+.PHONY: bench-status
+bench-status: root setup ## how fast a thousand nodes report a change, and what that costs: target/bench/status.json
+	@scripts/bench-status.sh
+
 .PHONY: test-exhaustive
 test-exhaustive: setup ## all of one suite of random cases, resumable: SUITE=<name>; without it a list
 	@scripts/exhaustive.sh $(SUITE)

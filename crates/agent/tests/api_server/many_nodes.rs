@@ -224,7 +224,9 @@ async fn what_many_nodes_report_is_summed_told_once_and_forgotten_with_them() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement of some minutes: make bench-status"]
 async fn measure_a_thousand_nodes() {
-    let nodes: usize = std::env::var("NODES").ok().map_or(1000, |text| text.parse().unwrap());
+    let setting =
+        |name: &str, usual: usize| std::env::var(name).ok().map_or(usual, |text| text.parse().unwrap());
+    let nodes = setting("NODES", 1000);
     let server = server().await;
     let client = server.admin().unwrap();
     install(&server, &["namespace.yaml"]);
@@ -234,9 +236,9 @@ async fn measure_a_thousand_nodes() {
     eprintln!("{nodes} nodes after {:?}", started.elapsed());
     let routes: Api<StaticRoute> = Api::all(client.clone());
     let all = format!("{nodes}/{nodes}");
-    // Ten objects, each once everybody has reported the one before and may report at once again.
+    // So many objects, each once everybody has reported the one before and may report at once again.
     let mut changes = Vec::new();
-    for number in 0..10 {
+    for number in 0..setting("CHANGES", 10) {
         // A node regains one report in nodes / 20 seconds.
         tokio::time::sleep(Duration::from_secs(1) * u32::try_from(nodes).unwrap() / 20).await;
         let before = writes(&client).await;
@@ -281,7 +283,7 @@ async fn measure_a_thousand_nodes() {
     let sustained = tail.iter().sum::<u64>() / 30;
     eprintln!("flapping, writes a second: {flapping:?}; the last 30 s: {sustained}");
     eprintln!("controller: {controller_mib:.1} MiB");
-    let results = json!({"nodes": nodes, "static_routes": 10, "changes": changes, "controller_rss_mib": controller_mib,
+    let results = json!({"nodes": nodes, "static_routes": changes.len(), "changes": changes, "controller_rss_mib": controller_mib,
         "flapping_writes_per_s": {"each": flapping, "sustained": sustained}});
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/bench");
     std::fs::create_dir_all(&folder).unwrap();
