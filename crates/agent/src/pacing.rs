@@ -1,8 +1,9 @@
 //! When this node may write its report, so that a large cluster's nodes together do not burden the API server: pure.
 //!
 //! - Sustained: all nodes together write [`SUSTAINED`] reports a second at most, whatever flaps.
-//! - A change that comes after a quiet time is reported at once by every node, [`BURST`] times in a row: whoever changed
-//!   something waits for it. What all nodes notice at the same moment is spread by their names over half a millisecond a node.
+//! - A change that comes after a quiet time is reported at once by every node, three times in a row: whoever changed something
+//!   waits for it. From the fourth ([`BURST`]) on nodes take turns in the order of their places, so that those that wrote
+//!   together do not go on together. What all nodes notice at the same moment is spread by their names over half a millisecond a node.
 //! - One node writes five times a second at most, however small the cluster.
 //!
 //! Numbers, and why not one report of 20 a second for everything: `docs/decisions/0013-reports-of-many-nodes.md`.
@@ -12,7 +13,7 @@ use std::time::Duration;
 /// Reports a second that all nodes together write for long.
 pub const SUSTAINED: u32 = 20;
 
-/// Reports that a node may write in a row before [`SUSTAINED`] holds for it.
+/// Reports that a node may write beyond [`SUSTAINED`]; the last of them when it is its turn.
 pub const BURST: u32 = 4;
 
 /// Least time between two reports of one node.
@@ -45,7 +46,8 @@ impl Pace {
 
     /// The earliest moment for the next report.
     pub fn earliest(&self, nodes: usize) -> Duration {
-        let sustained = self.regained.saturating_sub(interval(nodes) * (BURST - 1));
+        let turn = interval(nodes).mul_f64(self.place);
+        let sustained = (self.regained + turn).saturating_sub(interval(nodes) * (BURST - 1));
         let spaced = self.last.map_or(Duration::ZERO, |last| last + SPACING);
         sustained.max(spaced)
     }
@@ -109,12 +111,33 @@ mod tests {
     #[test]
     fn a_change_after_a_quiet_time_is_reported_at_once_and_flapping_is_not() {
         let flapping = writes(1000, (0..6000).map(|tenth| seconds(f64::from(tenth) / 10.0)));
-        assert!(flapping[BURST as usize - 1] <= seconds(1.0), "the first few: {flapping:?}");
+        assert!(flapping[BURST as usize - 2] <= seconds(1.0), "the first few: {flapping:?}");
         // A thousand nodes, once in 50 s each: 20 a second.
-        assert_eq!(flapping.len(), 4 + 12, "in ten minutes: {flapping:?}");
+        let in_ten_minutes = flapping.iter().filter(|at| **at < seconds(600.0)).count();
+        assert_eq!(in_ten_minutes, 3 + 12, "{flapping:?}");
         let alone = writes(1, (0..100).map(|hundredth| seconds(f64::from(hundredth) / 100.0)));
         let in_a_second = alone.iter().filter(|at| **at < seconds(1.0)).count();
         assert_eq!(in_a_second, 5, "a second of changes on a cluster of one node: {alone:?}");
+    }
+
+    #[test]
+    fn nodes_that_wrote_together_do_not_go_on_together() {
+        let mut in_second = [0_u32; 300];
+        for number in 0..1000 {
+            let mut pace = Pace::new(&format!("pool-web-{number:04}"));
+            // What it sees changes all the time.
+            let mut now = Duration::ZERO;
+            while now < seconds(300.0) {
+                in_second[usize::try_from(now.as_secs()).unwrap()] += 1;
+                pace.wrote(now, 1000);
+                now = now.max(pace.earliest(1000));
+            }
+        }
+        assert!(in_second[0] >= 3000, "three of each at once: {in_second:?}");
+        let later = &in_second[2..];
+        assert!(later.iter().all(|count| *count <= 40), "{later:?}");
+        let sum: u32 = later.iter().sum();
+        assert!((19 * 298..=21 * 298).contains(&sum), "{sum} in 298 s");
     }
 
     #[test]
