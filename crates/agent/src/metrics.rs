@@ -44,6 +44,8 @@ pub struct AgentMetrics {
     pub kernel_changes: Counter,
     /// Changes that the kernel refused, and requests without answer.
     pub netlink_errors: Counter,
+    /// Gateways that are shown; one clone exports.
+    exported: BTreeSet<GatewayLabels>,
 }
 
 /// Label `state`.
@@ -54,7 +56,7 @@ pub struct StateLabels {
 }
 
 /// Label `gateway`.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
 pub struct GatewayLabels {
     /// Private address.
     pub gateway: String,
@@ -119,6 +121,7 @@ impl AgentMetrics {
             repairs: Counter::default(),
             kernel_changes: Counter::default(),
             netlink_errors: Counter::default(),
+            exported: BTreeSet::new(),
         };
         let registry = metrics.registry_mut();
         registry.register("static_routes", "StaticRoutes on this node by state", ours.static_routes.clone());
@@ -170,7 +173,7 @@ impl AgentMetrics {
     }
 
     /// Shows what is reported.
-    pub fn export(&self, status: &NodeEgressStatus, routes: &[RouteReport]) {
+    pub fn export(&mut self, status: &NodeEgressStatus, routes: &[RouteReport]) {
         for (state, label) in [
             (NodeRouteState::Applied, "Applied"),
             (NodeRouteState::Partial, "Partial"),
@@ -181,16 +184,22 @@ impl AgentMetrics {
             self.static_routes.get_or_create(&StateLabels { state: label }).set(count);
         }
         self.destinations.set(status.routes.iter().map(|route| i64::from(route.applied)).sum());
-        self.gateway_reachable.clear();
-        self.gateway_forwards.clear();
-        self.gateway_in_use.clear();
         let used: BTreeSet<String> =
             routes.iter().flat_map(|route| &route.in_use).map(ToString::to_string).collect();
+        let mut gone = std::mem::take(&mut self.exported);
         for said in &status.gateways {
             let label = GatewayLabels { gateway: said.address.clone() };
             self.gateway_reachable.get_or_create(&label).set(i64::from(said.reachable));
             self.gateway_forwards.get_or_create(&label).set(i64::from(said.forwards == Some(true)));
             self.gateway_in_use.get_or_create(&label).set(i64::from(used.contains(&said.address)));
+            gone.remove(&label);
+            self.exported.insert(label);
+        }
+        // Not all first and then the rest anew: who reads in between would miss gateways that are there.
+        for label in gone {
+            self.gateway_reachable.remove(&label);
+            self.gateway_forwards.remove(&label);
+            self.gateway_in_use.remove(&label);
         }
     }
 
@@ -208,6 +217,42 @@ impl AgentMetrics {
         self.probes.get_or_create(&ProbeLabels { level, outcome }).inc();
         if result.outcome == Outcome::Answered {
             self.probe_seconds.get_or_create(&LevelLabels { level }).observe(result.took.as_secs_f64());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use egress_api::GatewayObservation;
+
+    use super::*;
+
+    #[test]
+    fn a_gateway_that_stays_is_shown_all_the_time_and_one_that_went_no_longer() {
+        let mut metrics = AgentMetrics::register(&mut Metrics::new(PREFIX, "test"));
+        let label = |address: &str| GatewayLabels { gateway: address.to_owned() };
+        let status = |gateways: &[(&str, bool)]| NodeEgressStatus {
+            gateways: gateways
+                .iter()
+                .map(|(address, reachable)| GatewayObservation {
+                    address: (*address).to_owned(),
+                    reachable: *reachable,
+                    forwards: None,
+                    since: None,
+                    message: None,
+                })
+                .collect(),
+            ..NodeEgressStatus::default()
+        };
+
+        metrics.export(&status(&[("10.116.0.5", true), ("10.116.0.12", true)]), &[]);
+        let series = metrics.gateway_reachable.get_or_create_owned(&label("10.116.0.5"));
+        metrics.export(&status(&[("10.116.0.5", false), ("10.116.0.13", true)]), &[]);
+        // A series that had gone in between would be another one now.
+        assert_eq!(series.get(), 0);
+        assert!(metrics.gateway_reachable.get(&label("10.116.0.13")).is_some());
+        for family in [&metrics.gateway_reachable, &metrics.gateway_forwards, &metrics.gateway_in_use] {
+            assert!(family.get(&label("10.116.0.12")).is_none());
         }
     }
 }

@@ -17,13 +17,15 @@ mod confirming;
 mod holding;
 mod inherited;
 mod leftovers;
+mod looking;
 mod numbers;
 mod orphaned;
 mod switching;
-mod trouble;
+mod telling;
 mod unknown;
+mod writing;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,17 +34,13 @@ use egress_health::Tick;
 use egress_netlink::Commands;
 use egress_netlink::leftover::Leftover;
 use egress_netlink::monitor::{Event, Monitor};
-use egress_netlink::ownership::Claim;
-use egress_routing::clash::{SeenRule, has_routing_agent};
-use egress_routing::kernel_state::{Change, KernelState, NexthopId, Observed, RouteKey};
+use egress_routing::kernel_state::{NexthopId, Observed};
 use egress_routing::{
-    Confirmation, GatewaySlot, Layout, NodePlan, NodeView, ProtectedReason, Selection, ServedPort,
-    WantedRoute, Ways, changes, diff,
+    Confirmation, Layout, NodePlan, NodeView, ProtectedReason, Selection, WantedRoute, Ways, changes,
 };
 use egress_runtime::admin::{Liveness, Readiness};
 use ipnet::Ipv4Net;
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::reflector::ObjectRef;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -52,21 +50,18 @@ use crate::definition::Definitions;
 use crate::departed::Departed;
 use crate::drift::{Drift, Tally};
 use crate::gateways::Gateways;
-use crate::inbound;
 use crate::lifelines::Looked;
 use crate::metrics::AgentMetrics;
-use crate::neighbours;
-use crate::node::{self, Sources};
-use crate::objects::{self, Labels, Objects};
+use crate::objects::{Labels, Objects};
 use crate::probe::{ProbePlan, ProbeResult, Probes};
 use crate::protected_list::ProtectedList;
-use crate::report::{self, Refused, Report};
+use crate::report::{Refused, Report};
 use crate::surroundings::{Names, Surroundings};
 use crate::watches::Watches;
 use agenda::Agenda;
 use inherited::Inherited;
 use numbers::Numbers;
-use trouble::Beside;
+use telling::Beside;
 
 /// A full comparison at least that often: netlink events get lost.
 const FULL_COMPARISON: Duration = Duration::from_secs(30);
@@ -76,9 +71,6 @@ const SETTLE: Duration = Duration::from_millis(2);
 
 /// Pause before the next try when the kernel refused something, doubling up to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-
-/// How often an uninstall looks whether everything is gone; the last look only tells.
-const REMOVALS: usize = 4;
 
 /// The loop beats its heart at least that often.
 const BEAT: Duration = Duration::from_secs(1);
@@ -305,25 +297,6 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Takes everything of ours out of the kernel.
-    pub async fn remove_everything(&mut self) {
-        self.probes.reconcile(&BTreeMap::new());
-        for _ in 0..REMOVALS {
-            match self.with.kernel.snapshot(self.claim()).await {
-                Ok(observed) => self.observed = observed,
-                Err(error) => tracing::warn!(%error, "removing what was last known"),
-            }
-            let list = changes(&self.observed, &KernelState::default());
-            if list.is_empty() {
-                tracing::info!("uninstalled: nothing of ours is in the kernel");
-                return;
-            }
-            tracing::info!(removing = list.len(), "being uninstalled");
-            self.apply(list).await;
-        }
-        tracing::error!("uninstalled, and not everything of ours could be taken out of the kernel");
-    }
-
     fn now(&self) -> Tick {
         Tick(self.epoch.elapsed())
     }
@@ -434,150 +407,6 @@ impl Reconciler {
         pause
     }
 
-    /// While the API server has no Node of this name (it is being made anew), the last labels count on.
-    fn read_labels(&mut self) {
-        let node = self.with.watches.nodes.get(&ObjectRef::new(&self.with.node_name));
-        if let Some(node) = node {
-            self.labels = Some(node.metadata.labels.clone().unwrap_or_default());
-        }
-    }
-
-    fn read_objects(&mut self) -> Objects {
-        let routes = self.with.watches.static_routes.state();
-        let gateways = self.with.watches.egress_gateways.state();
-        let mut objects = objects::read(
-            routes.iter().map(AsRef::as_ref),
-            gateways.iter().map(AsRef::as_ref),
-            self.labels.as_ref(),
-            &self.objects,
-        );
-        self.keep_departed(&mut objects);
-        objects
-    }
-
-    /// Reads the user's list, and has its names looked up.
-    fn read_protected_list(&mut self) {
-        let object = self.with.watches.protected_list.as_ref().and_then(|store| store.state().pop());
-        self.list = ProtectedList::read(object.as_deref());
-        let wanted: BTreeSet<String> = self.own_names.union(&self.list.names).cloned().collect();
-        self.with.names.send_if_modified(|names| {
-            let is_new = names.protected != wanted;
-            names.protected = wanted;
-            is_new
-        });
-    }
-
-    /// Ranges that are protected because somebody says so, and those of Services.
-    fn configured(&self) -> Configured {
-        let services = self.with.watches.service_ranges.state();
-        let services = services
-            .iter()
-            .filter_map(|range| range.spec.as_ref())
-            .flat_map(|spec| spec.cidrs.iter().flatten());
-        let services =
-            services.filter_map(|text| text.parse().ok()).map(|range| (range, ProtectedReason::Services));
-        let listed = self.list.ranges.iter().map(|range| (*range, ProtectedReason::UserList));
-        self.with.configured.iter().copied().chain(services).chain(listed).collect()
-    }
-
-    async fn look(&mut self) -> Result<(Look, Observed), egress_netlink::Error> {
-        let interfaces = self.with.kernel.interfaces().await?;
-        let main_routes = self.with.kernel.main_routes().await?;
-        let rules = neighbours::seen_rules(self.with.kernel.rules().await?);
-        let observed = self.snapshot().await?;
-        Ok((
-            Look { interfaces, main_routes, rules, surroundings: self.with.surroundings.borrow().clone() },
-            observed,
-        ))
-    }
-
-    fn see(&self, look: &Look, objects: &Objects) -> NodeView {
-        let nodes = self.with.watches.nodes.state();
-        let names = self.with.names.borrow();
-        let sources = Sources {
-            name: &self.with.node_name,
-            interfaces: &look.interfaces,
-            main_routes: &look.main_routes,
-            nodes: &nodes.iter().map(AsRef::as_ref).collect::<Vec<_>>(),
-            api_server: &self.with.api_server,
-            surroundings: &look.surroundings,
-            protected_names: &names.protected,
-            own_names: &self.own_names,
-            objects,
-            configured: &self.configured(),
-            inherited: self.inherited.as_ref().map(Inherited::addresses),
-        };
-        let mut view = node::view(sources, self.view.as_ref());
-        let vpc = view.vpc.as_ref().map(|vpc| vpc.subnet);
-        view.main_origins = neighbours::origins(&look.main_routes, vpc, has_routing_agent(&look.rules));
-        view.served = self.served(&view);
-        view
-    }
-
-    fn served(&self, view: &NodeView) -> BTreeSet<ServedPort> {
-        let stores = &self.with.watches.inbound;
-        let (pods, services, slices) = (stores.pods.state(), stores.services.state(), stores.slices.state());
-        inbound::served_ports(
-            pods.iter().map(AsRef::as_ref),
-            services.iter().map(AsRef::as_ref),
-            slices.iter().map(AsRef::as_ref),
-            view,
-        )
-    }
-
-    fn claim(&self) -> Claim {
-        let layout = &self.layout;
-        let probe_tables = (0..layout.probe_slots).map(|slot| layout.probe_table(GatewaySlot(slot)));
-        Claim {
-            tables: probe_tables.chain([layout.table]).collect(),
-            priorities: vec![layout.priorities()],
-            nexthops: layout.nexthops(),
-        }
-    }
-
-    /// Writes changes and takes note of what came of each. False: not all of them are known to be in the kernel.
-    async fn apply(&mut self, mut list: Vec<Change>) -> bool {
-        self.written = Tally::default();
-        let rest = list.split_off(diff::before_opening(&list));
-        let untaken = self.send(list).await;
-        // What must stay out of a range is in the kernel before the range is, or the range waits.
-        let missing: Vec<RouteKey> = untaken.iter().filter_map(diff::exception).collect();
-        let (withheld, rest): (Vec<_>, Vec<_>) =
-            rest.into_iter().partition(|change| diff::opens(change, &missing));
-        for change in &withheld {
-            self.refused.note(change, &"what must stay out of it could not be written first");
-        }
-        let later = self.send(rest).await;
-        untaken.is_empty() && withheld.is_empty() && later.is_empty()
-    }
-
-    /// The changes that the kernel did not take.
-    async fn send(&mut self, list: Vec<Change>) -> Vec<Change> {
-        let mut untaken = Vec::new();
-        if list.is_empty() {
-            return untaken;
-        }
-        let list = Arc::new(list);
-        let outcomes = self.with.kernel.apply(Arc::clone(&list)).await;
-        for (change, outcome) in list.iter().zip(outcomes) {
-            match outcome {
-                Ok(_) => {
-                    self.with.metrics.kernel_changes.inc();
-                    self.written.add(change);
-                    self.observed.record(change);
-                    self.refused.settle(change);
-                }
-                Err(error) => {
-                    untaken.push(change.clone());
-                    self.with.metrics.netlink_errors.inc();
-                    tracing::warn!(?change, %error, "the kernel did not take a change");
-                    self.refused.note(change, &error);
-                }
-            }
-        }
-        untaken
-    }
-
     fn start_probes(&mut self) {
         let wanted = self
             .plan
@@ -593,27 +422,4 @@ impl Reconciler {
             .collect();
         self.probes.reconcile(&wanted);
     }
-
-    fn publish(&mut self) {
-        let observations = self.gateways.observations().map(|(_, said)| said.clone()).collect();
-        let mut status = report::status(&self.plan.routes, &self.objects, &self.refused, observations);
-        let drift = self.drift.told(self.now()).clone();
-        status.repairs = drift.repairs;
-        self.with.metrics.export(&status, &self.plan.routes);
-        let concerns = self.concerns().into_iter().chain(drift.concern).collect();
-        let report = Report { status, concerns };
-        self.with.reports.send_if_modified(|current| {
-            let is_new = *current != report;
-            *current = report;
-            is_new
-        });
-    }
-}
-
-/// One look at the kernel.
-struct Look {
-    interfaces: Vec<egress_netlink::reading::Interface>,
-    main_routes: Vec<egress_netlink::reading::MainRoute>,
-    rules: Vec<SeenRule>,
-    surroundings: Surroundings,
 }

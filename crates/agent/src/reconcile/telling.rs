@@ -1,4 +1,4 @@
-//! Gathers what is wrong with the node as a whole.
+//! What the loop tells of the node: the report, with what is wrong with the node as a whole.
 
 use egress_netlink::reading::Interface;
 use egress_routing::clash::{Clash, SeenRule, clashes, port_clash};
@@ -6,6 +6,7 @@ use egress_routing::{Layout, NodeView};
 
 use super::Reconciler;
 use crate::concerns::{self, Concern};
+use crate::report::Report;
 use crate::{inbound, neighbours, packet_size, report, reverse_path};
 
 /// What was seen beside the view: it tells people something, and changes no plan.
@@ -41,8 +42,24 @@ impl Beside {
 }
 
 impl Reconciler {
+    /// Hands the report on where it says something new.
+    pub(super) fn publish(&mut self) {
+        let observations = self.gateways.observations().map(|(_, said)| said.clone()).collect();
+        let mut status = report::status(&self.plan.routes, &self.objects, &self.refused, observations);
+        let drift = self.drift.told(self.now()).clone();
+        status.repairs = drift.repairs;
+        self.with.metrics.export(&status, &self.plan.routes);
+        let concerns = self.concerns().into_iter().chain(drift.concern).collect();
+        let report = Report { status, concerns };
+        self.with.reports.send_if_modified(|current| {
+            let is_new = *current != report;
+            *current = report;
+            is_new
+        });
+    }
+
     /// What is wrong with the node as a whole.
-    pub(super) fn concerns(&self) -> Vec<Concern> {
+    fn concerns(&self) -> Vec<Concern> {
         let Beside { rules, interfaces, ports, reverse_path } = &self.beside;
         let mut clashes = clashes(&self.observed, rules, &self.plan.routes, &self.layout);
         clashes.extend(ports.clone());

@@ -1,0 +1,77 @@
+//! What the loop writes to the kernel.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use egress_routing::kernel_state::{Change, KernelState, RouteKey};
+use egress_routing::{changes, diff};
+
+use super::Reconciler;
+use crate::drift::Tally;
+
+/// How often an uninstall looks whether everything is gone; the last look only tells.
+const REMOVALS: usize = 4;
+
+impl Reconciler {
+    /// Takes everything of ours out of the kernel.
+    pub async fn remove_everything(&mut self) {
+        self.probes.reconcile(&BTreeMap::new());
+        for _ in 0..REMOVALS {
+            match self.with.kernel.snapshot(self.claim()).await {
+                Ok(observed) => self.observed = observed,
+                Err(error) => tracing::warn!(%error, "removing what was last known"),
+            }
+            let list = changes(&self.observed, &KernelState::default());
+            if list.is_empty() {
+                tracing::info!("uninstalled: nothing of ours is in the kernel");
+                return;
+            }
+            tracing::info!(removing = list.len(), "being uninstalled");
+            self.apply(list).await;
+        }
+        tracing::error!("uninstalled, and not everything of ours could be taken out of the kernel");
+    }
+
+    /// Writes changes and takes note of what came of each. False: not all of them are known to be in the kernel.
+    pub(super) async fn apply(&mut self, mut list: Vec<Change>) -> bool {
+        self.written = Tally::default();
+        let rest = list.split_off(diff::before_opening(&list));
+        let untaken = self.send(list).await;
+        // What must stay out of a range is in the kernel before the range is, or the range waits.
+        let missing: Vec<RouteKey> = untaken.iter().filter_map(diff::exception).collect();
+        let (withheld, rest): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|change| diff::opens(change, &missing));
+        for change in &withheld {
+            self.refused.note(change, &"what must stay out of it could not be written first");
+        }
+        let later = self.send(rest).await;
+        untaken.is_empty() && withheld.is_empty() && later.is_empty()
+    }
+
+    /// The changes that the kernel did not take.
+    pub(super) async fn send(&mut self, list: Vec<Change>) -> Vec<Change> {
+        let mut untaken = Vec::new();
+        if list.is_empty() {
+            return untaken;
+        }
+        let list = Arc::new(list);
+        let outcomes = self.with.kernel.apply(Arc::clone(&list)).await;
+        for (change, outcome) in list.iter().zip(outcomes) {
+            match outcome {
+                Ok(_) => {
+                    self.with.metrics.kernel_changes.inc();
+                    self.written.add(change);
+                    self.observed.record(change);
+                    self.refused.settle(change);
+                }
+                Err(error) => {
+                    untaken.push(change.clone());
+                    self.with.metrics.netlink_errors.inc();
+                    tracing::warn!(?change, %error, "the kernel did not take a change");
+                    self.refused.note(change, &error);
+                }
+            }
+        }
+        untaken
+    }
+}
