@@ -9,7 +9,7 @@
 //!   Confirmed ───────────────────────────────────────────────────► Trying ◄─┐ another change joins: more suspects
 //!       ▲                                                            │ │ └──┘
 //!       │  a look at what is tried: nothing is cut, and everything   │ │
-//!       │  that ever answered answers                                │ │ three looks in a row: a target answers around
+//!       │  that ever answered answers (see `is_proof`)               │ │ three looks in a row: a target answers around
 //!       └────────────────────────────────────────────────────────────┘ │ our table and not through it
 //!                                                                      ▼
 //!                         a suspect's route leads there: RolledBack, its last confirmed version is in force
@@ -18,7 +18,8 @@
 //! ```
 //!
 //! - Guilt is proven by difference. A target that answers neither way proves nothing, however long that lasts: the trial
-//!   stays open, holds nobody up, and is decided when the target answers again.
+//!   stays open, holds nobody up, and is decided when the target answers again, or at once where another of its kind answers
+//!   and what is tried changes nothing for the silent one.
 //! - Guilty is the object whose route leads to the target, if it changed since the last confirmed plan; where another one's
 //!   change laid that way open (it gave up a destination, say), all that changed before the cut was seen are. So are they
 //!   when no route leads to the target and it was there when it was last looked at: its address may be translated on the way.
@@ -407,7 +408,9 @@ impl Confirmation {
             return self.condemn(cut, change, guilty, wanted, node, now);
         }
         let is_first = trial.confirmed.is_none();
-        if look.change == self.change && cut.is_empty() && is_proof(look, &self.worked, is_first) {
+        let is_touched = |target: &Target| trial.made_the_way_to(*target.address.ip(), true, is_suspect);
+        if look.change == self.change && cut.is_empty() && is_proof(look, &self.worked, is_first, is_touched)
+        {
             let tried = std::mem::take(&mut trial.tried);
             self.confirm(tried, look, now);
             return Verdict::Confirmed;
@@ -512,11 +515,24 @@ fn answering(look: &Look) -> BTreeSet<Target> {
     look.answers.iter().filter(|(_, said)| said.through).map(|(target, _)| *target).collect()
 }
 
-/// Whether everything that ever answered does so through what is tried.
-fn is_proof(look: &Look, worked: &BTreeSet<Target>, is_first: bool) -> bool {
+/// Whether everything that ever answered does so through what is tried. An address that its name has lost and a resolver that
+/// died are not waited for: what is silent both ways, to where what is tried makes no other way, beside one of its kind that
+/// answers.
+fn is_proof(
+    look: &Look,
+    worked: &BTreeSet<Target>,
+    is_first: bool,
+    is_touched: impl Fn(&Target) -> bool,
+) -> bool {
     let answers = |target: &Target| look.answers.get(target).is_some_and(|said| said.through);
+    let is_dead =
+        |target: &Target| look.answers.get(target).is_some_and(|said| !said.through && !said.around);
+    let has_another = |target: &Target| {
+        look.answers.iter().any(|(other, said)| other.lifeline == target.lifeline && said.through)
+    };
+    let is_left_behind = |target: &Target| is_dead(target) && has_another(target) && !is_touched(target);
     let silent_since_the_start = is_first && worked.is_empty() && !look.answers.is_empty();
-    !silent_since_the_start && worked.iter().all(answers)
+    !silent_since_the_start && worked.iter().all(|target| answers(target) || is_left_behind(target))
 }
 
 /// What of a node makes it worth another try.

@@ -319,3 +319,26 @@ fn one_silent_resolver_of_two_holds_nothing_up() {
     assert_eq!((scene.look_at(&said), scene.look_at(&said)), (Verdict::Open, Verdict::Open));
     assert!(matches!(scene.look_at(&said), Verdict::RolledBack { .. }));
 }
+
+/// Both are protected, so nothing leads there: an address that its name has lost, and a resolver that stays configured.
+#[test]
+fn what_answered_once_and_died_beside_another_of_its_kind_holds_nothing_up() {
+    let former = target(Lifeline::ApiServer, "192.0.2.11");
+    let resolvers = ["192.0.2.53", "192.0.2.54"].map(|address| target(Lifeline::Resolver, address));
+    let all = |former_said, resolver_said| {
+        [(api_server(), BOTH), (former, former_said), (resolvers[0], BOTH), (resolvers[1], resolver_said)]
+    };
+    let mut scene = Scene::starting(&[]);
+    assert_eq!(scene.look_at(&all(BOTH, BOTH)), Verdict::Confirmed);
+    scene.pass(&[harmless("one")]);
+    assert_eq!(scene.look_at(&all(SILENT, SILENT)), Verdict::Confirmed);
+
+    // Where the change made the way there, it may be the change's fault when it comes back.
+    scene.pass(&[harmless("one"), route("two", 1, &["192.0.2.11"], &[DEAD])]);
+    assert_eq!(scene.look_at(&all(SILENT, SILENT)), Verdict::Open);
+    // The last of its kind is waited for.
+    scene.pass(&[harmless("two")]);
+    let said = [(api_server(), SILENT), (former, SILENT), (resolvers[0], BOTH), (resolvers[1], SILENT)];
+    assert_eq!(scene.look_at(&said), Verdict::Open);
+    assert_eq!(scene.look_at(&all(SILENT, SILENT)), Verdict::Confirmed);
+}
