@@ -10,7 +10,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use egress_routing::kernel_state::{Change, Observed};
@@ -44,6 +44,8 @@ const QUEUE: usize = 16;
 pub struct CommandSocket {
     connection: Option<Connection>,
     port: Arc<AtomicU32>,
+    /// Exchanges that came to an end, well or not.
+    exchanges: Arc<AtomicU64>,
     receive_buffer: usize,
     deadline: Duration,
 }
@@ -55,7 +57,8 @@ impl CommandSocket {
     }
 
     pub(crate) fn with_limits(receive_buffer: usize, deadline: Duration) -> Result<Self, Error> {
-        let mut socket = Self { connection: None, port: Arc::default(), receive_buffer, deadline };
+        let (port, exchanges) = Default::default();
+        let mut socket = Self { connection: None, port, exchanges, receive_buffer, deadline };
         socket.connection()?;
         Ok(socket)
     }
@@ -77,6 +80,7 @@ impl CommandSocket {
     ) -> Result<Vec<Reply>, Error> {
         let deadline = self.deadline;
         let result = self.connection()?.exchange(requests, deadline, on_data);
+        self.exchanges.fetch_add(1, Ordering::Relaxed);
         if result.as_ref().is_err_and(Error::spoils_socket) {
             self.connection = None;
         }
@@ -115,14 +119,20 @@ type Job = Box<dyn FnOnce(&mut CommandSocket) + Send>;
 pub struct Commands {
     jobs: mpsc::Sender<Job>,
     port: Arc<AtomicU32>,
+    exchanges: Arc<AtomicU64>,
     answering: Arc<AtomicBool>,
+    patience: Duration,
 }
 
 impl Commands {
     /// Opens the socket and starts its thread, in the network namespace of the calling thread.
     pub fn start() -> Result<Self, Error> {
+        Self::with_patience(REQUEST)
+    }
+
+    fn with_patience(patience: Duration) -> Result<Self, Error> {
         let mut socket = CommandSocket::open()?;
-        let port = Arc::clone(&socket.port);
+        let (port, exchanges) = (Arc::clone(&socket.port), Arc::clone(&socket.exchanges));
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
         std::thread::Builder::new()
             .name("netlink".to_owned())
@@ -132,11 +142,12 @@ impl Commands {
                 }
             })
             .map_err(|error: io::Error| Error::Open(error))?;
-        Ok(Self { jobs, port, answering: Arc::new(AtomicBool::new(true)) })
+        Ok(Self { jobs, port, exchanges, answering: Arc::new(AtomicBool::new(true)), patience })
     }
 
-    /// Whether the thread served the last request in time: false while it hangs in the kernel, and when it is gone. A kernel
-    /// that is slow to answer the thread is none of that.
+    /// Whether the thread served the last request in time, or at least got on meanwhile: false while it hangs in the kernel,
+    /// and when it is gone. A kernel that is slow to answer the thread is none of that, nor are ten thousand routes that take
+    /// longer to write than anybody waits.
     pub fn is_answering(&self) -> bool {
         self.answering.load(Ordering::Relaxed)
     }
@@ -210,8 +221,37 @@ impl Commands {
             self.jobs.send(job).await.map_err(|_| Error::Unavailable)?;
             answered.await.map_err(|_| Error::Unavailable)
         };
-        let answer = tokio::time::timeout(REQUEST, served).await.unwrap_or(Err(Error::Deadline(REQUEST)));
-        self.answering.store(answer.is_ok(), Ordering::Relaxed);
-        answer
+        let before = self.exchanges.load(Ordering::Relaxed);
+        let answer = tokio::time::timeout(self.patience, served).await;
+        let is_at_work = || self.exchanges.load(Ordering::Relaxed) != before;
+        let is_answering = answer.as_ref().map_or_else(|_| is_at_work(), Result::is_ok);
+        self.answering.store(is_answering, Ordering::Relaxed);
+        answer.unwrap_or(Err(Error::Deadline(self.patience)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_thread_that_gets_on_with_more_than_anybody_waits_for_is_answering_and_one_that_hangs_is_not() {
+        let commands = Commands::with_patience(Duration::from_secs(1)).unwrap();
+        let (finish, finished) = std::sync::mpsc::channel::<()>();
+        let long = commands.run(move |socket| {
+            let links = socket.interfaces();
+            // Until nobody can say so any more.
+            finished.recv().unwrap_err();
+            links
+        });
+        assert!(matches!(long.await, Err(Error::Deadline(_))));
+        assert!(commands.is_answering(), "it read the links meanwhile");
+
+        assert!(matches!(commands.interfaces().await, Err(Error::Deadline(_))));
+        assert!(!commands.is_answering(), "it did nothing for as long as anybody waits");
+
+        drop(finish);
+        commands.interfaces().await.unwrap();
+        assert!(commands.is_answering());
     }
 }
