@@ -164,6 +164,7 @@ impl Drift {
         if heard.link || heard.address {
             return;
         }
+        self.fight = self.is_fight(now);
         self.blows.push_back(now);
         if self.blows.len() > FIGHT {
             self.blows.pop_front();
@@ -172,14 +173,19 @@ impl Drift {
         self.fight |= first.is_some_and(|first| since(*first, now) <= WINDOW);
     }
 
-    /// How long the loop should leave the kernel alone after a look, whatever it hears.
-    pub fn rest(&self) -> Duration {
-        if self.fight { REST } else { Duration::ZERO }
+    /// How long the loop should leave the kernel alone after a look at `now`, whatever it hears.
+    pub fn rest(&self, now: Tick) -> Duration {
+        if self.is_fight(now) { REST } else { Duration::ZERO }
+    }
+
+    /// Whether somebody keeps at it: also while nothing can be told.
+    fn is_fight(&self, now: Tick) -> bool {
+        self.fight && self.blows.back().is_some_and(|last| since(*last, now) < PEACE)
     }
 
     /// What the API server should be told now.
     pub fn told(&mut self, now: Tick) -> &Told {
-        self.fight &= self.blows.back().is_some_and(|last| since(*last, now) < PEACE);
+        self.fight = self.is_fight(now);
         let goes_on = self.fight && self.told.concern.is_some();
         if !goes_on || self.told_at.is_none_or(|at| since(at, now) >= TELL) {
             let repairs = (self.repairs.count > 0).then(|| self.repairs.clone());

@@ -240,7 +240,7 @@ impl Reconciler {
                     let started = Instant::now();
                     let pause = self.pass().await;
                     agenda.done(started, Instant::now(), pause);
-                    agenda.rest_until(Instant::now() + self.drift.rest());
+                    agenda.rest_until(Instant::now() + self.drift.rest(self.now()));
                 }
                 event = monitor.next() => self.on_event(event, &mut monitor, &mut agenda)?,
                 () = self.with.changed.notified() => agenda.wake(Instant::now(), SETTLE),

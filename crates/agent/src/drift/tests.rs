@@ -66,17 +66,30 @@ fn what_is_told_is_short_whatever_was_put_right() {
 fn who_keeps_at_it_is_told_and_slows_the_loop_down_until_there_was_peace() {
     let mut drift = Drift::default();
     for second in 0..FIGHT as u64 {
-        assert_eq!(drift.rest(), Duration::ZERO);
+        assert_eq!(drift.rest(at(second)), Duration::ZERO);
         drift.heard(&Event::Rule(Author(4711)));
         repair(&mut drift, second, &[put(1001)]);
     }
-    assert_eq!(drift.rest(), REST);
+    assert_eq!(drift.rest(at(5)), REST);
     let concern = drift.told(at(5)).concern.clone().unwrap();
     assert!(concern.message.contains("rule 1001, by the program with netlink port 4711"), "{concern:?}");
     let last = FIGHT as u64 - 1;
     assert!(drift.told(at(last + PEACE.as_secs() - 1)).concern.is_some());
     assert_eq!(drift.told(at(last + PEACE.as_secs())).concern, None);
-    assert_eq!(drift.rest(), Duration::ZERO);
+    assert_eq!(drift.rest(at(last + PEACE.as_secs())), Duration::ZERO);
+}
+
+#[test]
+fn a_fight_ends_in_peace_also_while_nobody_asks_what_to_tell() {
+    let mut drift = Drift::default();
+    for second in 0..FIGHT as u64 {
+        repair(&mut drift, second, &[put(1001)]);
+    }
+    let last = FIGHT as u64 - 1;
+    assert_eq!(drift.rest(at(last + PEACE.as_secs() - 1)), REST);
+    assert_eq!(drift.rest(at(last + PEACE.as_secs())), Duration::ZERO);
+    repair(&mut drift, last + PEACE.as_secs(), &[put(1001)]);
+    assert_eq!(drift.rest(at(last + PEACE.as_secs())), Duration::ZERO, "one blow after peace is no fight");
 }
 
 #[test]

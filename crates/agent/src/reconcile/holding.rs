@@ -61,7 +61,7 @@ impl Reconciler {
                     let started = Instant::now();
                     let pause = if self.keep(&mut held).await { FULL_COMPARISON } else { RETRY.0 };
                     agenda.done(started, Instant::now(), pause);
-                    agenda.rest_until(Instant::now() + self.drift.rest());
+                    agenda.rest_until(Instant::now() + self.drift.rest(self.now()));
                 }
                 event = monitor.next(), if held.is_some() => self.on_event(event, monitor, &mut agenda)?,
                 _ = beat.tick() => {
