@@ -10,12 +10,14 @@
 //! - rules that keep some packets in the main table go in before the routes and out after them: a new route must not answer for a
 //!   moment what they except;
 //! - main's own rule comes back after ours: the other way round, routed packets would leave with the node's own address.
+//!
+//! That holds while the kernel takes every change; [`crate::sequence`] keeps it where it does not.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use crate::kernel_state::{
-    Change, KernelState, MAIN_TABLE, Managed, NexthopTarget, Observed, RouteKey, RouteKind, Rule, RuleAction,
+    Change, KernelState, MAIN_TABLE, Managed, NexthopTarget, Observed, Rule, RuleAction,
 };
 
 /// The changes from `have` to `want`; empty when there is nothing to do.
@@ -57,39 +59,6 @@ pub fn changes(have: &Observed, want: &KernelState) -> Vec<Change> {
     list
 }
 
-/// The part of a list that may be sent at once, before what opens a range around an exception (`throw`) that is made in the
-/// same list: that must be known to be in the kernel first. The whole list where there is nothing of the kind.
-pub fn before_opening(list: &[Change]) -> usize {
-    let mut exceptions = Vec::new();
-    list.iter()
-        .position(|change| {
-            exceptions.extend(exception(change));
-            opens(change, &exceptions)
-        })
-        .unwrap_or(list.len())
-}
-
-/// Whether a change opens a range around one of these exceptions.
-pub fn opens(change: &Change, exceptions: &[RouteKey]) -> bool {
-    match change {
-        Change::PutRoute { route, replaces: _ } if route.kind != RouteKind::Throw => {
-            let is_around = |exception: &RouteKey| {
-                exception.table == route.table && route.destination.contains(&exception.destination)
-            };
-            exceptions.iter().any(is_around)
-        }
-        _ => false,
-    }
-}
-
-/// The route of a change that keeps its destination out of a range around it.
-pub fn exception(change: &Change) -> Option<RouteKey> {
-    match change {
-        Change::PutRoute { route, .. } if route.kind == RouteKind::Throw => Some(route.key()),
-        _ => None,
-    }
-}
-
 fn put_nexthops(have: &Observed, want: &KernelState, list: &mut Vec<Change>) {
     let foreign: BTreeSet<_> = have.foreign_nexthops().collect();
     let mut puts: Vec<_> = want.nexthops.values().collect();
@@ -121,7 +90,7 @@ fn put_routes(have: &Observed, want: &KernelState, list: &mut Vec<Change>) {
 
 /// Not the one for main without its default: that has its place behind the rules for the public subnet, also while an agent with
 /// other numbers takes over.
-fn keeps_in_main(rule: &Rule) -> bool {
+pub(crate) fn keeps_in_main(rule: &Rule) -> bool {
     matches!(rule.action, RuleAction::Lookup { table: MAIN_TABLE, suppress_prefix_length: None })
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use egress_routing::kernel_state::{Change, KernelState, RouteKey};
-use egress_routing::{changes, diff};
+use egress_routing::kernel_state::{Change, KernelState};
+use egress_routing::{Sequence, changes};
 
 use super::Reconciler;
 use crate::drift::Tally;
@@ -33,27 +33,25 @@ impl Reconciler {
     }
 
     /// Writes changes and takes note of what came of each. False: not all of them are known to be in the kernel.
-    pub(super) async fn apply(&mut self, mut list: Vec<Change>) -> bool {
+    pub(super) async fn apply(&mut self, list: Vec<Change>) -> bool {
         self.written = Tally::default();
-        let rest = list.split_off(diff::before_opening(&list));
-        let untaken = self.send(list).await;
-        // What must stay out of a range is in the kernel before the range is, or the range waits.
-        let missing: Vec<RouteKey> = untaken.iter().filter_map(diff::exception).collect();
-        let (withheld, rest): (Vec<_>, Vec<_>) =
-            rest.into_iter().partition(|change| diff::opens(change, &missing));
-        for change in &withheld {
-            self.refused.note(change, &"what must stay out of it could not be written first");
+        let mut is_taken = true;
+        let mut sequence = Sequence::new(list, self.layout.table);
+        while let Some(batch) = sequence.next_batch() {
+            for change in self.send(batch).await {
+                is_taken = false;
+                sequence.miss(&change);
+            }
         }
-        let later = self.send(rest).await;
-        untaken.is_empty() && withheld.is_empty() && later.is_empty()
+        for change in sequence.withheld() {
+            self.refused.note(change, &"the kernel did not take what has to be in force before it");
+        }
+        is_taken && sequence.withheld().is_empty()
     }
 
     /// The changes that the kernel did not take.
     pub(super) async fn send(&mut self, list: Vec<Change>) -> Vec<Change> {
         let mut untaken = Vec::new();
-        if list.is_empty() {
-            return untaken;
-        }
         let list = Arc::new(list);
         let outcomes = self.with.kernel.apply(Arc::clone(&list)).await;
         for (change, outcome) in list.iter().zip(outcomes) {

@@ -172,27 +172,3 @@ fn what_keeps_packets_in_main_is_there_before_the_routes_and_leaves_after_them()
         ["delete rule 995", "delete route 0.0.0.0/0", "delete rule 991"]
     );
 }
-
-#[test]
-fn what_must_stay_out_of_a_range_is_sent_before_the_range_is_opened() {
-    let all = crate::fixture::route("all", 1, &["0.0.0.0/0", "1.2.3.0/24"], &["10.116.0.100"]);
-    let plan = crate::plan(
-        &[all],
-        &crate::fixture::node(),
-        &crate::Selection::new(),
-        &Observed::default(),
-        &crate::Layout::default(),
-    );
-    let list = changes(&Observed::default(), &plan.state);
-    let (first, rest) = list.split_at(before_opening(&list));
-    let exceptions: Vec<_> = first.iter().filter_map(exception).collect();
-    let key = |destination| RouteKey { table: 1157, destination: net(destination), metric: 0 };
-    assert!(exceptions.contains(&key("198.51.100.10/32")) && exceptions.contains(&key("224.0.0.0/4")));
-    assert!(!rest.iter().any(|change| exception(change).is_some()));
-    assert!(first.iter().all(|change| !opens(change, &exceptions)));
-    let opening: Vec<_> = rest.iter().filter(|change| opens(change, &[key("198.51.100.10/32")])).collect();
-    assert_eq!(opening.len(), 2, "the range and its guard: {opening:?}");
-    // Where nothing is kept out, nothing waits.
-    let some = vec![list[0].clone()];
-    assert_eq!(before_opening(&some), 1);
-}
