@@ -4,7 +4,7 @@ use egress_routing::kernel_state::{Change, NexthopId, PROTOCOL, Rule};
 
 use crate::command::CommandSocket;
 use crate::connection::BATCH;
-use crate::error::{ChangeError, Error, Refusal};
+use crate::error::{ChangeError, Error, KernelError, Refusal};
 use crate::exchange::Reply;
 use crate::rule::SeenRule;
 use crate::wire::Request;
@@ -73,7 +73,7 @@ impl CommandSocket {
                 (Change::PutRule(rule), Err(ChangeError::Refused(error)))
                     if error.refusal == Refusal::Taken =>
                 {
-                    self.put_beside_narrower(rule)?
+                    self.put_beside_narrower(rule, error)?
                 }
                 (_, outcome) => outcome,
             });
@@ -82,10 +82,16 @@ impl CommandSocket {
     }
 
     /// The kernel says that a rule is there, which may mean a narrower one: see [`rule::put`].
-    fn put_beside_narrower(&mut self, rule: &Rule) -> Result<Applied, Error> {
-        let there = |seen: &SeenRule| seen.complete && seen.protocol == PROTOCOL && seen.rule == *rule;
-        if self.rules()?.iter().any(there) {
-            return Ok(Ok(Outcome::Unchanged));
+    ///
+    /// Where one says more than our words can, it may be this very rule on a kernel that shows what ours does not know. It would
+    /// not be recognized either once it is put again, and each look would bring a copy more: so the refusal stands.
+    fn put_beside_narrower(&mut self, rule: &Rule, refused: KernelError) -> Result<Applied, Error> {
+        let rules = self.rules()?;
+        let alike = rules.iter().filter(|seen| seen.protocol == PROTOCOL && seen.rule == *rule);
+        match alike.map(|seen| seen.complete).max() {
+            Some(true) => return Ok(Ok(Outcome::Unchanged)),
+            Some(false) => return Ok(Err(refused.into())),
+            None => {}
         }
         let replies = self.exchange(&[rule::put_beside(rule)], |_| {})?;
         Ok(outcome(&Change::PutRule(rule.clone()), replies.into_iter().next()))

@@ -17,6 +17,7 @@
 //! | a nexthop replace without a protocol sets it to 0 | `ownership::an_object_that_somebody_replaced_without_protocol_is_no_longer_ours` |
 //! | a rule deletion hits the first rule that fits, not the one that was meant | `ownership::deleting_a_rule_never_hits_another_one` |
 //! | a rule is taken for one that is there when a narrower one is | `ownership::a_rule_is_made_beside_a_narrower_one_and_never_twice` |
+//! | a rule that shows more than we can say is not recognized when it is made again | `ownership::beside_a_rule_that_shows_more_than_we_can_say_no_copy_is_made` |
 //! | a group stays a group, and its last member is a trap | `ownership::groups_keep_their_members_and_cannot_become_single` |
 //! | a group of one is not hashed into, its buckets look idle, and who joins takes live flows | `sharing::a_gateway_that_joins_the_last_one_takes_no_live_flow`, `sharing::with_one_object_each_it_would_take_half_of_them` |
 //! | a switch is one message only when it replaces; deleting and adding leaks | `switch::ten_thousand_routes_switch_with_one_message_and_none_is_lost`, `switch::deleting_and_adding_would_lose_and_leak` |

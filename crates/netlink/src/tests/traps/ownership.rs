@@ -129,6 +129,22 @@ fn a_rule_is_made_beside_a_narrower_one_and_never_twice() {
     });
 }
 
+/// A kernel newer than this program shows a rule of ours with an attribute that this one has no word for.
+#[test]
+fn beside_a_rule_that_shows_more_than_we_can_say_no_copy_is_made() {
+    in_namespace(|| {
+        let mut socket = CommandSocket::open().unwrap();
+        ip("rule add pref 1001 lookup 1157 realms 7 protocol 157");
+        let before = ip("rule");
+        for _ in 0..2 {
+            let outcome = socket.apply(&[Change::PutRule(Rule::lookup(1001, TABLE))]).remove(0);
+            let Err(ChangeError::Refused(error)) = outcome else { panic!("{outcome:?}") };
+            assert_eq!(error.refusal, Refusal::Taken);
+            assert_eq!(ip("rule"), before);
+        }
+    });
+}
+
 #[test]
 fn groups_keep_their_members_and_cannot_become_single() {
     in_namespace(|| {
