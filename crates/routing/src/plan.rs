@@ -135,7 +135,7 @@ pub fn plan(
             }
         }
     }
-    report_claims(wanted, &able, resolution, node, layout, &mut plan);
+    report_claims(wanted, &able, resolution, node, observed, layout, &mut plan);
 
     for index in able {
         let report = &mut plan.routes[index];

@@ -15,7 +15,7 @@ use crate::resolve::{Claims, Resolution, resolve};
 use crate::wanted::{Destination, WantedRoute};
 
 /// Rules for destinations in the public on-link subnet cost each packet a comparison; above this many, destinations are
-/// `Shadowed` instead.
+/// `Shadowed` instead. What has one in the kernel keeps it: a destination that works is not given up for a new one.
 pub(super) const MOST_ON_LINK_RULES: usize = 256;
 
 /// Resolves the claims of the objects in `able`, the senior one first. `foreign` are destinations of others' routes in our table, with
@@ -54,12 +54,17 @@ pub(super) fn report_claims(
     able: &[usize],
     resolution: Resolution,
     node: &NodeView,
+    observed: &Observed,
     layout: &Layout,
     plan: &mut NodePlan,
 ) {
     let lengths = node.main_routes.iter().map(Ipv4Net::prefix_len).collect();
-    let mut lost = resolution.lost;
-    for (object, destination) in resolution.won {
+    let Resolution { mut won, mut lost, .. } = resolution;
+    let rules = observed.rules.iter().map(Managed::get);
+    let present: BTreeSet<Ipv4Net> =
+        rules.filter_map(|rule| rule.to.filter(|to| *rule == on_link_rule(*to, layout))).collect();
+    won.sort_by_key(|(_, destination)| !present.contains(destination));
+    for (object, destination) in won {
         match answered_by_main(destination, node, &lengths, layout, &mut plan.state) {
             None => plan.routes[able[object]].applied += 1,
             Some(route) => {
@@ -83,6 +88,11 @@ pub(super) fn report_claims(
         });
         plan.routes[*index].failures.extend(invalid);
     }
+}
+
+/// Gives our table the word ahead of main.
+fn on_link_rule(destination: Ipv4Net, layout: &Layout) -> Rule {
+    Rule { to: Some(destination), ..Rule::lookup(layout.on_link_priority, layout.table) }
 }
 
 /// What the table passes over now, as long as it is not known what may be opened.
@@ -133,8 +143,7 @@ fn answered_by_main(
         let on_link = node.public_addresses.iter().any(|address| address.trunc() == route);
         let rules = state.rules.iter().filter(|rule| rule.priority == layout.on_link_priority).count();
         if on_link && rules < MOST_ON_LINK_RULES {
-            let to = Some(destination);
-            state.rules.insert(Rule { to, ..Rule::lookup(layout.on_link_priority, layout.table) });
+            state.rules.insert(on_link_rule(destination, layout));
             return None;
         }
         return Some(route);

@@ -383,16 +383,25 @@ fn a_destination_in_the_public_subnet_gets_a_rule_ahead_of_main() {
 }
 
 #[test]
-fn the_rules_for_the_public_subnet_are_bounded() {
+fn the_rules_for_the_public_subnet_are_bounded_and_those_that_work_keep_theirs() {
     let many: Vec<String> = (0..300).map(|host| format!("198.18.{}.{}", host / 256, host % 256)).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let mut view = node();
     view.public_addresses = vec![net("198.18.8.1/16")];
     view.main_routes.insert(net("198.18.0.0/16"));
-    let wanted = [route("r", 1, &many, &[A])];
-    let plan = plan(&wanted, &view, &Selection::new(), &Observed::default(), &Layout::default());
-    assert_eq!(plan.routes[0].applied, claims::MOST_ON_LINK_RULES);
-    assert_eq!(plan.routes[0].failures.len(), 300 - claims::MOST_ON_LINK_RULES);
+    let planned = |wanted: &[WantedRoute], observed: &Observed| {
+        plan(wanted, &view, &Selection::new(), observed, &Layout::default())
+    };
+    let first = planned(&[route("r", 1, &many[1..], &[A])], &Observed::default());
+    assert_eq!(first.routes[0].applied, claims::MOST_ON_LINK_RULES);
+    assert_eq!(first.routes[0].failures.len(), 299 - claims::MOST_ON_LINK_RULES);
+
+    // One more, also of an older object and with a lower address, takes the rule of none that works.
+    let more = [route("r", 1, &many[1..], &[A]), route("older", 0, &many[..1], &[A])];
+    let second = planned(&more, &holding(&first.state));
+    assert_eq!(second.state.rules, first.state.rules);
+    assert_eq!(failures(&second.routes[1])[0].1, "Shadowed");
+    assert_eq!(second.routes[0], first.routes[0]);
 }
 
 #[test]
