@@ -13,6 +13,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
@@ -121,7 +122,6 @@ where
     K::DynamicType: Eq + Hash + Clone + Default + Send + Sync,
 {
     let (store, mut writer) = reflector::store();
-    let known: Store<K> = store.clone();
     let kind = <K as Resource>::kind(&Default::default()).into_owned();
     let changed = Arc::clone(changed);
     tasks.spawn(async move {
@@ -135,9 +135,7 @@ where
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
-                    let is_news = is_news(&event, &known);
-                    writer.apply_watcher_event(&event);
-                    if is_news {
+                    if take_in(&event, &mut writer) {
                         changed.notify_one();
                     }
                 }
@@ -185,21 +183,25 @@ fn follow_if_served(
     (store, receiver)
 }
 
-/// Whether the store says something else after this event. Most events of a big cluster are a node's conditions and the status of
-/// a StaticRoute, which nobody reads here: they must cost no pass over ten thousand routes.
-fn is_news<K>(event: &watcher::Event<K>, known: &Store<K>) -> bool
+/// Brings an event into its store. Returns whether the store then says something else: most events of a big cluster are a node's
+/// conditions, the status of a StaticRoute and the readiness of pods, which nobody reads here, and they must cost no pass over ten
+/// thousand routes.
+pub(crate) fn take_in<K>(event: &watcher::Event<K>, writer: &mut Writer<K>) -> bool
 where
-    K: Resource + Clone + PartialEq,
+    K: Resource + Clone + PartialEq + 'static,
     K::DynamicType: Eq + Hash + Clone + Default,
 {
-    match event {
+    let is_news = match event {
         watcher::Event::Apply(object) => {
-            known.get(&ObjectRef::from_obj(object)).is_none_or(|before| *before != *object)
+            let before = writer.as_reader().get(&ObjectRef::from_obj(object));
+            before.is_none_or(|before| *before != *object)
         }
         watcher::Event::Delete(_) | watcher::Event::InitDone => true,
         // A list is gathered aside until it is whole.
         watcher::Event::Init | watcher::Event::InitApply(_) => false,
-    }
+    };
+    writer.apply_watcher_event(event);
+    is_news
 }
 
 /// Who wrote which field, and `kubectl apply`'s copy of the whole object: larger than the object, and read by nobody here.
@@ -288,12 +290,8 @@ mod tests {
 
     #[test]
     fn what_nobody_reads_wakes_nobody() {
-        let (store, mut writer) = reflector::store();
-        let mut hear = |event: Event<Guarded<StaticRoute>>| {
-            let is_news = is_news(&event, &store);
-            writer.apply_watcher_event(&event);
-            is_news
-        };
+        let mut writer = Writer::default();
+        let mut hear = |event: Event<Guarded<StaticRoute>>| take_in(&event, &mut writer);
         assert!(hear(Event::Apply(route("1", "0/1", "192.0.2.1"))), "new");
         assert!(!hear(Event::Apply(route("2", "1/1", "192.0.2.1"))), "its status, written by the controller");
         assert!(hear(Event::Apply(route("3", "1/1", "192.0.2.2"))), "its spec");

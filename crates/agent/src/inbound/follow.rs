@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::SERVICE_NAME;
-use crate::watches::follow;
+use crate::watches::{follow, take_in};
 
 /// So many Services are named in a selector, which is part of an address of bounded length; beyond, every slice is watched
 /// that belongs to a Service with an address.
@@ -37,15 +37,15 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// Begins to follow; `changed` is notified on every event.
+    /// Begins to follow; `changed` is notified of what is news.
     pub fn start(client: &Client, node_name: &str, changed: &Arc<Notify>, tasks: &mut JoinSet<()>) -> Self {
         let settings = egress_runtime::kubernetes::watch_settings;
         let own = format!("spec.nodeName={node_name},status.phase!=Succeeded,status.phase!=Failed");
         let pods = follow(Api::all(client.clone()), settings().fields(&own), changed, tasks, keep_ports);
         let (services, services_writer) = reflector::store();
         let (slices, slices_writer) = reflector::store();
-        let followed = FollowedServices { store: services.clone(), slices: slices_writer, selector: None };
-        tasks.spawn(followed.run(client.clone(), services_writer, Arc::clone(changed)));
+        let followed = FollowedServices { services: services_writer, slices: slices_writer, selector: None };
+        tasks.spawn(followed.run(client.clone(), Arc::clone(changed)));
         Self { pods, services, slices }
     }
 
@@ -59,7 +59,7 @@ impl Stores {
 
 /// Services, and the slices of exactly those.
 struct FollowedServices {
-    store: Store<Service>,
+    services: Writer<Service>,
     slices: Writer<EndpointSlice>,
     /// What the slices are selected by now: `None` before the first list of Services.
     selector: Option<String>,
@@ -68,20 +68,18 @@ struct FollowedServices {
 type SliceEvents = BoxStream<'static, watcher::Result<watcher::Event<EndpointSlice>>>;
 
 impl FollowedServices {
-    async fn run(mut self, client: Client, writer: Writer<Service>, changed: Arc<Notify>) {
+    async fn run(mut self, client: Client, changed: Arc<Notify>) {
         let with_node_ports = egress_runtime::kubernetes::watch_settings()
             .fields("spec.type!=ClusterIP,spec.type!=ExternalName");
         let mut services = watcher(Api::<Service>::all(client.clone()), with_node_ports)
             .default_backoff()
             .modify(keep_the_name)
-            .reflect(writer)
             .boxed();
         let mut slices: SliceEvents = stream::pending().boxed();
         loop {
             tokio::select! {
                 event = services.next() => match event {
-                    Some(Ok(watcher::Event::Init | watcher::Event::InitApply(_))) => {}
-                    Some(Ok(_)) => {
+                    Some(Ok(event)) => if take_in(&event, &mut self.services) {
                         if let Some(selector) = self.new_selector() {
                             slices = self.watch_slices(&client, &selector);
                         }
@@ -91,8 +89,7 @@ impl FollowedServices {
                     None => return,
                 },
                 event = slices.next() => match event {
-                    Some(Ok(event)) => {
-                        self.slices.apply_watcher_event(&event);
+                    Some(Ok(event)) => if take_in(&event, &mut self.slices) {
                         changed.notify_one();
                     }
                     Some(Err(error)) => tracing::warn!(kind = "EndpointSlice", %error, "watch broke; what is in the kernel stays"),
@@ -104,8 +101,9 @@ impl FollowedServices {
 
     /// What to select slices by, when that is something else than up to now.
     fn new_selector(&mut self) -> Option<String> {
+        let services = self.services.as_reader();
         let names: BTreeSet<String> =
-            self.store.state().iter().filter_map(|service| service.metadata.name.clone()).collect();
+            services.state().iter().filter_map(|service| service.metadata.name.clone()).collect();
         let selector = selector(&names);
         (self.selector.as_ref() != Some(&selector)).then(|| {
             self.selector = Some(selector.clone());
