@@ -98,13 +98,13 @@ impl Sums {
             for index in agenda.choose(differing, now) {
                 self.heart.beat();
                 let one = &wanted[index];
-                match self.write(&routes, one).await {
-                    Ok(()) => stored[index] = true,
-                    // The next round tries again with a fresh view.
-                    Err(error) => {
-                        tracing::debug!(static_route = one.metadata.name, %error, "status was not written");
-                    }
+                let written = self.write(&routes, one).await;
+                // A later round tries again with a fresh view.
+                if let Err(error) = &written {
+                    tracing::debug!(static_route = one.metadata.name, %error, "status was not written");
                 }
+                stored[index] = written.is_ok();
+                agenda.done(one.uid(), stored[index]);
             }
             // Told is what has been written: whoever reads the event finds the status.
             for one in wanted.iter().zip(stored).filter_map(|(one, stored)| stored.then_some(one)) {
