@@ -65,6 +65,7 @@ use telling::Beside;
 
 /// A full comparison at least that often: netlink events get lost.
 const FULL_COMPARISON: Duration = Duration::from_secs(30);
+const _: () = assert!(FULL_COMPARISON.as_secs() <= 30, "what nobody tells of is put right within 30 s");
 
 /// Events that come in a burst become one pass; what comes during that pass waits for the next, which [`agenda`] spaces.
 const SETTLE: Duration = Duration::from_millis(2);

@@ -9,7 +9,7 @@ use egress_api::NodeRouteState;
 use serde_json::json;
 
 use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, NODE_PUBLIC, ip, ours, seen_from, sh, until};
-use crate::scene::{Agent, LISTED, Monitor, SOON, Scene, UNLISTED, metric, until_ready};
+use crate::scene::{Agent, LISTED, Monitor, SOON, Scene, UNLISTED, metric, settled, until_ready};
 
 #[test]
 fn routes_are_put_kept_switched_and_taken_away() {
@@ -50,18 +50,28 @@ fn routes_are_put_kept_switched_and_taken_away() {
     assert_eq!(seen_from(LISTED), Some(A_PUBLIC));
 
     // A restart writes nothing to the kernel and changes no report (I7).
-    until("applied", &Some((NodeRouteState::Applied, 1)), SOON, || scene.state_of("all"));
-    let before = (ours(), scene.report().unwrap().metadata.generation);
+    scene.until_applied("all", 1);
+    let said = || scene.report_as_stored();
+    until("both gateways are judged", &2, SOON, || said().1.matches("\"reachable\": true").count());
+    let before = (settled(), said());
+    let monitor = Monitor::start(&["route", "rule", "nexthop"]);
+    agent.kill();
+    let agent = Agent::start(&scene);
+    until_ready();
+    agent.until_says("confirmed");
+    assert_eq!((settled(), said()), before);
+    assert_eq!(monitor.stop(), Vec::<String>::new(), "a restart wrote to the kernel");
+
     agent.kill();
     assert_eq!(seen_from(LISTED), Some(A_PUBLIC), "routes stay when the agent dies (I6)");
     // Its resolvers are silent: what protects them, and what protected names had, must not go for that.
     sh("iptables -I OUTPUT -p udp --dport 53 -j DROP");
     ip("route add throw 104.16.181.15 table 1157 proto 157");
-    let before = (ours(), before.1);
+    let before = ours();
     let monitor = Monitor::start(&["route", "rule", "nexthop"]);
     let agent = Agent::start_with(&scene, &["--daemonset=", "--protected-names=name.invalid"]);
     until_ready();
-    assert_eq!(ours(), before.0);
+    assert_eq!(ours(), before);
     assert_eq!(monitor.stop(), Vec::<String>::new(), "a restart wrote to the kernel");
 
     // Drift: whatever is taken away comes back by event.
@@ -73,7 +83,7 @@ fn routes_are_put_kept_switched_and_taken_away() {
         "ip link set eth1 down && ip link set eth1 up",
     ] {
         sh(damage);
-        let took = until(damage, &before.0, Duration::from_secs(5), ours);
+        let took = until(damage, &before, Duration::from_secs(5), ours);
         eprintln!("{damage}: repaired after {took:?}");
         until(damage, &Some(A_PUBLIC), Duration::from_secs(5), || seen_from(LISTED));
     }

@@ -31,10 +31,7 @@ fn an_agent_without_its_rights_changes_nothing_and_goes_on_when_it_has_them_agai
     scene.until_applied("steady", 1);
 
     // A rolling update: nothing is written to the kernel, and nothing to the API server.
-    let written = || {
-        let report = scene.report().unwrap();
-        (report.metadata.resource_version, serde_json::to_string_pretty(&report.status).unwrap())
-    };
+    let written = || scene.report_as_stored();
     until("both gateways are judged", &2, SOON, || written().1.matches("\"reachable\": true").count());
     let before = (settled(), written());
     let monitor = Monitor::start(&["route", "rule", "nexthop"]);

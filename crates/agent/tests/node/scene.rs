@@ -104,6 +104,12 @@ impl Scene {
         self.report()?.status
     }
 
+    /// The report as the API server holds it: its version, which every write changes, and its text.
+    pub fn report_as_stored(&self) -> (Option<String>, String) {
+        let report = self.report().unwrap();
+        (report.metadata.resource_version, serde_json::to_string_pretty(&report.status).unwrap())
+    }
+
     /// What the node says of one StaticRoute.
     pub fn route_report(&self, name: &str) -> Option<NodeRoute> {
         self.status()?.routes.into_iter().find(|route| route.name == name)
