@@ -203,7 +203,16 @@ fn a_rolling_restart_of_the_agents_writes_nothing_to_any_kernel(lab: &Lab) {
         .map(|node| {
             let file = std::fs::File::create(log.with_extension(node)).unwrap();
             let words = ["exec", node, "--", "ip", "-4", "monitor", "route", "rule", "nexthop"];
-            lab.command(&words).stdout(file).spawn().unwrap()
+            let monitor = lab.command(&words).stdout(file).spawn().unwrap();
+            // Who hears nothing proves nothing: it goes on when a change of our own was heard.
+            until(&format!("the monitor on {node} hears"), &true, MINUTE, || {
+                for verb in ["add", "del"] {
+                    let route = ["ip", "route", verb, "192.0.2.254/32", "dev", "lo", "table", "77"];
+                    lab.lab(&[["exec", node, "--"].as_slice(), &route].concat());
+                }
+                std::fs::metadata(log.with_extension(node)).unwrap().len() > 0
+            });
+            monitor
         })
         .into();
     lab.kubectl(&["-n", "egress-gateway", "rollout", "restart", "daemonset/egress-agent"]);
