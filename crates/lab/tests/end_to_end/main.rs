@@ -198,6 +198,14 @@ fn a_rolling_restart_of_the_agents_writes_nothing_to_any_kernel(lab: &Lab) {
     lab.kubectl(&["apply", "-f", "examples/egressgateway.yaml"]);
     until("demo is ready", &true, 3 * MINUTE, || lab.is_ready("demo"));
     let before: Vec<_> = ["node-1", "node-2"].map(|node| lab.ours(node)).into();
+    // What nodes say, and what is said of it; not what they say of gateways, which a lost probe may move.
+    let told = || {
+        let fields = "{.metadata.name}{.status.conditions}{.status.routes}{.status.repairs}{.status.nodes}{.status.nodesApplied}";
+        let template = format!("{{range .items[*]}}{fields}{{end}}");
+        lab.kubectl(&["get", "nodeegresses,staticroutes", "-o", &format!("jsonpath={template}")])
+    };
+    let told_before = told();
+    assert!(told_before.contains("node-2") && told_before.contains("demo"), "{told_before}");
     let log = lab.root.join("target/e2e/monitor");
     let mut monitors: Vec<_> = ["node-1", "node-2"]
         .map(|node| {
@@ -218,6 +226,7 @@ fn a_rolling_restart_of_the_agents_writes_nothing_to_any_kernel(lab: &Lab) {
     lab.kubectl(&["-n", "egress-gateway", "rollout", "restart", "daemonset/egress-agent"]);
     lab.kubectl(&["-n", "egress-gateway", "rollout", "status", "daemonset/egress-agent", "--timeout=120s"]);
     until("demo is still ready", &true, MINUTE, || lab.is_ready("demo"));
+    until("every report is as it was", &told_before, MINUTE, told);
     for monitor in &mut monitors {
         monitor.kill().unwrap();
         monitor.wait().unwrap();
