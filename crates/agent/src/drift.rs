@@ -127,6 +127,8 @@ pub struct Told {
 /// The loop's memory of drift.
 #[derive(Debug, Default)]
 pub struct Drift {
+    /// Something was asked for that is not wholly in the kernel yet: what is written then is no repair.
+    asked: bool,
     heard: Heard,
     repairs: Repairs,
     /// When the last [`FIGHT`] repairs were that no link or address explains, the newest last.
@@ -137,6 +139,21 @@ pub struct Drift {
 }
 
 impl Drift {
+    /// Takes note of whether something new is asked for.
+    pub fn ask(&mut self, anew: bool) {
+        self.asked |= anew;
+    }
+
+    /// Whether what is written now was there before: nobody asked for anything since all was in the kernel.
+    pub fn is_repair(&self) -> bool {
+        !self.asked
+    }
+
+    /// The kernel took all of what was asked for, or not: then the next try is still no repair.
+    pub fn wrote(&mut self, all: bool) {
+        self.asked &= !all;
+    }
+
     /// Takes note of a change that another program or the kernel itself made.
     pub fn heard(&mut self, event: &Event) {
         // Port 0 is the kernel's own.

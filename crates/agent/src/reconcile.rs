@@ -332,10 +332,11 @@ impl Reconciler {
         let before = self.in_force.as_deref().unwrap_or(&self.objects.routes);
         self.confirmation.note(before, in_force.as_deref().unwrap_or(&objects.routes));
         let definition = self.definition;
-        let mut asked_anew = self.objects != objects
+        let asked_anew = self.objects != objects
             || !self.view.as_ref().is_some_and(|before| before.asks_for_the_same(&view))
             || self.numbers == Numbers::Moving
             || self.confirmation.change() != self.planned_change;
+        self.drift.ask(asked_anew);
         self.objects = objects;
         self.in_force = in_force;
         self.view = Some(view);
@@ -344,13 +345,13 @@ impl Reconciler {
         let planned_before = self.objects.may_hold_unknown_routes().then_some(last_plan);
         let chosen = self.selection.clone();
         self.replan();
-        asked_anew |= self.selection != chosen;
+        self.drift.ask(self.selection != chosen);
         if let Err(error) = self.search_orphans() {
             tracing::warn!(%error, "the kernel stays as it is");
             return self.back_off();
         }
         self.let_orphans_go();
-        asked_anew |= self.definition != definition;
+        self.drift.ask(self.definition != definition);
         if self.is_lost() {
             tracing::warn!("no interface has this node's InternalIP; the kernel stays as it is");
             self.publish();
@@ -360,12 +361,14 @@ impl Reconciler {
         if let Some(planned_before) = &planned_before {
             unknown::spare(&mut list, planned_before);
         }
+        let repair = self.drift.is_repair();
         if !list.is_empty() {
-            tracing::info!(changes = list.len(), repair = !asked_anew, "writing to the kernel");
+            tracing::info!(changes = list.len(), repair, "writing to the kernel");
         }
         self.refused = Refused::default();
         let taken = self.apply(list).await;
-        self.note_look(!asked_anew);
+        self.drift.wrote(taken);
+        self.note_look(repair);
         self.confirmation.applied(Ways::of(&self.plan.state, &self.layout), self.now().0);
         self.planned_change = self.confirmation.change();
         self.start_probes();

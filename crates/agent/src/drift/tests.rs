@@ -47,6 +47,21 @@ fn a_repair_is_told_with_what_and_who() {
 }
 
 #[test]
+fn what_the_kernel_refused_at_first_is_no_repair_when_it_is_taken() {
+    let mut drift = Drift::default();
+    drift.ask(true);
+    drift.wrote(false);
+    drift.ask(false);
+    assert!(!drift.is_repair(), "asked for a look ago and not in the kernel yet");
+    drift.wrote(true);
+    drift.ask(false);
+    assert!(drift.is_repair(), "all was there");
+    drift.wrote(false);
+    drift.ask(false);
+    assert!(drift.is_repair(), "a repair that took two tries is one");
+}
+
+#[test]
 fn what_is_told_is_short_whatever_was_put_right() {
     let route = Route {
         table: 1157,
