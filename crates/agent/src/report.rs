@@ -1,13 +1,14 @@
 //! What this node says of itself, from what was planned, what the kernel took, and what the probes saw: pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use egress_api::{
     GatewayObservation, NodeEgressStatus, NodeRoute, NodeRouteState, RouteFailure, UnusableGateway,
 };
-use egress_routing::kernel_state::{Change, NexthopId, RouteKind};
+use egress_routing::kernel_state::{Change, KernelState, NexthopId, Route, RouteKey, RouteKind};
 use egress_routing::{ReferenceFault, RouteReport};
+use ipnet::Ipv4Net;
 
 use crate::concerns::Concern;
 use crate::objects::{Objects, Unreadable};
@@ -32,35 +33,54 @@ pub struct Refused {
     nexthops: BTreeMap<NexthopId, String>,
     /// Destinations that could not be written, by the nexthop object they should point at.
     routes: BTreeMap<NexthopId, BTreeMap<String, String>>,
-    /// Anything else, which then concerns every StaticRoute.
-    rest: BTreeSet<String>,
+    /// The first rule that could not be written, which concerns every StaticRoute.
+    rule: Option<String>,
 }
 
 impl Refused {
-    /// Takes note of one change that the kernel did not take.
-    pub fn note(&mut self, change: &Change, reason: &impl ToString) {
+    /// Takes note of one change that the kernel did not take, under the destinations of the plan that it concerns.
+    pub fn note(&mut self, change: &Change, planned: &KernelState, reason: &impl ToString) {
+        let reason = reason.to_string();
         match change {
             Change::PutNexthop { nexthop, .. } => {
-                self.nexthops.insert(nexthop.id, reason.to_string());
+                self.nexthops.insert(nexthop.id, reason);
             }
-            Change::PutRoute { route, .. } => match route.kind {
-                RouteKind::Nexthop(id) => {
-                    let destination = route.destination.to_string();
-                    self.routes.entry(id).or_default().insert(destination, reason.to_string());
-                }
-                _ => {
-                    self.rest.insert(format!("route {}: {}", route.destination, reason.to_string()));
-                }
-            },
-            Change::PutRule(rule) => {
-                self.rest.insert(format!("rule {}: {}", rule.priority, reason.to_string()));
-            }
-            Change::RestoreRule(rule) => {
-                self.rest.insert(format!("rule {}: {}", rule.rule().priority, reason.to_string()));
-            }
+            Change::PutRoute { route, .. } => self.note_route(route, planned, reason),
+            Change::PutRule(rule) => self.note_rule(rule.priority, &reason),
+            Change::RestoreRule(rule) => self.note_rule(rule.rule().priority, &reason),
             // What should go and is still there harms no StaticRoute; the next comparison tries again.
             Change::DeleteRule(_) | Change::DeleteRoute(_) | Change::DeleteNexthop(_) => {}
         }
+    }
+
+    fn note_route(&mut self, route: &Route, planned: &KernelState, reason: String) {
+        let at = route.destination;
+        match route.kind {
+            RouteKind::Nexthop(id) => self.note_destination(id, at, reason),
+            RouteKind::Throw => {
+                let around = (0..=at.prefix_len()).filter_map(|length| Ipv4Net::new(at.addr(), length).ok());
+                for range in around.map(|range| range.trunc()) {
+                    if let Some(id) = routed(planned, route.table, range) {
+                        self.note_destination(id, range, format!("{at} must stay out of it: {reason}"));
+                    }
+                }
+            }
+            // A guard.
+            RouteKind::Gateway(_) | RouteKind::Unreachable | RouteKind::Blackhole => {
+                if let Some(id) = routed(planned, route.table, at) {
+                    self.note_destination(id, at, format!("its guard: {reason}"));
+                }
+            }
+        }
+    }
+
+    /// The first reason is the cause of those that follow.
+    fn note_destination(&mut self, id: NexthopId, destination: Ipv4Net, reason: String) {
+        self.routes.entry(id).or_default().entry(destination.to_string()).or_insert(reason);
+    }
+
+    fn note_rule(&mut self, priority: u32, reason: &str) {
+        self.rule.get_or_insert_with(|| format!("rule {priority}: {reason}"));
     }
 
     /// Takes note that the kernel took a change: what it had refused of the same object no longer counts.
@@ -72,8 +92,18 @@ impl Refused {
 
     /// Whether the kernel took everything.
     pub fn is_empty(&self) -> bool {
-        self.nexthops.is_empty() && self.routes.is_empty() && self.rest.is_empty()
+        self.nexthops.is_empty() && self.routes.is_empty() && self.rule.is_none()
     }
+}
+
+/// The nexthop object of the route to exactly this destination.
+fn routed(planned: &KernelState, table: u32, destination: Ipv4Net) -> Option<NexthopId> {
+    let key = |metric| RouteKey { table, destination, metric };
+    let routes = planned.routes.range(key(0)..=key(u32::MAX));
+    routes.map(|(_, route)| &route.kind).find_map(|kind| match kind {
+        RouteKind::Nexthop(id) => Some(*id),
+        _ => None,
+    })
 }
 
 /// The report of a whole node, without conditions, within the bounds of [`size`].
@@ -136,7 +166,7 @@ fn obstacle(report: &RouteReport, refused: &Refused) -> Option<(&'static str, St
     let nexthop = report.nexthop.and_then(|id| refused.nexthops.get(&id));
     let words = nexthop.map(|why| format!("the kernel refused the gateway: {why}"));
     let words = words
-        .or_else(|| refused.rest.first().map(|why| format!("the kernel refused a part of the plan: {why}")));
+        .or_else(|| refused.rule.as_ref().map(|why| format!("the kernel refused a part of the plan: {why}")));
     words.map(|words| ("KernelRefused", words))
 }
 

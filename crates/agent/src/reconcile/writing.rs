@@ -44,7 +44,11 @@ impl Reconciler {
             }
         }
         for change in sequence.withheld() {
-            self.refused.note(change, &"the kernel did not take what has to be in force before it");
+            self.refused.note(
+                change,
+                &self.plan.state,
+                &"the kernel did not take what has to be in force before it",
+            );
         }
         is_taken && sequence.withheld().is_empty()
     }
@@ -66,7 +70,7 @@ impl Reconciler {
                     untaken.push(change.clone());
                     self.with.metrics.netlink_errors.inc();
                     tracing::warn!(?change, %error, "the kernel did not take a change");
-                    self.refused.note(change, &error);
+                    self.refused.note(change, &self.plan.state, &error);
                 }
             }
         }

@@ -1,4 +1,4 @@
-use egress_routing::kernel_state::{Nexthop, NexthopTarget, Route};
+use egress_routing::kernel_state::{Nexthop, NexthopTarget, Rule};
 use egress_routing::prefix::{Fault, InvalidValue};
 use egress_routing::report::{Failure, FailureCause, GatewayFault, GatewayIssue, RouteProblem};
 
@@ -33,17 +33,75 @@ fn a_plan_counts_as_applied_only_when_the_kernel_took_it() {
     let mut refused = Refused::default();
     let kind = RouteKind::Nexthop(NexthopId(241_000_007));
     let route = Route { table: 1157, destination: "192.0.2.0/24".parse().unwrap(), metric: 0, kind };
-    refused.note(&Change::PutRoute { route, replaces: None }, &"no memory");
+    refused.note(&Change::PutRoute { route, replaces: None }, &KernelState::default(), &"no memory");
     let partial = only(report(2, 2), &refused);
     assert_eq!((partial.state, partial.applied), (NodeRouteState::Partial, 1));
     assert_eq!(partial.failures[0].message, "no memory");
 
     let mut refused = Refused::default();
     let nexthop = Nexthop { id: NexthopId(241_000_007), via: NexthopTarget::Blackhole };
-    refused.note(&Change::PutNexthop { nexthop, replaces: None }, &"not on the link");
+    refused.note(
+        &Change::PutNexthop { nexthop, replaces: None },
+        &KernelState::default(),
+        &"not on the link",
+    );
     let none = only(report(2, 2), &refused);
     assert_eq!((none.state, none.applied), (NodeRouteState::NotApplied, 0));
     assert!(none.message.unwrap().contains("not on the link"));
+}
+
+#[test]
+fn what_the_kernel_refused_is_told_of_the_static_routes_that_it_concerns_and_of_no_other() {
+    let ids = [NexthopId(241_000_007), NexthopId(241_000_008)];
+    let put = |destination: &str, metric, kind| Change::PutRoute {
+        route: Route { table: 1157, destination: destination.parse().unwrap(), metric, kind },
+        replaces: None,
+    };
+    let mut planned = KernelState::default();
+    for (id, destination) in [(ids[0], "0.0.0.0/0"), (ids[0], "198.51.100.0/24"), (ids[1], "192.0.2.1/32")] {
+        let destination = destination.parse().unwrap();
+        let kind = RouteKind::Nexthop(id);
+        planned.insert_route(Route { table: 1157, destination, metric: 0, kind });
+    }
+    let guard = put("192.0.2.1/32", 4_000_000, RouteKind::Blackhole);
+    let throw = put("203.0.113.9/32", 0, RouteKind::Throw);
+    let range = put("0.0.0.0/0", 0, RouteKind::Nexthop(ids[0]));
+    let states = |refused: &Refused| {
+        let reports = ids.map(|id| RouteReport {
+            name: id.to_string(),
+            uid: id.to_string(),
+            nexthop: Some(id),
+            ..report(2, 2)
+        });
+        let said = status(&reports, &Objects::default(), refused, Vec::new()).routes;
+        <[NodeRoute; 2]>::try_from(said).unwrap()
+    };
+
+    let mut refused = Refused::default();
+    refused.note(&guard, &planned, &"no memory");
+    let [other, guarded] = states(&refused);
+    assert_eq!((other.state, guarded.state), (NodeRouteState::Applied, NodeRouteState::Partial));
+    assert_eq!(guarded.failures[0].destination, "192.0.2.1/32");
+    assert_eq!(guarded.failures[0].message, "its guard: no memory");
+
+    let mut refused = Refused::default();
+    refused.note(&throw, &planned, &"no memory");
+    refused.note(&range, &planned, &"withheld");
+    let [around, other] = states(&refused);
+    assert_eq!(
+        (around.state, around.applied, other.state),
+        (NodeRouteState::Partial, 1, NodeRouteState::Applied)
+    );
+    assert_eq!(around.failures[0].destination, "0.0.0.0/0");
+    assert_eq!(around.failures[0].message, "203.0.113.9/32 must stay out of it: no memory", "the cause");
+
+    let mut refused = Refused::default();
+    refused.note(&Change::PutRule(Rule::lookup(990, 254)), &planned, &"no memory");
+    refused.note(&Change::PutRule(Rule::lookup(1001, 1157)), &planned, &"withheld");
+    for one in states(&refused) {
+        assert_eq!(one.state, NodeRouteState::NotApplied);
+        assert!(one.message.unwrap().ends_with("rule 990: no memory"), "the cause");
+    }
 }
 
 #[test]
@@ -53,8 +111,8 @@ fn a_switch_that_the_kernel_took_settles_its_own_nexthop_and_nothing_else() {
         replaces: None,
     };
     let mut refused = Refused::default();
-    refused.note(&put(241_000_007), &"not on the link");
-    refused.note(&put(241_000_008), &"not on the link");
+    refused.note(&put(241_000_007), &KernelState::default(), &"not on the link");
+    refused.note(&put(241_000_008), &KernelState::default(), &"not on the link");
     refused.settle(&put(241_000_008));
     assert_eq!(only(report(2, 2), &refused).state, NodeRouteState::NotApplied, "another one's success");
     refused.settle(&put(241_000_007));
