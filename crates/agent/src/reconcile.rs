@@ -340,6 +340,11 @@ impl Reconciler {
         self.objects = objects;
         self.in_force = in_force;
         self.view = Some(view);
+        if let Err(error) = self.turn_back().await {
+            self.with.metrics.netlink_errors.inc();
+            tracing::warn!(%error, "the kernel could not be read; it stays as it is");
+            return self.back_off();
+        }
         // With ten thousand routes a plan is large: the last one is kept only where it is needed.
         let last_plan = std::mem::take(&mut self.plan.state);
         let planned_before = self.objects.may_hold_unknown_routes().then_some(last_plan);

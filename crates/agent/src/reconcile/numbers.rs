@@ -2,7 +2,8 @@
 //!
 //! An agent that was given other tables, priorities, ports or nexthop ids goes on with those that it finds, like any agent after a
 //! restart: what keeps routes while the API server is away, while a StaticRoute can't be read or after its definition was deleted
-//! looks for them there. When nothing of that is the case it plans with its own numbers, and the difference is the move.
+//! looks for them there. When nothing of that is the case it plans with its own numbers, and the difference is the move. When
+//! something of that comes up before the move is made, the agent goes back to the numbers that it finds, and waits again.
 
 use egress_routing::Layout;
 use egress_routing::kernel_state::Observed;
@@ -33,14 +34,29 @@ impl Reconciler {
         if self.numbers != Numbers::Unread {
             return Ok(observed);
         }
-        self.layout = Layout::in_kernel(&observed, &self.with.layout);
-        if self.layout == self.with.layout {
-            self.numbers = Numbers::Given;
+        self.go_on_with(Layout::in_kernel(&observed, &self.with.layout));
+        if self.numbers == Numbers::Given {
             return Ok(observed);
         }
-        self.numbers = Numbers::Former;
         tracing::info!(found = %self.layout, "the kernel's routes are at other numbers");
         self.with.kernel.snapshot(self.claim()).await
+    }
+
+    fn go_on_with(&mut self, found: Layout) {
+        self.numbers = if found == self.with.layout { Numbers::Given } else { Numbers::Former };
+        self.layout = found;
+    }
+
+    /// Before a plan is made: something may have come up since the move was decided, and what is planned by looking at the kernel
+    /// would not be found at the new numbers.
+    pub(super) async fn turn_back(&mut self) -> Result<(), egress_netlink::Error> {
+        let Some(obstacle) = self.obstacle().filter(|_| self.numbers == Numbers::Moving) else {
+            return Ok(());
+        };
+        self.go_on_with(Layout::in_kernel(&self.observed, &self.with.layout));
+        tracing::info!(found = %self.layout, "not moving to the given numbers until {obstacle}");
+        self.observed = self.with.kernel.snapshot(self.claim()).await?;
+        Ok(())
     }
 
     /// After a pass that left the whole plan in the kernel.

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, ours, seen_from, sh, until};
 use crate::packets::Packets;
-use crate::scene::{Agent, LISTED, SOON, Scene, until_ready};
+use crate::scene::{Agent, Hosts, LISTED, SOON, Scene, until_ready};
+use crate::tracer::{Frozen, NETLINK};
 
 const ELSEWHERE: [&str; 5] = [
     "--table=2157",
@@ -111,6 +112,39 @@ fn an_agent_with_other_numbers_works_with_those_it_finds_until_it_knows_everythi
     until("nothing is left", &String::new(), SOON, || sh("ip -4 route show table 2157"));
     assert_eq!(seen_from(LISTED), Some(A_PUBLIC));
     packets.none_leaked(&scene.cloud);
+}
+
+/// Between the pass that decides to move and the one that does: the kernel holds nothing of ours at the new numbers then.
+#[test]
+fn what_comes_up_before_a_move_is_made_puts_it_off_and_no_packet_leaks() {
+    let scene = Scene::new();
+    scene.route("demo", &json!({"destinations": ["192.0.2.80"], "gateways": [{"address": A}]}));
+    let agent = Agent::start(&scene);
+    scene.until_applied("demo", 1);
+    until_ready();
+    let before = ours();
+    let packets = Packets::start(&scene.cloud);
+    agent.kill();
+
+    loosen_definition(&scene);
+    until("the API server takes anything", &true, SOON, || scene.try_apply(&unreadable()));
+    let hosts = Hosts::new(&[]);
+    hosts.silence_resolver();
+    let own = ["--daemonset=", "--protected-names=", "--namespace=default"];
+    let arguments: Vec<_> = own.into_iter().chain(ELSEWHERE).collect();
+    let agent = Agent::start_with_hosts(&scene, &arguments, &hosts);
+    until("said", &true, SOON, || waits_until(&scene, "every StaticRoute can be read"));
+    until_ready();
+    // The pass that knows of no obstacle any more waits for the kernel, and a name comes that nobody has looked up.
+    let waiting = Frozen::thread(agent.id(), NETLINK);
+    scene.kubectl(&["delete", "staticroute", "unreadable"]);
+    scene.apply(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "egress-protected", "namespace": "default"},
+        "data": {"names": "new.example.com"}}));
+    drop(waiting);
+    agent.until_says("not moving to the given numbers until it is known where the API server is");
+    until("moved", &String::new(), SOON, old_ones);
+    assert_ne!(ours(), before);
+    packets.all_arrived(&scene.cloud);
 }
 
 fn start_elsewhere(scene: &Scene) -> Agent {
