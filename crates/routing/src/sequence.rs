@@ -2,7 +2,7 @@
 //! change is sent, and where the kernel did not take it, the other waits.
 //!
 //! Invariant (I5): with any change refused, no packet leaves through a gateway that would not if all were taken.
-//! - A range waits for what must stay out of it (`throw`).
+//! - A range waits for what must stay out of it (`throw`), and so does taking away an exception that another one replaces.
 //! - A routed destination waits for the rules that keep some packets in the main table.
 //! - A rule that leads to another table waits for the rules at lower numbers that lead to main.
 //! - A rule goes when those that come are there, and a nexthop object when no route is on it any more.
@@ -14,7 +14,9 @@ use std::iter::Peekable;
 use std::vec::IntoIter;
 
 use crate::diff::keeps_in_main;
-use crate::kernel_state::{Change, MAIN_TABLE, NexthopId, RouteKey, RouteKind, Rule, RuleAction};
+use crate::kernel_state::{
+    Change, MAIN_TABLE, NexthopId, NexthopTarget, Route, RouteKey, RouteKind, Rule, RuleAction,
+};
 
 /// The changes that are not sent yet, and what the kernel did not take of those that were.
 #[derive(Debug)]
@@ -66,7 +68,7 @@ impl Sequence {
 struct ReliedOn {
     exceptions: Vec<RouteKey>,
     rules: Vec<Rule>,
-    /// Nexthop objects that routes are on until they are replaced.
+    /// Nexthop objects that routes are on until they are replaced, or groups until these are gone.
     left: BTreeSet<NexthopId>,
 }
 
@@ -82,22 +84,26 @@ impl ReliedOn {
                 }
             }
             Change::PutRule(rule) => self.rules.push(rule.clone()),
+            Change::DeleteNexthop(nexthop) => {
+                if let NexthopTarget::Group { members, .. } = &nexthop.get().via {
+                    self.left.extend(members.iter().map(|member| member.id));
+                }
+            }
             Change::PutNexthop { .. }
             | Change::RestoreRule(_)
             | Change::DeleteRule(_)
-            | Change::DeleteRoute(_)
-            | Change::DeleteNexthop(_) => {}
+            | Change::DeleteRoute(_) => {}
         }
     }
 
     fn holds_up(&self, change: &Change, table: u32) -> bool {
         match change {
             Change::PutRoute { route, .. } if route.kind != RouteKind::Throw => {
-                let is_around = |exception: &RouteKey| {
-                    exception.table == route.table && route.destination.contains(&exception.destination)
-                };
-                self.exceptions.iter().any(is_around)
-                    || route.table == table && self.rules.iter().any(keeps_in_main)
+                self.is_missed_by(route, table)
+            }
+            // The range around it answers then, for all in it.
+            Change::DeleteRoute(route) if route.get().kind == RouteKind::Throw => {
+                self.is_missed_by(route.get(), table)
             }
             Change::PutRule(rule) if !leads_to_main(rule) => {
                 self.rules.iter().any(|other| leads_to_main(other) && other.priority < rule.priority)
@@ -110,6 +116,19 @@ impl ReliedOn {
             | Change::RestoreRule(_)
             | Change::DeleteRoute(_) => false,
         }
+    }
+
+    /// Whether what a change to this route opens has exceptions here, or needs rules that are here.
+    fn is_missed_by(&self, route: &Route, table: u32) -> bool {
+        let is_exception = |exception: &RouteKey| {
+            let is_in = route.destination.contains(&exception.destination);
+            // For an exception that goes since that one was to take its place.
+            let is_around =
+                route.kind == RouteKind::Throw && exception.destination.contains(&route.destination);
+            exception.table == route.table && (is_in || is_around)
+        };
+        self.exceptions.iter().any(is_exception)
+            || route.table == table && self.rules.iter().any(keeps_in_main)
     }
 }
 

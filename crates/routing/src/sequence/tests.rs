@@ -1,7 +1,7 @@
 use super::*;
 use crate::fib_model::holding;
 use crate::fixture::{excluding, net, node};
-use crate::kernel_state::{KernelState, Nexthop, NexthopTarget, Observed, Route};
+use crate::kernel_state::{KernelState, Nexthop, NexthopTarget, Observed};
 use crate::layout::Layout;
 use crate::wanted::WantedRoute;
 use crate::{Selection, changes, plan};

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::Sequence;
 use crate::inbound::{ServedPort, Transport};
 use crate::prefix::{difference, longest_match};
 use crate::protected::ProtectedReason;
@@ -303,6 +304,51 @@ proptest! {
         prop_assert_eq!(changes(&kernel, &target.state), vec![]);
         for (packet, goal) in packets.iter().zip(&goal) {
             prop_assert_eq!(lookup(&kernel, main, *packet), *goal);
+        }
+    }
+
+    /// With any exception or rule refused no packet gets onto a gateway that was not before and would not be in the end.
+    #[test]
+    fn a_refused_exception_or_rule_lets_nothing_onto_a_gateway(
+        from in scenario(),
+        to in scenario(),
+        which in any::<proptest::sample::Index>(),
+        more in proptest::collection::vec(any::<u32>(), 4),
+    ) {
+        let main = &to.node.main_routes;
+        let mut kernel = holding(&from.plan(&Observed::default()).state);
+        let target = to.plan(&kernel);
+        let list = changes(&kernel, &target.state);
+        let is_relied_on = |change: &&Change| match change {
+            Change::PutRule(_) => true,
+            Change::PutRoute { route, .. } => route.kind == RouteKind::Throw,
+            _ => false,
+        };
+        let relied_on: Vec<Change> = list.iter().filter(is_relied_on).cloned().collect();
+        prop_assume!(!relied_on.is_empty());
+        let refused = which.get(&relied_on);
+
+        let end = holding(&target.state);
+        let packets: Vec<Packet> =
+            samples(&[&from, &to], &more).iter().flat_map(|to| [packet(*to), reply(*to)]).collect();
+        let start: Vec<Way> = packets.iter().map(|packet| lookup(&kernel, main, *packet)).collect();
+        let goal: Vec<Way> = packets.iter().map(|packet| lookup(&end, main, *packet)).collect();
+        let mut sequence = Sequence::new(list, Layout::default().table);
+        while let Some(batch) = sequence.next_batch() {
+            for change in batch {
+                if change == *refused {
+                    sequence.miss(&change);
+                    continue;
+                }
+                apply(&mut kernel, &change);
+                for ((packet, start), goal) in packets.iter().zip(&start).zip(&goal) {
+                    let way = lookup(&kernel, main, *packet);
+                    prop_assert!(
+                        !is_through_gateway(way) || [*start, *goal].into_iter().any(is_through_gateway),
+                        "{:?} goes by {:?} after {:?}, with {:?} refused", packet, way, change, refused
+                    );
+                }
+            }
         }
     }
 }
