@@ -325,7 +325,9 @@ proptest! {
             _ => false,
         };
         let relied_on: Vec<Change> = list.iter().filter(is_relied_on).cloned().collect();
-        prop_assume!(!relied_on.is_empty());
+        if relied_on.is_empty() {
+            return Ok(());
+        }
         let refused = which.get(&relied_on);
 
         let end = holding(&target.state);
