@@ -4,7 +4,8 @@
 //! Invariant (I5): with any change refused, no packet leaves through a gateway that would not if all were taken.
 //! - A range waits for what must stay out of it (`throw`), and so does taking away an exception that another one replaces.
 //! - A routed destination waits for the rules that keep some packets in the main table.
-//! - A rule that leads to another table waits for the rules at lower numbers that lead to main.
+//! - A rule that leads to another table waits for the rules at lower numbers that lead to main, and one for a single destination
+//!   for the exceptions in it.
 //! - A rule goes when those that come are there, and a nexthop object when no route is on it any more.
 //!
 //! What relies on nothing in the list is never held up: ten thousand routes are one batch.
@@ -12,6 +13,8 @@
 use std::collections::BTreeSet;
 use std::iter::Peekable;
 use std::vec::IntoIter;
+
+use ipnet::Ipv4Net;
 
 use crate::diff::keeps_in_main;
 use crate::kernel_state::{
@@ -106,7 +109,9 @@ impl ReliedOn {
                 self.is_missed_by(route.get(), table)
             }
             Change::PutRule(rule) if !leads_to_main(rule) => {
+                let is_in_the_way = |to: Ipv4Net| self.exceptions.iter().any(|one| meet(one.destination, to));
                 self.rules.iter().any(|other| leads_to_main(other) && other.priority < rule.priority)
+                    || rule.to.is_some_and(is_in_the_way)
             }
             Change::DeleteRule(_) => !self.rules.is_empty(),
             Change::DeleteNexthop(nexthop) => self.left.contains(&nexthop.get().id),
@@ -130,6 +135,11 @@ impl ReliedOn {
         self.exceptions.iter().any(is_exception)
             || route.table == table && self.rules.iter().any(keeps_in_main)
     }
+}
+
+/// Whether one of two prefixes contains the other.
+fn meet(one: Ipv4Net, other: Ipv4Net) -> bool {
+    one.contains(&other) || other.contains(&one)
 }
 
 fn leads_to_main(rule: &Rule) -> bool {
