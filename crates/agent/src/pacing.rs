@@ -6,12 +6,12 @@
 //!   together do not go on together. What all nodes notice at the same moment is spread by their names over half a millisecond a node.
 //! - One node writes five times a second at most, however small the cluster.
 //!
-//! Numbers, and why not one report of 20 a second for everything: `docs/decisions/0013-reports-of-many-nodes.md`.
+//! Numbers, and why not so few for everything: `docs/decisions/0013-reports-of-many-nodes.md`.
 
 use std::time::Duration;
 
-/// Reports a second that all nodes together write for long.
-pub const SUSTAINED: u32 = 20;
+/// Reports a second that all nodes together write for long: with what the controller writes of them, less than twenty writes.
+pub const SUSTAINED: u32 = 18;
 
 /// Reports that a node may write beyond [`SUSTAINED`]; the last of them when it is its turn.
 pub const BURST: u32 = 4;
@@ -112,9 +112,9 @@ mod tests {
     fn a_change_after_a_quiet_time_is_reported_at_once_and_flapping_is_not() {
         let flapping = writes(1000, (0..6000).map(|tenth| seconds(f64::from(tenth) / 10.0)));
         assert!(flapping[BURST as usize - 2] <= seconds(1.0), "the first few: {flapping:?}");
-        // A thousand nodes, once in 50 s each: 20 a second.
+        // A thousand nodes, once in 56 s each: 18 a second.
         let in_ten_minutes = flapping.iter().filter(|at| **at < seconds(600.0)).count();
-        assert_eq!(in_ten_minutes, 3 + 12, "{flapping:?}");
+        assert_eq!(in_ten_minutes, 3 + 11, "{flapping:?}");
         let alone = writes(1, (0..100).map(|hundredth| seconds(f64::from(hundredth) / 100.0)));
         let in_a_second = alone.iter().filter(|at| **at < seconds(1.0)).count();
         assert_eq!(in_a_second, 5, "a second of changes on a cluster of one node: {alone:?}");
@@ -137,7 +137,7 @@ mod tests {
         let later = &in_second[2..];
         assert!(later.iter().all(|count| *count <= 40), "{later:?}");
         let sum: u32 = later.iter().sum();
-        assert!((19 * 298..=21 * 298).contains(&sum), "{sum} in 298 s");
+        assert!((17 * 298..=19 * 298).contains(&sum), "{sum} in 298 s");
     }
 
     #[test]

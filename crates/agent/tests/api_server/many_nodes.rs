@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use egress_agent::pacing::SUSTAINED;
 use egress_api::{NodeEgress, NodeRouteState, StaticRoute};
 use futures::StreamExt;
 use kube::api::{Patch, PatchParams};
@@ -239,8 +240,8 @@ async fn measure_a_thousand_nodes() {
     // So many objects, each once everybody has reported the one before and may report at once again.
     let mut changes = Vec::new();
     for number in 0..setting("CHANGES", 10) {
-        // A node regains one report in nodes / 20 seconds.
-        tokio::time::sleep(Duration::from_secs(1) * u32::try_from(nodes).unwrap() / 20).await;
+        // In that time a node regains one report.
+        tokio::time::sleep(Duration::from_secs(1) * u32::try_from(nodes).unwrap() / SUSTAINED).await;
         let before = writes(&client).await;
         let name = format!("route-{number}");
         let patch = Patch::Apply(route(&name, &json!({"destinations": [format!("192.0.{number}.0/24")]})));
