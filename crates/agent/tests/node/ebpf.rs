@@ -6,16 +6,14 @@
 //! unlisted destination therefore sees the pod's own address.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::net::Ipv4Addr;
 
 use serde_json::json;
 use testkit::HostRouting;
 
 use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, NODE_PUBLIC, ip, sh, until};
 use crate::inbound::{CLIENT, TRANSPORTS, is_answered, serve};
+use crate::packets::Packets;
 use crate::pod::{POD_PORT, Pod, inside};
 use crate::scene::{Agent, LISTED, SOON, Scene, UNLISTED};
 
@@ -69,17 +67,7 @@ fn pods_forwarded_in_ebpf_take_the_ways_of_the_plan_and_none_leaks() {
     assert_eq!(pod.seen_from(UNLISTED), Some(pod.address), "what is excluded keeps its way");
 
     // The link flaps while the pod sends.
-    let over = Arc::new(AtomicBool::new(false));
-    let stop = Arc::clone(&over);
-    let sender = inside(Some(&pod.namespace), move || {
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        let mut sent = 0_u64;
-        while !stop.load(Ordering::Relaxed) {
-            sent += u64::from(socket.send_to(b"x", (LISTED, 9999)).is_ok());
-            std::thread::sleep(Duration::from_micros(100));
-        }
-        sent
-    });
+    let packets = Packets::uncounted(Some(&pod.namespace));
     for _ in 0..3 {
         ip("link set eth1 down");
         ip("link set eth1 up");
@@ -98,9 +86,7 @@ fn pods_forwarded_in_ebpf_take_the_ways_of_the_plan_and_none_leaks() {
     until("through B", &Some(B_PUBLIC), SOON, || pod.seen_from(ONE_AT_A_TIME));
     scene.cloud.power_off("b");
     until("through nobody", &None, SOON, || pod.seen_from(LISTED));
-    over.store(true, Ordering::Relaxed);
-    let sent = sender.join().unwrap();
-    assert!(sent > 100, "only {sent} packets were sent");
+    let sent = packets.end();
     assert_eq!(scene.cloud.leaks(), before, "of {sent} packets");
     assert_eq!(pod.seen_from(UNLISTED), Some(pod.address), "what is excluded keeps its way");
     drop(agent);

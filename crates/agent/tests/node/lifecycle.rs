@@ -1,14 +1,12 @@
 //! A StaticRoute's life on a node: put, kept, switched, taken away.
 
-use std::net::UdpSocket;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use egress_api::NodeRouteState;
 use serde_json::json;
 
 use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, NODE_PUBLIC, ip, ours, seen_from, sh, until};
+use crate::packets::Packets;
 use crate::scene::{Agent, LISTED, Monitor, SOON, Scene, UNLISTED, metric, settled, until_ready};
 
 #[test]
@@ -124,28 +122,11 @@ fn no_packet_leaves_with_the_nodes_address_while_the_link_flaps() {
     );
     scene.until_applied("demo", 1);
     until("through A", &Some(A_PUBLIC), SOON, || seen_from(LISTED));
-    scene.cloud.count_leaks(LISTED);
-
-    let over = Arc::new(AtomicBool::new(false));
-    let stop = Arc::clone(&over);
-    // A thread lives in the network namespace of the one that starts it: on the node.
-    let sender = std::thread::spawn(move || {
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        let mut sent = 0_u64;
-        while !stop.load(Ordering::Relaxed) {
-            // Refused while the guard answers: that is what is wanted.
-            sent += u64::from(socket.send_to(b"x", (LISTED, 9999)).is_ok());
-            std::thread::sleep(Duration::from_micros(100));
-        }
-        sent
-    });
+    let packets = Packets::start(&scene.cloud);
     for _ in 0..10 {
         ip("link set eth1 down");
         ip("link set eth1 up");
         until("through a gateway", &false, SOON, || seen_from(LISTED).is_none());
     }
-    over.store(true, Ordering::Relaxed);
-    let sent = sender.join().unwrap();
-    assert!(sent > 100, "only {sent} packets were sent");
-    assert_eq!(scene.cloud.leaks(), 0, "of {sent} packets");
+    packets.none_leaked(&scene.cloud);
 }

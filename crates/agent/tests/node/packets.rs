@@ -1,4 +1,4 @@
-//! A stream of datagrams from the node to [`LISTED`], and where they arrived: the judge of steps without a gap or a leak.
+//! A stream of datagrams to [`LISTED`], and where they arrived: the judge of steps without a gap or a leak.
 
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::cloud::{Cloud, until};
+use crate::pod::inside;
 use crate::scene::LISTED;
 
 pub struct Packets {
@@ -15,13 +16,18 @@ pub struct Packets {
 }
 
 impl Packets {
+    /// From the node, and counted from now on where they arrive.
     pub fn start(cloud: &Cloud) -> Self {
         cloud.count_leaks(LISTED);
         cloud.count_arrivals(LISTED);
+        Self::uncounted(None)
+    }
+
+    /// From a namespace, `None` being the node. Who starts it counts.
+    pub fn uncounted(namespace: Option<&str>) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&over);
-        // A thread lives in the network namespace of the one that starts it: on the node.
-        let sender = std::thread::spawn(move || {
+        let sender = inside(namespace, move || {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
             let mut sent = 0;
             while !stop.load(Ordering::Relaxed) {
@@ -51,7 +57,8 @@ impl Packets {
         cloud.stop_counting();
     }
 
-    fn end(self) -> u64 {
+    /// Ends the stream; how many were sent.
+    pub fn end(self) -> u64 {
         self.over.store(true, Ordering::Relaxed);
         let sent = self.sender.join().unwrap();
         assert!(sent > 100, "only {sent} packets were sent");

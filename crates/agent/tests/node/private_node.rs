@@ -5,9 +5,7 @@
 //!                         ├── A, B: gateways of StaticRoutes
 //! ```
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::json;
@@ -15,6 +13,7 @@ use serde_json::json;
 use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, ip, seen_from, sh, until};
 use crate::far::{Far, SECOND, goes_through_a};
 use crate::inbound::{TRANSPORTS, drop_foreign_sources, is_answered, serve};
+use crate::packets::Packets;
 use crate::pod::{HOST_PORT, POD_PORT, Pod, inside};
 use crate::scene::{Agent, LISTED, SOON, Scene, UNLISTED};
 
@@ -107,17 +106,7 @@ fn a_node_without_a_public_interface_routes_fails_over_and_says_whom_it_cannot_a
     assert!(message.contains("excludedDestinations"), "{message}");
 
     // The only link goes down, and with it the default route, which comes back as soon as the link does.
-    let over = Arc::new(AtomicBool::new(false));
-    let stop = Arc::clone(&over);
-    let sender = std::thread::spawn(move || {
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        let mut sent = 0_u64;
-        while !stop.load(Ordering::Relaxed) {
-            sent += u64::from(socket.send_to(b"x", (LISTED, 9999)).is_ok());
-            std::thread::sleep(Duration::from_micros(100));
-        }
-        sent
-    });
+    let packets = Packets::uncounted(None);
     for _ in 0..3 {
         ip("link set eth0 down");
         ip("link set eth0 up");
@@ -126,9 +115,7 @@ fn a_node_without_a_public_interface_routes_fails_over_and_says_whom_it_cannot_a
     }
     scene.cloud.power_off("a");
     until("through B", &[Some(B_PUBLIC); 2], SOON, || [seen_from(LISTED), pod.seen_from(LISTED)]);
-    over.store(true, Ordering::Relaxed);
-    let sent = sender.join().unwrap();
-    assert!(sent > 100, "only {sent} packets were sent");
+    let sent = packets.end();
     assert_eq!(scene.cloud.leaks(), 0, "of {sent} packets");
 
     // With such clients excluded there is nobody to tell of.
