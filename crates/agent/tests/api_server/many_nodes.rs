@@ -138,6 +138,12 @@ async fn what_many_nodes_report_is_summed_told_once_and_forgotten_with_them() {
     // One object, one change of it: each node writes once, the controller a few times, and people are told once.
     let made = apply_route("first", &json!({})).await;
     summed(&client, "first", made.metadata.generation, "50/50").await;
+    // Told after it is written: the event of the first version is not to be counted with that of the second.
+    until("told of the first version", async || {
+        let events = kubectl(&server, &["get", "events", "-A", "-o", "name"]);
+        (events.lines().count() == 1).then_some(())
+    })
+    .await;
     let before = writes(&client).await;
     let changed = apply_route("first", &json!({"destinations": ["192.0.2.0/24", "198.51.100.0/24"]})).await;
     let at = Instant::now();
