@@ -59,10 +59,7 @@ impl Gateways {
         self.known.retain(|address, _| probed.contains(address));
         let unknown = |address: &Ipv4Addr| GatewayObservation {
             address: address.to_string(),
-            reachable: false,
-            forwards: None,
-            since: None,
-            message: None,
+            ..GatewayObservation::default()
         };
         if now >= self.remembered_until {
             self.remembered.clear();

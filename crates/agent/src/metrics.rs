@@ -239,7 +239,7 @@ mod tests {
                     reachable: *reachable,
                     forwards: None,
                     since: None,
-                    message: None,
+                    ..GatewayObservation::default()
                 })
                 .collect(),
             ..NodeEgressStatus::default()

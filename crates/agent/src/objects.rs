@@ -480,6 +480,9 @@ mod tests {
                 suspect_since: None,
                 powered_on: None,
                 user_data_version: None,
+                power_cycled: None,
+                nodes: 0,
+                admits: Vec::new(),
             }],
             ..EgressGatewayStatus::default()
         });

@@ -131,7 +131,7 @@ pub fn status(
         *message = shortened(message);
     }
     let agent_version = Some(env!("CARGO_PKG_VERSION").to_owned());
-    NodeEgressStatus { agent_version, summary, conditions: Vec::new(), routes, gateways, repairs: None }
+    NodeEgressStatus { agent_version, summary, routes, gateways, ..NodeEgressStatus::default() }
 }
 
 /// How many StaticRoutes there are to tell of.
@@ -153,6 +153,9 @@ fn not_read(uid: &str, object: &Unreadable) -> NodeRoute {
         gateways: Vec::new(),
         reason: Some("Unreadable".to_owned()),
         message: Some(shortened(&format!("what this node has of it stays; {}", object.why))),
+        guarded: false,
+        no_gateway: false,
+        draining: None,
         unusable_gateways: Vec::new(),
         failures: Vec::new(),
     }
@@ -223,6 +226,9 @@ fn node_route(
         gateways: report.in_use.iter().filter(|_| report.shared).map(Ipv4Addr::to_string).collect(),
         reason: reason.or_else(|| report.caveat.as_ref().map(ReferenceFault::reason)).map(str::to_owned),
         message: message.or_else(|| report.caveat.as_ref().map(caveat)).map(|message| shortened(&message)),
+        guarded: false,
+        no_gateway: false,
+        draining: None,
         unusable_gateways: allowance.some_of(unusable.chain(invalid)),
         failures: allowance.some_of(planned.chain(unwritten)),
     }

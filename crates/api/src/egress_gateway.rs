@@ -5,7 +5,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Destination, NodeSelector, RouteMode};
+use crate::health_check::HealthCheck;
+use crate::static_route::default_drain_seconds;
+use crate::{Destination, NodeSelector, OnNoGateway, RouteMode};
 
 /// What the user asks for.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,9 +60,22 @@ pub struct EgressGatewaySpec {
     #[serde(default)]
     pub droplet: DropletTemplate,
 
-    /// How the way through a gateway to the outside is proven.
+    /// How gateways are watched, and how the way through one to the outside is proven.
     #[serde(default)]
+    #[x_kube(
+        validation = Rule::new("self.targets.size() > 0").message("targets must not be empty: without one no gateway could be proven; list addresses outside, like 1.1.1.1:443, or leave healthCheck.targets out")
+    )]
     pub health_check: HealthCheck,
+
+    /// What happens to `destinations` while no gateway works.
+    #[serde(default)]
+    pub on_no_gateway: OnNoGateway,
+
+    /// Seconds that open connections keep a gateway which a planned move leaves, at most: 0 to 3600, 300 when left out. One that was
+    /// silent for a while moves before that. A gateway that fails is left at once.
+    #[serde(default = "default_drain_seconds")]
+    #[schemars(range(min = 0, max = 3_600))]
+    pub drain_seconds: i32,
 
     /// The nodes that leave through the gateways. Left out: every node. All nodes help to prove the gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -158,64 +173,6 @@ fn default_image() -> String {
     "ubuntu-24-04-x64".to_owned()
 }
 
-/// How the way through a gateway is proven.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HealthCheck {
-    /// Where nodes connect to through each gateway, as `address:port`, 1 to 8. Any answer of any of them, a refusal too,
-    /// proves the way; one dead target condemns nobody.
-    #[serde(default = "default_targets")]
-    #[schemars(length(min = 1, max = 8))]
-    pub targets: Vec<ProbeTarget>,
-}
-
-impl Default for HealthCheck {
-    fn default() -> Self {
-        Self { targets: default_targets() }
-    }
-}
-
-/// `address:port`, IPv4.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ProbeTarget(pub String);
-
-impl JsonSchema for ProbeTarget {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "ProbeTarget".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "type": "string",
-            "minLength": 9,
-            "maxLength": 21,
-            "description": "IPv4 address and TCP port, such as 1.1.1.1:443.",
-            "x-kubernetes-validations": [
-                {
-                    "rule": "self.matches('^[0-9.]+:[0-9]{1,5}$') && isIP(self.split(':')[0]) && int(self.split(':')[1]) > 0 && int(self.split(':')[1]) < 65536",
-                    "messageExpression": "\"'\" + self + \"' is not an IPv4 address and a port; write it like 1.1.1.1:443\"",
-                    "message": "must be an IPv4 address and a port, like 1.1.1.1:443"
-                },
-                {
-                    "rule": "!isIP(self.split(':')[0]) || ip(self.split(':')[0]).isGlobalUnicast()",
-                    "messageExpression": "\"'\" + self + \"' is not outside (unspecified, loopback, link-local, multicast or broadcast); write an address that only the internet has, like 1.1.1.1:443\"",
-                    "message": "must be outside, like 1.1.1.1:443"
-                }
-            ]
-        })
-    }
-}
-
-// Three operators of anycast resolvers: one of them down says nothing about a gateway.
-fn default_targets() -> Vec<ProbeTarget> {
-    ["1.1.1.1:443", "8.8.8.8:443", "9.9.9.9:443"].map(|target| ProbeTarget(target.to_owned())).to_vec()
-}
-
 /// What became of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -273,6 +230,10 @@ pub struct EgressGatewayStatus {
     /// Why the last of them was given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_bring_up_failure: Option<String>,
+
+    /// Id of the cloud firewall around the gateways, once there is one.
+    #[serde(default, rename = "firewallID", skip_serializing_if = "Option::is_none")]
+    pub firewall_id: Option<String>,
 }
 
 /// A change of the active gateway.
@@ -290,6 +251,11 @@ pub struct Failover {
 
     /// Why `from` was left, in a sentence.
     pub reason: String,
+
+    /// From the first probe that `from` left unanswered until a node had moved, in seconds, where a node moved first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub seconds: Option<f64>,
 }
 
 /// One gateway as it is.
@@ -337,9 +303,22 @@ pub struct GatewayStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub powered_on: Option<Time>,
 
+    /// When the cloud was asked to switch it off and on again, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_cycled: Option<Time>,
+
     /// Version of the user data it was made with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data_version: Option<String>,
+
+    /// Nodes that send through it now.
+    #[serde(default)]
+    pub nodes: i32,
+
+    /// Public addresses whose probes it answers on its public side: those of the other gateways.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub admits: Vec<String>,
 }
 
 /// What a gateway does.

@@ -9,6 +9,7 @@
 
 pub mod condition;
 mod egress_gateway;
+mod health_check;
 mod names;
 mod node_egress;
 mod node_selector;
@@ -17,18 +18,19 @@ mod static_route;
 
 pub use egress_gateway::{
     CreationIntent, DropletTemplate, EgressGateway, EgressGatewaySpec, EgressGatewayStatus, Failover,
-    GatewayRole, GatewayStatus, HealthCheck, ProbeTarget, PublicIp,
+    GatewayRole, GatewayStatus, PublicIp,
 };
+pub use health_check::{HealthCheck, ProbeTarget};
 pub use names::*;
 pub use node_egress::{
-    GatewayObservation, NodeEgress, NodeEgressFields, NodeEgressStatus, NodeRoute, NodeRouteState, Repair,
-    Repairs, RouteFailure, UnusableGateway,
+    GatewayObservation, NodeEgress, NodeEgressFields, NodeEgressStatus, NodeFailover, NodeRoute,
+    NodeRouteState, Repair, Repairs, RouteFailure, UnusableGateway,
 };
 pub use node_selector::{InvalidSelector, NodeOperator, NodeRequirement, NodeSelector};
 pub use prefix::{Destination, EgressAddress, GatewayAddress};
 pub use static_route::{
-    Contradiction, Gateway, GatewayRef, RouteMode, StaleNode, StaleReason, StaticRoute, StaticRouteSpec,
-    StaticRouteStatus,
+    Contradiction, Gateway, GatewayRef, OnNoGateway, RouteMode, StaleNode, StaleReason, StaticRoute,
+    StaticRouteSpec, StaticRouteStatus,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

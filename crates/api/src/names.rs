@@ -32,3 +32,12 @@ pub const GATEWAY_HEALTH_PORT: u16 = 9180;
 
 /// TCP port that a gateway's kernel refuses, untracked: an answer proves that the machine is alive.
 pub const GATEWAY_PROBE_PORT: u16 = 9181;
+
+/// Annotation on an EgressGateway: the name of the gateway that nodes shall use first while it is proven.
+pub const PREFERRED_GATEWAY_ANNOTATION: &str = "networking.digitalocean.com/preferred-gateway";
+
+/// Annotation on an EgressGateway: names of gateways, separated by commas, that nodes shall leave while another is proven.
+pub const DRAINED_GATEWAYS_ANNOTATION: &str = "networking.digitalocean.com/drained-gateways";
+
+/// Taint (`NoSchedule`) that a node pool gives to new nodes, and the controller takes off once the node's guards stand.
+pub const STARTUP_TAINT: &str = "networking.digitalocean.com/egress-not-ready";

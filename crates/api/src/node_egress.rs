@@ -69,6 +69,48 @@ pub struct NodeEgressStatus {
     /// happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repairs: Option<Repairs>,
+
+    /// The kernel's id of this boot (`/proc/sys/kernel/random/boot_id`), as the Node has it in `status.nodeInfo.bootID`: a report of
+    /// an earlier boot says nothing of the kernel as it is.
+    #[serde(default, rename = "bootID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub boot_id: Option<String>,
+
+    /// The node reaches neither a gateway nor a neighbour in the VPC: what it says of gateways is no vote.
+    #[serde(default)]
+    pub cut_off: bool,
+
+    /// The last time that this node left a gateway because it did not work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failover: Option<NodeFailover>,
+}
+
+/// One move of a node away from a gateway that did not work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeFailover {
+    /// When the kernel had taken it.
+    pub time: Time,
+
+    /// Name of the StaticRoute; of several that moved together the first.
+    pub static_route: String,
+
+    /// Private address of the gateway that was left.
+    pub from: String,
+
+    /// Private address of the gateway that is used since.
+    pub to: String,
+
+    /// Why, in one word: `Unreachable`, `NotForwarding`, `UnexpectedSource`, `LosesLargePackets`, `LosesPackets`.
+    pub reason: String,
+
+    /// From the first probe that was not answered until the kernel had taken the move.
+    #[schemars(range(min = 0))]
+    pub seconds: f64,
+
+    /// On what the decision was made, in a sentence.
+    #[schemars(length(max = 1024))]
+    pub evidence: String,
 }
 
 /// What the agent put right though nobody had asked for anything new.
@@ -142,6 +184,19 @@ pub struct NodeRoute {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 
+    /// Whether a guard stands below every destination, so that none leaves with the node's own address whatever becomes of the
+    /// gateways.
+    #[serde(default)]
+    pub guarded: bool,
+
+    /// Whether no gateway works, so that what `onNoGateway` says is in force.
+    #[serde(default)]
+    pub no_gateway: bool,
+
+    /// Private address of the gateway whose open connections still use it after a planned move.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining: Option<String>,
+
     /// Gateways of the list that this node can't use, whatever their health; the first few.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5))]
@@ -200,7 +255,7 @@ pub struct UnusableGateway {
 }
 
 /// What the node sees of one gateway.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayObservation {
     /// Private address of the gateway.
@@ -212,6 +267,23 @@ pub struct GatewayObservation {
     /// A connection through it reached a health target. Absent until it was tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwards: Option<bool>,
+
+    /// The outside sees its packets with the address that is expected: another gateway, which answers to that address only, did.
+    /// Absent until one has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_source: Option<bool>,
+
+    /// Packets of full size get through. Absent until one has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_size: Option<bool>,
+
+    /// The node finds that it does not work: it is not used while another works. A vote for its replacement.
+    #[serde(default)]
+    pub condemned: bool,
+
+    /// When `condemned` was last said anew. It is while it lasts, so that a vote of an agent that is gone does not count for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewed: Option<Time>,
 
     /// Since when this is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]

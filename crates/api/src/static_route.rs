@@ -7,11 +7,11 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Destination, EgressAddress, GatewayAddress, InvalidSelector, NodeSelector};
+use crate::{Destination, EgressAddress, GatewayAddress, HealthCheck, InvalidSelector, NodeSelector};
 
 /// Which destinations the nodes route through which gateway.
 ///
-/// Exactly one of `gateway`, one address taken on trust, as the older StaticRoute operator had it; `gateways`, an ordered
+/// Exactly one of `gateway`, one address taken on trust, as the older StaticRoute operator had it, unless it has a `healthCheck`; `gateways`, an ordered
 /// list that each node probes by itself, using the first that answers or, with `mode: ActiveActive`, all that do; and
 /// `gatewayRef`, an EgressGateway whose list it is.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +55,8 @@ use crate::{Destination, EgressAddress, GatewayAddress, InvalidSelector, NodeSel
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("[has(self.gateway), has(self.gateways), has(self.gatewayRef)].filter(given, given).size() == 1").message("give exactly one of gateway (one address), gateways (an ordered list) and gatewayRef (an EgressGateway, whose list is followed)"),
+    validation = Rule::new("!has(self.gateways) || self.gateways.size() > 0 || self.onNoGateway == 'FailClosed'").message("gateways is empty; list the gateways, or write onNoGateway: FailClosed to drop what is sent to destinations until there is one"),
+    validation = Rule::new("self.onNoGateway == 'KeepLast' || !has(self.gateway) || has(self.healthCheck)").message("onNoGateway needs to know whether the gateway works; add healthCheck, or write gateways (a list) instead of gateway"),
     validation = Rule::new("self.mode != 'ActiveActive' || !has(self.gateway)").message("mode ActiveActive shares the traffic among several gateways; write gateways (a list) or gatewayRef instead of gateway, or leave mode out")
 )]
 pub struct StaticRouteSpec {
@@ -69,13 +71,14 @@ pub struct StaticRouteSpec {
     #[schemars(length(max = 1_000))]
     pub excluded_destinations: Vec<Destination>,
 
-    /// Private address of the one gateway. It is taken on trust: no health check, no failover.
+    /// Private address of the one gateway. Without `healthCheck` it is taken on trust: no probes, no failover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<GatewayAddress>,
 
-    /// Gateways in order of preference, 1 to 16, each once. Every node probes all of them and uses the first that answers.
+    /// Gateways in order of preference, 1 to 16, each once; none only with `onNoGateway: FailClosed`. Every node probes all of them and
+    /// uses the first that works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 16))]
+    #[schemars(length(max = 16))]
     #[x_kube(
         validation = Rule::new("self.all(one, self.exists_one(other, other.address == one.address))").message("an address is listed twice; list every gateway once")
     )]
@@ -93,6 +96,40 @@ pub struct StaticRouteSpec {
     /// How `gateways` are used: `ActiveStandby`, one at a time in their order, or `ActiveActive`, all that work share the traffic.
     #[serde(default)]
     pub mode: RouteMode,
+
+    /// How gateways are watched. Left out: with the default thresholds, and without targets outside; the EgressGateway's own where
+    /// `gatewayRef` names one. With `gateway`, left out means that it is not watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
+
+    /// What happens to `destinations` while no gateway works.
+    #[serde(default)]
+    pub on_no_gateway: OnNoGateway,
+
+    /// Seconds that open connections keep a gateway which a planned move leaves, at most: 0 to 3600, 300 when left out. One that was
+    /// silent for a while moves before that. A gateway that fails is left at once.
+    #[serde(default = "default_drain_seconds")]
+    #[schemars(range(min = 0, max = 3_600))]
+    pub drain_seconds: i32,
+}
+
+// Most connections are over by then; an hour is the most that a planned move waits for a few.
+pub(crate) fn default_drain_seconds() -> i32 {
+    300
+}
+
+/// What happens to what is routed while no gateway works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnNoGateway {
+    /// It goes on being sent to the gateway that was used last, which may come back any moment. Nothing leaves with a node's own
+    /// address.
+    #[default]
+    KeepLast,
+    /// It is dropped, from the moment this object is on a node, whether a gateway was ever there or not. Nothing leaves with a node's
+    /// own address.
+    FailClosed,
+    /// It leaves with the node's own address until a gateway works again. Open connections of pods break both times.
+    FailOpen,
 }
 
 /// An EgressGateway by its name.
@@ -206,8 +243,13 @@ pub enum Contradiction {
     #[error("spec.destinations: is empty; list what is to be routed, or delete the StaticRoute")]
     NoDestination,
     /// The list has no gateway.
-    #[error("spec.gateways: is empty; list the gateways, or delete the StaticRoute")]
+    #[error(
+        "spec.gateways: is empty; list the gateways, write onNoGateway: FailClosed, or delete the StaticRoute"
+    )]
     NoGateway,
+    /// Nobody looks whether the gateway works.
+    #[error("spec.onNoGateway: nobody knows whether the gateway works; add healthCheck, or write gateways")]
+    NotWatched,
     /// No way, or more than one, is given.
     #[error("spec: give exactly one of gateway, gateways and gatewayRef; there are {given}")]
     Gateways {
@@ -232,8 +274,12 @@ impl StaticRouteSpec {
         if given != 1 {
             return Err(Contradiction::Gateways { given });
         }
-        if self.gateways.as_ref().is_some_and(Vec::is_empty) {
+        if self.gateways.as_ref().is_some_and(Vec::is_empty) && self.on_no_gateway != OnNoGateway::FailClosed
+        {
             return Err(Contradiction::NoGateway);
+        }
+        if self.on_no_gateway != OnNoGateway::KeepLast && !self.is_health_checked() {
+            return Err(Contradiction::NotWatched);
         }
         if self.gateway.is_some() && self.mode == RouteMode::ActiveActive {
             return Err(Contradiction::SharedByOne);
@@ -259,6 +305,6 @@ impl StaticRouteSpec {
 
     /// Whether nodes probe the gateways and choose among them. A bare `gateway` is a static route, as it always was.
     pub fn is_health_checked(&self) -> bool {
-        self.gateway.is_none()
+        self.gateway.is_none() || self.health_check.is_some()
     }
 }

@@ -94,7 +94,10 @@ async fn create<P: Ports>(
                 message: None,
                 suspect_since: None,
                 powered_on: None,
+                power_cycled: None,
                 user_data_version: Some(order.user_data_version.clone()),
+                nodes: 0,
+                admits: Vec::new(),
             });
             ports.write_status(&status).await
         }

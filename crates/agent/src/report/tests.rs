@@ -190,8 +190,8 @@ fn a_report_has_less_than_a_mebibyte_whatever_is_wrong() {
         address: Ipv4Addr::from(at).to_string(),
         reachable: false,
         forwards: Some(false),
-        since: None,
         message: Some(ugly.clone()),
+        ..GatewayObservation::default()
     };
     let routes: Vec<RouteReport> = (0..1100).map(route).collect();
     let said = status(&routes, &Objects::default(), &Refused::default(), (0..32).map(gateway).collect());

@@ -140,6 +140,7 @@ impl Agent {
             forwards: None,
             since: None,
             message: None,
+            ..GatewayObservation::default()
         };
         let status = report::status(&planned.routes, &self.objects, &Refused::default(), vec![seen]);
         Report { status, concerns: Vec::new() }

@@ -36,7 +36,10 @@ pub(super) fn adopt(look: &Look<'_>, status: &mut EgressGatewayStatus) {
             message: None,
             suspect_since: None,
             powered_on: None,
+            power_cycled: None,
             user_data_version: version,
+            nodes: 0,
+            admits: Vec::new(),
         });
     }
 }

@@ -49,7 +49,7 @@ fn failover(look: &Look<'_>, status: &EgressGatewayStatus, head: Option<&Gateway
         None => "its Droplet is gone".to_owned(),
     };
     let (from, to) = (from.name.clone(), to.name.clone());
-    Some(Failover { time: look.time(), from, to, reason })
+    Some(Failover { time: look.time(), from, to, reason, seconds: None })
 }
 
 fn in_one_line<'a>(words: impl Iterator<Item = &'a str>) -> Option<String> {
@@ -107,14 +107,18 @@ fn change(look: &Look<'_>, order: &[GatewayStatus]) -> Option<StaticRouteSpec> {
     if gateways.is_empty() {
         return None;
     }
+    let asked = &look.seen.gateway.spec;
     let spec = StaticRouteSpec {
-        destinations: look.seen.gateway.spec.destinations.clone(),
-        excluded_destinations: look.seen.gateway.spec.excluded_destinations.clone(),
+        destinations: asked.destinations.clone(),
+        excluded_destinations: asked.excluded_destinations.clone(),
         gateway: None,
         gateways: Some(gateways),
-        node_selector: look.seen.gateway.spec.node_selector.clone(),
+        node_selector: asked.node_selector.clone(),
         gateway_ref: None,
-        mode: look.seen.gateway.spec.mode,
+        mode: asked.mode,
+        health_check: Some(asked.health_check.clone()),
+        on_no_gateway: asked.on_no_gateway,
+        drain_seconds: asked.drain_seconds,
     };
     (ours(look).map(|route| &route.spec) != Some(&spec)).then_some(spec)
 }

@@ -341,8 +341,7 @@ impl State {
                 address: private(*id),
                 reachable: self.is_up(machine),
                 forwards: self.is_up(machine).then_some(true),
-                since: None,
-                message: None,
+                ..GatewayObservation::default()
             })
             .collect();
         let routes = self.applied.iter().map(|(uid, generation)| NodeRoute {
@@ -356,6 +355,9 @@ impl State {
             gateways: Vec::new(),
             reason: None,
             message: None,
+            guarded: true,
+            no_gateway: false,
+            draining: None,
             unusable_gateways: Vec::new(),
             failures: Vec::new(),
         });
@@ -431,6 +433,9 @@ pub fn follower_entry(gateway: Option<String>) -> NodeRoute {
         gateways: Vec::new(),
         reason: None,
         message: None,
+        guarded: true,
+        no_gateway: false,
+        draining: None,
         unusable_gateways: Vec::new(),
         failures: Vec::new(),
     }

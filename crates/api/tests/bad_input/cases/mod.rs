@@ -6,6 +6,7 @@
 
 mod destinations;
 mod egress_gateways;
+mod health_check;
 mod selectors;
 mod static_routes;
 
@@ -67,9 +68,11 @@ pub fn all() -> Vec<Case> {
     let mut all = Vec::new();
     destinations::rows(Kind::StaticRoute, &mut all);
     static_routes::rows(&mut all);
+    health_check::rows(Kind::StaticRoute, &mut all);
     selectors::rows(Kind::StaticRoute, &mut all);
     destinations::rows(Kind::EgressGateway, &mut all);
     egress_gateways::rows(&mut all);
+    health_check::rows(Kind::EgressGateway, &mut all);
     selectors::rows(Kind::EgressGateway, &mut all);
     all
 }

@@ -31,6 +31,13 @@ pub fn rows(all: &mut Vec<Case>) {
     }
     add(
         "spec",
+        "onNoGateway for a gateway that nobody watches",
+        &json!({"onNoGateway": "FailClosed"}),
+        "onNoGateway needs to know whether the gateway works; add healthCheck, or write gateways (a list) instead of gateway",
+        keeps("spec.onNoGateway: nobody knows whether the gateway works; add healthCheck, or write gateways"),
+    );
+    add(
+        "spec",
         "ActiveActive with one gateway",
         &json!({"mode": "ActiveActive"}),
         "mode ActiveActive shares the traffic among several gateways; write gateways (a list) or gatewayRef instead of gateway, or leave mode out",
@@ -256,11 +263,13 @@ fn list_of_gateways(all: &mut Vec<Case>) {
         keeps("spec.gateways: invalid type: string \"10.116.0.5\", expected a sequence"),
     );
     add(
-        field,
-        "empty",
+        "spec",
+        "no gateway in the list",
         json!([]),
-        "spec.gateways in body should have at least 1 items",
-        keeps("spec.gateways: is empty; list the gateways, or delete the StaticRoute"),
+        "gateways is empty; list the gateways, or write onNoGateway: FailClosed to drop what is sent to destinations until there is one",
+        keeps(
+            "spec.gateways: is empty; list the gateways, write onNoGateway: FailClosed, or delete the StaticRoute",
+        ),
     );
     let many: Vec<Value> = (0..17).map(|n| json!({"address": format!("10.116.0.{}", 5 + n)})).collect();
     let too_many = "spec.gateways: Too many: 17: must have at most 16 items";

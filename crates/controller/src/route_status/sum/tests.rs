@@ -31,6 +31,9 @@ fn node(name: &str, uid: &str, generation: i64, state: NodeRouteState) -> Node {
         gateways: Vec::new(),
         reason: None,
         message: Some("words".into()).filter(|_| state != Applied),
+        guarded: true,
+        no_gateway: false,
+        draining: None,
         unusable_gateways: Vec::new(),
         failures: Vec::new(),
     };
