@@ -81,6 +81,10 @@ bench-agent: root setup ## speed and size of the agent: target/bench/agent.json 
 bench-status: root setup ## how fast a thousand nodes report a change, and what that costs: target/bench/status.json
 	@scripts/bench-status.sh
 
+.PHONY: bench-failover
+bench-failover: root setup ## time without a gateway: KILLS=1000 CONTROL_PLANE=down PROFILE=fast, PLANNED=1000 or SOAK=<minutes>
+	@scripts/bench-failover.sh
+
 .PHONY: test-exhaustive
 test-exhaustive: setup ## all of one suite of random cases, resumable: SUITE=<name>; without it a list
 	@scripts/exhaustive.sh $(SUITE)

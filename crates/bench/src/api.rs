@@ -1,6 +1,7 @@
 //! The API server as the harness uses it: raw requests, so that no decoding of ours is in the time of the server.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -10,8 +11,9 @@ use serde_json::{Value, json};
 use testkit::ApiServer;
 use tokio::runtime::Runtime;
 
-use crate::network::{A, B, NODE_PUBLIC, NODE_VPC};
+use crate::network::{A, B};
 
+const NODES: &str = "/api/v1/nodes";
 const STATIC_ROUTES: &str = "/apis/networking.digitalocean.com/v1/staticroutes";
 const EGRESS_GATEWAYS: &str = "/apis/networking.digitalocean.com/v1alpha1/egressgateways";
 const NODE_EGRESSES: &str = "/apis/networking.digitalocean.com/v1alpha1/nodeegresses";
@@ -46,19 +48,34 @@ pub enum Shape {
 }
 
 impl<'a> Api<'a> {
-    /// Connects, and makes the node that the programs under test run on.
+    /// Connects and installs the definitions.
     pub fn new(runtime: &'a Runtime, server: &'a ApiServer) -> anyhow::Result<Self> {
         let api = Self { runtime, client: server.admin()?, server };
         let definitions = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crds");
         api.kubectl(&["apply", "--server-side", "-k", definitions], "")?;
         api.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"], "")?;
         api.until_served()?;
-        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}, "spec": {}});
-        api.kubectl(&["create", "-f", "-"], &node.to_string())?;
-        let status = json!({"status": {"addresses": [
-            {"type": "InternalIP", "address": NODE_VPC}, {"type": "ExternalIP", "address": NODE_PUBLIC}]}});
-        api.kubectl(&["patch", "node", "node-1", "--subresource=status", "-p", &status.to_string()], "")?;
         Ok(api)
+    }
+
+    /// Makes a node, as the cloud would.
+    pub fn add_node(&self, name: &str, private: Ipv4Addr, public: Ipv4Addr) -> anyhow::Result<()> {
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {}});
+        self.send(http::Method::POST, NODES, &node)?;
+        let status = json!({"status": {"addresses": [
+            {"type": "InternalIP", "address": private}, {"type": "ExternalIP", "address": public}]}});
+        self.send(http::Method::PATCH, &format!("{NODES}/{name}/status"), &status)?;
+        Ok(())
+    }
+
+    /// Makes a StaticRoute with this spec.
+    pub fn create_with(&self, name: &str, spec: &Value) -> anyhow::Result<Answered> {
+        self.send(http::Method::POST, STATIC_ROUTES, &object(name, spec))
+    }
+
+    /// Gives a StaticRoute these fields of a spec.
+    pub fn edit_with(&self, name: &str, spec: &Value) -> anyhow::Result<Answered> {
+        self.send(http::Method::PATCH, &format!("{STATIC_ROUTES}/{name}"), &json!({"spec": spec}))
     }
 
     /// Waits until the server's caches of the new kinds are filled. Until then it tells watchers to come back in a second.
@@ -176,5 +193,9 @@ fn static_route(name: &str, destinations: &[Ipv4Net], shape: Shape) -> Value {
         Shape::Pair => json!({"destinations": destinations,
             "gateways": [{"address": A.to_string()}, {"address": B.to_string()}]}),
     };
+    object(name, &spec)
+}
+
+fn object(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "networking.digitalocean.com/v1", "kind": "StaticRoute", "metadata": {"name": name}, "spec": spec})
 }

@@ -6,9 +6,12 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::Value;
 
+use crate::numbers;
+
 /// What stands between these two lines is written by `make bench-agent`.
-const BEGIN: &str = "<!-- numbers: written by make bench-agent -->";
-const END: &str = "<!-- end of numbers -->";
+pub const BEGIN: &str = "<!-- numbers: written by make bench-agent -->";
+/// The end of it.
+pub const END: &str = "<!-- end of numbers -->";
 
 /// What is measured, where it stands in the report, and what was aimed at.
 const ROWS: &[(&str, &str, &str)] = &[
@@ -32,16 +35,7 @@ const ROWS: &[(&str, &str, &str)] = &[
 
 /// The report as a table: median, and from the least to the most where there are several samples.
 pub fn table(report: &Value) -> String {
-    let machine = &report["machine"];
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let mut table = format!(
-        "{}, {} cores, {} memory, Linux {}; load at the end {}.\n\n",
-        text(&machine["cpu"]),
-        text(&machine["cores"]),
-        text(&machine["memory"]),
-        text(&machine["kernel"]),
-        text(&machine["load_at_the_end"]),
-    );
+    let mut table = numbers::machine_in_words(&report["machine"]) + "\n\n";
     let peer = &report["peer"];
     let has_peer = !peer.is_null();
     table += if has_peer {
@@ -82,18 +76,18 @@ fn shown(value: f64) -> String {
     if value < 10.0 { format!("{value:.2}") } else { format!("{value:.0}") }
 }
 
-/// Puts the table where the last one was.
-pub fn write(path: &Path, table: &str) -> anyhow::Result<()> {
+/// Puts what was measured where the last run's is, between the lines `begin` and `end`.
+pub fn write(path: &Path, begin: &str, end: &str, measured: &str) -> anyhow::Result<()> {
     let document = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let written = replaced(&document, table)
-        .with_context(|| format!("{} has no place for the table", path.display()))?;
+    let written = replaced(&document, begin, end, measured)
+        .with_context(|| format!("{} has no place for it: '{begin}' is missing", path.display()))?;
     Ok(std::fs::write(path, written)?)
 }
 
-fn replaced(document: &str, table: &str) -> Option<String> {
-    let (before, rest) = document.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{table}\n{END}{after}"))
+fn replaced(document: &str, begin: &str, end: &str, measured: &str) -> Option<String> {
+    let (before, rest) = document.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some(format!("{before}{begin}\n\n{measured}\n{end}{after}"))
 }
 
 #[cfg(test)]
@@ -112,8 +106,8 @@ mod tests {
     #[test]
     fn only_what_is_between_the_marks_is_written_anew() {
         let document = format!("head\n{BEGIN}\nold\n{END}\ntail\n");
-        let written = replaced(&document, "| new |\n").unwrap();
+        let written = replaced(&document, BEGIN, END, "| new |\n").unwrap();
         assert_eq!(written, format!("head\n{BEGIN}\n\n| new |\n\n{END}\ntail\n"));
-        assert_eq!(replaced("no marks", ""), None);
+        assert_eq!(replaced("no marks", BEGIN, END, ""), None);
     }
 }

@@ -1,4 +1,5 @@
-//! Measures a program that turns StaticRoutes into kernel routes: ours, and any other in the same run.
+//! Measures the agent from outside: `agent` how fast and how big it is, beside any other program of its kind in the same run;
+//! `failover` how long users are without a gateway when one dies ([`failover`]).
 //!
 //! ```text
 //!  this program ── create, delete ──► API server (real, on loopback)
@@ -13,6 +14,7 @@
 mod api;
 mod apply;
 mod document;
+mod failover;
 mod kernel;
 mod measure;
 mod network;
@@ -31,9 +33,18 @@ use crate::measure::{Bench, Effort};
 use crate::network::Network;
 use crate::subject::Subject;
 
-/// Measures the agent on a node of its own, with a real API server.
+/// Measures the agent, with a real API server and a real kernel.
 #[derive(Debug, Parser)]
 #[command(name = "egress-bench", version)]
+enum Command {
+    /// How fast and how big it is.
+    Agent(Settings),
+    /// How long users are without a gateway when one dies.
+    Failover(failover::Settings),
+}
+
+/// Measures the agent on a node of its own.
+#[derive(Debug, Parser)]
 struct Settings {
     /// The agent, in release form.
     #[arg(long, default_value = "target/release/egress-agent")]
@@ -66,8 +77,15 @@ struct Settings {
 }
 
 fn main() -> anyhow::Result<()> {
-    let settings = Settings::parse();
+    let command = Command::parse();
     anyhow::ensure!(nix::unistd::geteuid().is_root(), "this makes network namespaces and needs root");
+    match command {
+        Command::Agent(settings) => measure_agent(&settings),
+        Command::Failover(settings) => failover::run(&settings),
+    }
+}
+
+fn measure_agent(settings: &Settings) -> anyhow::Result<()> {
     let agent = settings.agent.canonicalize().with_context(|| format!("{}", settings.agent.display()))?;
     let effort = if settings.short { Effort::SHORT } else { Effort::FULL };
 
@@ -78,10 +96,10 @@ fn main() -> anyhow::Result<()> {
     let server = runtime.block_on(ApiServer::start())?;
     let mut bench = Bench::new(&runtime, &server, &network, effort)?;
 
-    let mut subjects = vec![Subject::agent(&agent, &server)];
-    subjects.extend(
-        settings.peer_command.as_deref().map(|command| Subject::peer(command, settings.peer_table, &server)),
-    );
+    let kubeconfig = server.kubeconfig();
+    let mut subjects = vec![Subject::agent(&agent, subject::NODE, &kubeconfig)];
+    let peer = settings.peer_command.as_deref();
+    subjects.extend(peer.map(|command| Subject::peer(command, settings.peer_table, &kubeconfig)));
     let mut reports = Vec::new();
     for subject in &subjects {
         eprintln!("measuring {}", subject.name);
@@ -99,7 +117,7 @@ fn main() -> anyhow::Result<()> {
     let table = document::table(&report);
     println!("{table}");
     if let Some(path) = &settings.document {
-        document::write(path, &table)?;
+        document::write(path, document::BEGIN, document::END, &table)?;
     }
     Ok(())
 }

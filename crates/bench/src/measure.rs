@@ -10,9 +10,9 @@ use tokio::runtime::Runtime;
 use crate::api::{Api, Shape};
 use crate::apply::{self, destinations};
 use crate::kernel::Kernel;
-use crate::network::{A, Network};
+use crate::network::{A, NODE_PUBLIC, NODE_VPC, Network};
 use crate::numbers::{Samples, rounded};
-use crate::subject::{Running, Subject};
+use crate::subject::{NODE, Running, Subject};
 use crate::switch::Watch;
 
 /// The largest list that a StaticRoute may have.
@@ -78,7 +78,9 @@ impl<'a> Bench<'a> {
         network: &'a Network,
         effort: Effort,
     ) -> anyhow::Result<Self> {
-        Ok(Self { api: Api::new(runtime, server)?, kernel: Kernel::open()?, network, effort })
+        let api = Api::new(runtime, server)?;
+        api.add_node(NODE, NODE_VPC, NODE_PUBLIC)?;
+        Ok(Self { api, kernel: Kernel::open()?, network, effort })
     }
 
     /// Measures one program and leaves nothing of it behind; with `only`, nothing but the time of that many destinations.

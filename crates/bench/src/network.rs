@@ -14,9 +14,9 @@ pub const A: Ipv4Addr = Ipv4Addr::new(10, 116, 0, 5);
 /// Second gateway.
 pub const B: Ipv4Addr = Ipv4Addr::new(10, 116, 0, 12);
 /// The node in the VPC.
-pub const NODE_VPC: &str = "10.116.0.2";
+pub const NODE_VPC: Ipv4Addr = Ipv4Addr::new(10, 116, 0, 2);
 /// The node outside.
-pub const NODE_PUBLIC: &str = "203.0.113.11";
+pub const NODE_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 11);
 
 /// The namespaces; dropping it removes them.
 pub struct Network {

@@ -44,6 +44,11 @@ pub fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
+/// A count, to divide by or to multiply with.
+pub fn count(items: impl TryInto<u32>) -> f64 {
+    f64::from(items.try_into().unwrap_or(u32::MAX))
+}
+
 /// What the numbers were taken on.
 pub fn machine() -> Value {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
@@ -59,6 +64,19 @@ pub fn machine() -> Value {
         "kernel": read("/proc/sys/kernel/osrelease").trim(),
         "load_at_the_end": load.split_whitespace().next(),
     })
+}
+
+/// The same as a sentence.
+pub fn machine_in_words(machine: &Value) -> String {
+    let text = |key: &str| machine[key].as_str().map_or_else(|| machine[key].to_string(), str::to_owned);
+    format!(
+        "{}, {} cores, {} memory, Linux {}; load at the end {}.",
+        text("cpu"),
+        text("cores"),
+        text("memory"),
+        text("kernel"),
+        text("load_at_the_end"),
+    )
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
 //! A program under test: its process, its size and the time it takes.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::ApiServer;
 
 /// Time that a program has to say that it is ready, and to end.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -19,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// Where the agent says whether the kernel holds its plan.
 const ADMIN: &str = "127.0.0.1:9191";
 
+/// Name of the node, where there is one.
+pub const NODE: &str = "node-1";
+
 /// How to run a program under test.
 pub struct Subject {
     /// What the report calls it.
@@ -28,7 +30,8 @@ pub struct Subject {
     /// Whether it is our agent: it probes gateways, and says when it is ready.
     pub is_agent: bool,
     command: Vec<String>,
-    kubeconfig: String,
+    node: String,
+    kubeconfig: PathBuf,
 }
 
 /// A program that runs. Dropping it kills it.
@@ -40,11 +43,11 @@ pub struct Running {
 }
 
 impl Subject {
-    /// Our agent.
-    pub fn agent(program: &Path, server: &ApiServer) -> Self {
+    /// Our agent, on the node of that name.
+    pub fn agent(program: &Path, node: &str, kubeconfig: &Path) -> Self {
         let command = [
             &program.display().to_string(),
-            "--node-name=node-1",
+            &format!("--node-name={node}"),
             &format!("--admin-listen={ADMIN}"),
             "--daemonset=",
             "--protected-names=",
@@ -54,12 +57,13 @@ impl Subject {
             table: 1157,
             is_agent: true,
             command: command.map(str::to_owned).to_vec(),
-            kubeconfig: server.kubeconfig().display().to_string(),
+            node: node.to_owned(),
+            kubeconfig: kubeconfig.to_owned(),
         }
     }
 
     /// Any other program.
-    pub fn peer(command: &str, table: u32, server: &ApiServer) -> Self {
+    pub fn peer(command: &str, table: u32, kubeconfig: &Path) -> Self {
         // `exec`: signals and numbers are the program's, not the shell's.
         let command = ["sh", "-c", &format!("exec {command}")];
         Self {
@@ -67,7 +71,8 @@ impl Subject {
             table,
             is_agent: false,
             command: command.map(str::to_owned).to_vec(),
-            kubeconfig: server.kubeconfig().display().to_string(),
+            node: NODE.to_owned(),
+            kubeconfig: kubeconfig.to_owned(),
         }
     }
 
@@ -83,8 +88,8 @@ impl Subject {
         let child = command
             .args(&self.command[1..])
             .env("KUBECONFIG", &self.kubeconfig)
-            .env("NODE_NAME", "node-1")
-            .env("NODE_HOSTNAME", "node-1")
+            .env("NODE_NAME", &self.node)
+            .env("NODE_HOSTNAME", &self.node)
             .env("LOG", std::env::var("LOG").unwrap_or_else(|_| "info".to_owned()))
             .stdin(Stdio::null())
             .stdout(log.reopen()?)
@@ -123,9 +128,14 @@ impl Running {
         }
     }
 
+    /// All of its log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log.path()).unwrap_or_default()
+    }
+
     /// The end of its log.
     pub fn last_words(&self) -> String {
-        let text = fs::read_to_string(self.log.path()).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<_> = text.lines().rev().take(20).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }

@@ -13,7 +13,7 @@ fn a_short_run_measures_everything_that_the_long_one_does() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("agent.json");
     let output = Command::new(env!("CARGO_BIN_EXE_egress-bench"))
-        .arg("--short")
+        .args(["agent", "--short"])
         .arg("--agent")
         .arg(agent)
         .arg("--out")

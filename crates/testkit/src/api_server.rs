@@ -11,6 +11,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Patch, PatchParams};
 use kube::config::AuthInfo;
 use kube::{Api, Client, Config, ResourceExt};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 const ADMIN_TOKEN: &str = "admin-of-this-test";
@@ -25,7 +27,7 @@ pub struct ApiServer {
     programs: PathBuf,
     files: TempDir,
     // Ended in this order: the API server complains for long when its store goes first.
-    _processes: [Process; 2],
+    processes: [Process; 2],
 }
 
 #[derive(Debug)]
@@ -88,10 +90,32 @@ impl ApiServer {
             .stderr(fs::File::create(files.path().join("kube-apiserver.log"))?)
             .spawn()
             .context("kube-apiserver does not start")?;
-        let server = Self { port, programs, files, _processes: [Process(api_server), etcd] };
+        let server = Self { port, programs, files, processes: [Process(api_server), etcd] };
         server.wait_until_ready().await?;
         server.write_kubeconfig()?;
         Ok(server)
+    }
+
+    /// Stops it and its store where they are: connections stay and are answered no more, until [`ApiServer::thaw`].
+    pub fn freeze(&self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets both go on.
+    pub fn thaw(&self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        for Process(child) in &self.processes {
+            kill(Pid::from_raw(child.id().cast_signed()), signal)?;
+        }
+        Ok(())
+    }
+
+    /// Port on the loopback of the namespace that it was started in.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// A client with all rights.
