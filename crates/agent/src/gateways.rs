@@ -132,6 +132,19 @@ impl Gateways {
         share(&self.candidates(listed, now), in_use)
     }
 
+    /// Whether all of `listed` are known to be dead: what its `onNoGateway` says comes into force.
+    pub fn none_works(&self, listed: &[Ipv4Addr], now: Tick) -> bool {
+        let is_dead = |candidate: &Candidate<Ipv4Addr>| {
+            candidate.standing.verdict == Verdict::Down && candidate.standing.signal == Signal::Silent
+        };
+        !listed.is_empty() && self.candidates(listed, now).iter().all(is_dead)
+    }
+
+    /// Whether it is known to work.
+    pub fn works(&self, gateway: Ipv4Addr, now: Tick) -> bool {
+        self.candidates(&[gateway], now).iter().all(|candidate| is_alive(candidate.standing))
+    }
+
     fn candidates(&self, listed: &[Ipv4Addr], now: Tick) -> Vec<Candidate<Ipv4Addr>> {
         let standing =
             |gateway| self.known.get(gateway).map_or(UNKNOWN, |one| one.reachability.standing(now));

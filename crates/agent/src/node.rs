@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use egress_netlink::reading::{Interface, MainRoute};
+use egress_routing::kernel_state::Gateway;
 use egress_routing::{NodeView, Protected, ProtectedReason, Uncertainty, VpcInterface};
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Node;
@@ -65,6 +66,10 @@ pub fn view(sources: Sources<'_>, previous: Option<&NodeView>) -> NodeView {
     let protected = protected(&sources, vpc.as_ref(), default_route.and_then(|route| route.gateway));
     let uncertain = uncertain(&sources, &protected);
     let candidates = sources.objects.probed.keys().copied().collect();
+    let default_way = default_route.and_then(|route| {
+        // Beyond the link's own subnet too, as some clouds have it.
+        Some(Gateway { address: route.gateway?, interface: route.interface?, onlink: true })
+    });
     NodeView {
         vpc,
         public_addresses,
@@ -73,6 +78,7 @@ pub fn view(sources: Sources<'_>, previous: Option<&NodeView>) -> NodeView {
         protected,
         uncertain,
         candidates,
+        default_way,
         served: BTreeSet::new(),
     }
 }

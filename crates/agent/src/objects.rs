@@ -11,7 +11,7 @@ use egress_routing::kernel_state::Observed;
 use egress_routing::prefix::parse_egress_address;
 use egress_routing::recovery::gateways_of;
 use egress_routing::wanted::{StaticRouteFields, WantedRoute};
-use egress_routing::{Layout, ReferenceFault};
+use egress_routing::{Layout, OnNoGateway, ReferenceFault};
 use egress_runtime::guarded::Guarded;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
@@ -168,6 +168,14 @@ fn followed(
     }
 }
 
+fn on_no_gateway(asked: egress_api::OnNoGateway) -> OnNoGateway {
+    match asked {
+        egress_api::OnNoGateway::KeepLast => OnNoGateway::KeepLast,
+        egress_api::OnNoGateway::FailClosed => OnNoGateway::FailClosed,
+        egress_api::OnNoGateway::FailOpen => OnNoGateway::FailOpen,
+    }
+}
+
 impl Objects {
     /// Whether the kernel may hold routes of an object that nobody could read since this agent started.
     pub fn may_hold_unknown_routes(&self) -> bool {
@@ -230,6 +238,7 @@ impl Objects {
             health_checked: route.spec.is_health_checked(),
             reference_fault,
             weights: (route.spec.mode == RouteMode::ActiveActive).then_some(&weights),
+            on_no_gateway: on_no_gateway(route.spec.on_no_gateway),
         });
         for (index, gateway) in gateways.iter().enumerate() {
             let Some(egress) = &gateway.egress_address else { continue };

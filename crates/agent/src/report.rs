@@ -7,7 +7,7 @@ use egress_api::{
     GatewayObservation, NodeEgressStatus, NodeRoute, NodeRouteState, RouteFailure, UnusableGateway,
 };
 use egress_routing::kernel_state::{Change, KernelState, NexthopId, Route, RouteKey, RouteKind};
-use egress_routing::{ReferenceFault, RouteReport};
+use egress_routing::{OnNoGateway, ReferenceFault, RouteReport};
 use ipnet::Ipv4Net;
 
 use crate::concerns::Concern;
@@ -35,6 +35,8 @@ pub struct Refused {
     routes: BTreeMap<NexthopId, BTreeMap<String, String>>,
     /// The first rule that could not be written, which concerns every StaticRoute.
     rule: Option<String>,
+    /// Some guard could not be written.
+    guard: bool,
 }
 
 impl Refused {
@@ -57,7 +59,7 @@ impl Refused {
         let at = route.destination;
         match route.kind {
             RouteKind::Nexthop(id) => self.note_destination(id, at, reason),
-            RouteKind::Throw => {
+            RouteKind::Throw if route.is_exception() => {
                 let around = (0..=at.prefix_len()).filter_map(|length| Ipv4Net::new(at.addr(), length).ok());
                 for range in around.map(|range| range.trunc()) {
                     if let Some(id) = routed(planned, route.table, range) {
@@ -65,8 +67,9 @@ impl Refused {
                     }
                 }
             }
-            // A guard.
-            RouteKind::Gateway(_) | RouteKind::Unreachable | RouteKind::Blackhole => {
+            // A guard, or what stands in for one.
+            RouteKind::Throw | RouteKind::Gateway(_) | RouteKind::Unreachable | RouteKind::Blackhole => {
+                self.guard = true;
                 if let Some(id) = routed(planned, route.table, at) {
                     self.note_destination(id, at, format!("its guard: {reason}"));
                 }
@@ -92,7 +95,7 @@ impl Refused {
 
     /// Whether the kernel took everything.
     pub fn is_empty(&self) -> bool {
-        self.nexthops.is_empty() && self.routes.is_empty() && self.rule.is_none()
+        self.nexthops.is_empty() && self.routes.is_empty() && self.rule.is_none() && !self.guard
     }
 }
 
@@ -167,6 +170,9 @@ fn obstacle(report: &RouteReport, refused: &Refused) -> Option<(&'static str, St
         return Some((problem.reason(), problem.to_string()));
     }
     let nexthop = report.nexthop.and_then(|id| refused.nexthops.get(&id));
+    if report.is_diverted() {
+        return no_gateway(report).map(|words| (NO_GATEWAY, words));
+    }
     let words = nexthop.map(|why| format!("the kernel refused the gateway: {why}"));
     let words = words
         .or_else(|| refused.rule.as_ref().map(|why| format!("the kernel refused a part of the plan: {why}")));
@@ -224,18 +230,43 @@ fn node_route(
         total: bounded(report.total),
         gateway: report.in_use.first().filter(|_| !report.shared).map(Ipv4Addr::to_string),
         gateways: report.in_use.iter().filter(|_| report.shared).map(Ipv4Addr::to_string).collect(),
-        reason: reason.or_else(|| report.caveat.as_ref().map(ReferenceFault::reason)).map(str::to_owned),
-        message: message.or_else(|| report.caveat.as_ref().map(caveat)).map(|message| shortened(&message)),
-        guarded: false,
-        no_gateway: false,
+        reason: reason.or_else(|| caveat_reason(report)).map(str::to_owned),
+        message: message.or_else(|| caveat(report)).map(|message| shortened(&message)),
+        guarded: report.guarded && !refused.guard && refused.rule.is_none(),
+        no_gateway: report.no_gateway,
         draining: None,
         unusable_gateways: allowance.some_of(unusable.chain(invalid)),
         failures: allowance.some_of(planned.chain(unwritten)),
     }
 }
 
-fn caveat(fault: &ReferenceFault) -> String {
-    format!("{fault}; the gateways it had last stay in use")
+/// What is said where no gateway works.
+const NO_GATEWAY: &str = "NoGateway";
+
+/// What is wrong though what it has in the kernel stays: in one word.
+fn caveat_reason(report: &RouteReport) -> Option<&'static str> {
+    report.caveat.as_ref().map(ReferenceFault::reason).or(report.no_gateway.then_some(NO_GATEWAY))
+}
+
+/// And in a sentence.
+fn caveat(report: &RouteReport) -> Option<String> {
+    let fault = report.caveat.as_ref().map(|fault| format!("{fault}; the gateways it had last stay in use"));
+    fault.or_else(|| no_gateway(report))
+}
+
+/// What happens to the traffic while no gateway works.
+fn no_gateway(report: &RouteReport) -> Option<String> {
+    let course = match (report.on_no_gateway, report.is_diverted()) {
+        (OnNoGateway::FailOpen, true) => {
+            "its traffic leaves with the node's own address until one works again (FailOpen)"
+        }
+        (OnNoGateway::FailOpen, false) => {
+            "and this node has no default route through a gateway to leave by (FailOpen); its traffic goes to the last gateway"
+        }
+        (OnNoGateway::FailClosed, _) => "its traffic is dropped until one works again (FailClosed)",
+        (OnNoGateway::KeepLast, _) => "its traffic goes to the last one (KeepLast)",
+    };
+    report.no_gateway.then(|| format!("no gateway works: {course}"))
 }
 
 fn bounded(count: usize) -> u32 {

@@ -23,6 +23,10 @@
 //! - Guilty is the object whose route leads to the target, if it changed since the last confirmed plan; where another one's
 //!   change laid that way open (it gave up a destination, say), all that changed before the cut was seen are. So are they
 //!   when no route leads to the target and it was there when it was last looked at: its address may be translated on the way.
+//! - A `FailClosed` guard is never taken away: of a version that is rolled back every destination stays shut that the confirmed one
+//!   has not, but for the address that was cut off, which no gateway and no guard may have (I5). Only where the cut address
+//!   is translated on the way, so that nobody can tell which destination it lies behind, the guard of the refused version goes too.
+//! - An address that a guard alone cuts off is spared: there is no version to go back to.
 //! - What was rolled back is tried again when its spec or the node's network changes; each further time for the network's
 //!   sake alone later than the last.
 //! - A switch among the gateways of a confirmed StaticRoute is no change, nor is an object that goes.
@@ -39,10 +43,11 @@ use ipnet::Ipv4Net;
 
 use crate::kernel_state::NexthopId;
 use crate::node::NodeView;
+use crate::prefix::difference;
 use crate::protected::ProtectedReason;
 use crate::report::{Failure, FailureCause, RouteProblem, RouteReport};
 use crate::wanted::WantedRoute;
-use crate::ways::Ways;
+use crate::ways::{DROPPED, Ways};
 
 /// Looks in a row that must see the same cut. One look takes 0.9 s at most: a lost packet, and even a gateway that dies and
 /// is left in that moment, cost nobody a rollback, and three are over in well under 5 s.
@@ -193,6 +198,17 @@ struct Cut {
     change: u64,
 }
 
+/// What leads to a target that was found cut off.
+#[derive(Debug, PartialEq, Eq)]
+enum Guilt {
+    /// The routes of this object; `None`: of nobody who is known.
+    Way(Option<String>),
+    /// A guard alone.
+    Guard,
+    /// Nothing of ours: its address is translated on the way.
+    Hidden,
+}
+
 #[derive(Debug)]
 struct Trial {
     /// `None` after a start.
@@ -328,7 +344,7 @@ impl Confirmation {
             }
             let confirmed = match known.get(route.uid.as_str()) {
                 Some(previous) if *previous == route || is_switch(previous, route) => continue,
-                Some(previous) => (*previous).clone(),
+                Some(previous) => WantedRoute { guarded: BTreeSet::new(), ..(*previous).clone() },
                 None => without_destinations(route),
             };
             self.change += 1;
@@ -404,8 +420,12 @@ impl Confirmation {
         let proven = trial.misses.iter().find(|(_, cut)| cut.looks >= MISSES);
         if let Some((target, Cut { change, .. })) = proven {
             let (cut, change) = (*target, *change);
-            let guilty = trial.tried.to(*cut.address.ip()).and_then(owner).map(str::to_owned);
-            return self.condemn(cut, change, guilty, wanted, node, now);
+            let guilt = match trial.tried.to(*cut.address.ip()) {
+                None => Guilt::Hidden,
+                Some(DROPPED) => Guilt::Guard,
+                Some(way) => Guilt::Way(owner(way).map(str::to_owned)),
+            };
+            return self.condemn(cut, change, &guilt, wanted, node, now);
         }
         let is_first = trial.confirmed.is_none();
         let is_touched = |target: &Target| trial.made_the_way_to(*target.address.ip(), true, is_suspect);
@@ -444,7 +464,7 @@ impl Confirmation {
         &mut self,
         cut: Target,
         change: u64,
-        guilty: Option<String>,
+        guilt: &Guilt,
         wanted: &[WantedRoute],
         node: &NodeView,
         now: Duration,
@@ -454,9 +474,10 @@ impl Confirmation {
             trial.misses.clear();
             trial.next_look = now + AGAIN;
         }
-        let objects: Vec<String> = match guilty {
-            Some(uid) if self.suspects.contains_key(&uid) => vec![uid],
-            _ => {
+        let objects: Vec<String> = match guilt {
+            Guilt::Guard => Vec::new(),
+            Guilt::Way(Some(uid)) if self.suspects.contains_key(uid) => vec![uid.clone()],
+            Guilt::Way(_) | Guilt::Hidden => {
                 let before = self.suspects.iter().filter(|(_, suspect)| suspect.since <= change);
                 before.map(|(uid, _)| uid.clone()).collect()
             }
@@ -470,7 +491,11 @@ impl Confirmation {
             let (Some(suspect), Some(refused)) = (self.suspects.remove(uid), refused.cloned()) else {
                 continue;
             };
-            let instead = suspect.confirmed;
+            let mut instead = suspect.confirmed;
+            if refused.is_fail_closed() && *guilt != Guilt::Hidden {
+                instead.guarded = newly_listed(&refused, &instead);
+                self.spared.insert(*cut.address.ip(), cut.lifeline);
+            }
             let times = self.rollbacks.entry(uid.clone()).or_default();
             let wait = times.checked_sub(1).map_or(Duration::ZERO, |times| {
                 RETRY.0.saturating_mul(2_u32.saturating_pow(times)).min(RETRY.1)
@@ -487,8 +512,11 @@ impl Confirmation {
 impl RolledBack {
     /// Says it in the object's report.
     pub fn mark(&self, report: &mut RouteReport) {
-        let problem =
-            RouteProblem::RolledBack { cut: self.cut, restored: !self.instead.destinations.is_empty() };
+        let problem = RouteProblem::RolledBack {
+            cut: self.cut,
+            restored: !self.instead.destinations.is_empty(),
+            guarded: !self.instead.guarded.is_empty(),
+        };
         let address = *self.cut.address.ip();
         let mut guilty: Vec<_> =
             self.refused.destinations.keys().filter(|destination| destination.contains(&address)).collect();
@@ -548,6 +576,16 @@ fn is_switch(before: &WantedRoute, after: &WantedRoute) -> bool {
         let (gateways, weights) = (before.gateways.clone(), weights.clone());
         WantedRoute { gateways, weights, ..after.clone() } == *before
     }
+}
+
+/// What `refused` lists, without what it excludes, and `confirmed` does not.
+fn newly_listed(refused: &WantedRoute, confirmed: &WantedRoute) -> BTreeSet<Ipv4Net> {
+    let new = refused.destinations.keys().filter(|prefix| !confirmed.destinations.contains_key(*prefix));
+    new.flat_map(|prefix| {
+        let excluded: Vec<Ipv4Net> = refused.excluded.iter().copied().collect();
+        difference(*prefix, &excluded)
+    })
+    .collect()
 }
 
 fn without_destinations(route: &WantedRoute) -> WantedRoute {

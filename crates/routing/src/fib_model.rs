@@ -136,7 +136,7 @@ fn refusal(kernel: &Observed, nexthop: &Nexthop) -> Option<&'static str> {
         {
             Some("a group keeps its kind and its buckets")
         }
-        (NexthopTarget::Group { members, .. }, _) => members
+        (NexthopTarget::Group { members, .. }, _) if members.len() > 1 => members
             .iter()
             .any(|member| {
                 !matches!(

@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use crate::kernel_state::Gateway;
 use crate::node::{NodeView, VpcInterface};
 use crate::protected::{Protected, ProtectedReason};
-use crate::wanted::{StaticRouteFields, WantedRoute};
+use crate::wanted::{OnNoGateway, StaticRouteFields, WantedRoute};
 
 pub(crate) fn net(text: &str) -> Ipv4Net {
     text.parse().unwrap()
@@ -49,6 +50,7 @@ pub(crate) fn node() -> NodeView {
         protected,
         uncertain: None,
         candidates: BTreeSet::new(),
+        default_way: Some(Gateway { address: ip("203.0.113.1"), interface: 2, onlink: true }),
         served: BTreeSet::new(),
     }
 }
@@ -75,7 +77,13 @@ pub(crate) fn excluding(
         health_checked: true,
         reference_fault: None,
         weights: None,
+        on_no_gateway: OnNoGateway::KeepLast,
     })
+}
+
+/// The same with another word for when no gateway works.
+pub(crate) fn failing(route: WantedRoute, on_no_gateway: OnNoGateway) -> WantedRoute {
+    WantedRoute { on_no_gateway, ..route }
 }
 
 /// The same with gateways that share the traffic in equal parts.

@@ -64,7 +64,7 @@ impl Nexthop {
 ///
 /// The kernel replaces `Gateway` by `Blackhole` and back, but refuses (EINVAL) to replace either by `Group` or a
 /// `Group` by either, to change the kind or the number of buckets of a group, and a `Blackhole` as member of a group
-/// of several.
+/// of several; as the only one it is fine.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NexthopTarget {
     /// One gateway on a link.
@@ -148,6 +148,12 @@ impl Route {
     /// The route's key.
     pub fn key(&self) -> RouteKey {
         RouteKey { table: self.table, destination: self.destination.trunc(), metric: self.metric }
+    }
+
+    /// Whether it keeps its destination out of a wider range. What lies below another route is no exception: it only answers when
+    /// that is gone.
+    pub fn is_exception(&self) -> bool {
+        self.kind == RouteKind::Throw && self.metric == 0
     }
 }
 

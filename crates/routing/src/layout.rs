@@ -26,6 +26,12 @@ const LISTS: u32 = 200_000;
 /// Offset of the groups of gateways that share a StaticRoute's traffic from what is its nexthop object otherwise. They need ids of
 /// their own: the kernel refuses to replace a gateway by a group.
 const GROUPS: u32 = 300_000;
+/// Offset of the nexthop ids that say of a StaticRoute that it is `FailClosed`, and `FailOpen`, from its nexthop object.
+const CLOSED_RECORDS: u32 = 400_000;
+const OPEN_RECORDS: u32 = 500_000;
+/// Offsets of the only members of groups that drop their traffic, and let it out by the node's own default route.
+const HOLE: u32 = 120_000;
+const EXIT: u32 = 120_001;
 /// Offset of the nexthop ids that say under which definition (CRD) the StaticRoutes were made, and how many of them there are.
 const DEFINITIONS: u32 = 700_000;
 const DEFINITION_COUNT: u32 = 100_000;
@@ -323,6 +329,26 @@ impl Layout {
     pub fn nexthop_of_list(&self, list: NexthopId) -> Option<NexthopId> {
         let nexthop = NexthopId(list.0.checked_sub(LISTS)?);
         self.is_object_nexthop(nexthop).then_some(nexthop)
+    }
+
+    /// Records that the StaticRoute whose nexthop object this is is `FailClosed`; no route uses it.
+    pub fn closed_nexthop(&self, nexthop: NexthopId) -> NexthopId {
+        NexthopId(nexthop.0 + CLOSED_RECORDS)
+    }
+
+    /// Records that it is `FailOpen`.
+    pub fn open_nexthop(&self, nexthop: NexthopId) -> NexthopId {
+        NexthopId(nexthop.0 + OPEN_RECORDS)
+    }
+
+    /// The blackhole that a group has as its only member while no gateway works (`FailClosed`).
+    pub fn hole_nexthop(&self) -> NexthopId {
+        NexthopId(self.first_nexthop + HOLE)
+    }
+
+    /// The node's own default gateway, which a group has as its only member while no gateway works (`FailOpen`).
+    pub fn exit_nexthop(&self) -> NexthopId {
+        NexthopId(self.first_nexthop + EXIT)
     }
 
     /// The nexthop object that records under which definition the StaticRoutes in the kernel were made; see [`crate::orphans`].

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use crate::inbound::ServedPort;
+use crate::kernel_state::Gateway;
 use crate::origin::RouteOrigin;
 use crate::protected::Protected;
 
@@ -29,6 +30,9 @@ pub struct NodeView {
     pub uncertain: Option<Uncertainty>,
     /// Gateways that are to be probed though no StaticRoute names them yet: those that wait to be proven.
     pub candidates: BTreeSet<Ipv4Addr>,
+    /// The gateway of the main table's default route: where `FailOpen` lets traffic out. `None`: there is no such route, or it
+    /// has no gateway, or several.
+    pub default_way: Option<Gateway>,
     /// Ports that answer connections which came in on a public side.
     pub served: BTreeSet<ServedPort>,
 }
@@ -84,6 +88,7 @@ impl NodeView {
             protected,
             uncertain,
             candidates,
+            default_way: _,
             served,
         } = self;
         let others = (&other.protected, &other.uncertain, &other.candidates, &other.served);

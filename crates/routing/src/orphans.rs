@@ -86,6 +86,8 @@ pub fn orphans(
                 invalid_gateways: Vec::new(),
                 refused: None,
                 reference_fault: None,
+                on_no_gateway: recovered.on_no_gateway(object(id), layout),
+                guarded: BTreeSet::new(),
             })
         })
         .collect()

@@ -24,6 +24,7 @@
 //! without a routed destination and a probed gateway the state is empty, and so is the node.
 
 mod claims;
+mod course;
 mod gateways;
 mod probes;
 mod rules;
@@ -34,26 +35,56 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use crate::inbound::{self, ServedPort};
-use crate::kernel_state::{Change, KernelState, NexthopTarget, Observed, Route, RouteKind};
+use crate::kernel_state::{Change, KernelState, Observed, Route, RouteKind};
 use crate::layout::{Layout, ProbePath};
 use crate::nexthop_ids;
 use crate::node::NodeView;
 use crate::recovery;
-use crate::report::{RouteProblem, RouteReport};
-use crate::sharing::{self, Sharer};
-use crate::wanted::WantedRoute;
+use crate::report::{FailureCause, RouteProblem, RouteReport};
+use crate::resolve::Resolution;
+use crate::sharing::Sharer;
+use crate::wanted::{OnNoGateway, WantedRoute};
 
 use claims::{report_claims, resolve_claims};
-use gateways::{add_twins, check_gateways, choose_nexthop, in_order, record_lists, sharers, through};
+pub(crate) use course::Course;
+use course::{add_diversions, choose_nexthop};
+use gateways::{add_twins, check_gateways, in_order, record_lists, sharers};
 use probes::{add_probes, probed_slots};
 use rules::add_rules;
 
-/// The gateways that each StaticRoute uses now, by uid: one, or with `ActiveActive` all that share its traffic.
+/// What was chosen for each StaticRoute, by uid.
 ///
-/// An object that is not in here keeps the gateways that it has in the kernel if they are still in its list, else it gets the
-/// first of the list (`ActiveActive`: all of them): right after a start, when nothing was probed yet, and when no gateway
-/// answers (`KeepLast`).
-pub type Selection = BTreeMap<String, BTreeSet<Ipv4Addr>>;
+/// An object that is not in here keeps what it has in the kernel, if that is of its list or what its `onNoGateway` says; else it
+/// gets the first gateway of the list (`ActiveActive`: all of them): right after a start, when nothing was probed yet.
+pub type Selection = BTreeMap<String, Chosen>;
+
+/// Which gateways a StaticRoute uses now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Chosen {
+    /// One, or with `ActiveActive` all that share its traffic; while none works the last ones.
+    pub gateways: BTreeSet<Ipv4Addr>,
+    /// None works: what its `onNoGateway` says is in force.
+    pub none_works: bool,
+}
+
+impl From<BTreeSet<Ipv4Addr>> for Chosen {
+    /// These, and they work.
+    fn from(gateways: BTreeSet<Ipv4Addr>) -> Self {
+        Self { gateways, none_works: false }
+    }
+}
+
+impl<const N: usize> From<[Ipv4Addr; N]> for Chosen {
+    fn from(gateways: [Ipv4Addr; N]) -> Self {
+        BTreeSet::from(gateways).into()
+    }
+}
+
+impl FromIterator<Ipv4Addr> for Chosen {
+    fn from_iter<I: IntoIterator<Item = Ipv4Addr>>(gateways: I) -> Self {
+        gateways.into_iter().collect::<BTreeSet<_>>().into()
+    }
+}
 
 /// What a node's kernel should hold, and why.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -99,9 +130,10 @@ pub fn plan(
         }
     }
 
-    // Only objects that can be routed at all take part: one whose gateways this node can't use stands in nobody's way.
-    let mut able: Vec<usize> =
-        (0..wanted.len()).filter(|index| plan.routes[*index].problem.is_none()).collect();
+    // Only objects that can be routed at all take part, and those that must be shut then: one whose gateways this node can't use
+    // stands in nobody's way otherwise.
+    let is_able = |index: &usize| plan.routes[*index].problem.is_none() || wanted[*index].is_fail_closed();
+    let mut able: Vec<usize> = (0..wanted.len()).filter(is_able).collect();
     able.sort_by_key(|index| wanted[*index].seniority());
     let foreign: BTreeMap<Ipv4Net, u8> = observed
         .foreign_routes()
@@ -126,9 +158,15 @@ pub fn plan(
             continue;
         };
         let index = able[*object];
-        if let Some(id) = plan.routes[index].nexthop {
+        let id = plan.routes[index].nexthop;
+        if id.is_some() || wanted[index].is_fail_closed() {
+            let below = below(destination, &wanted[index], |object| &wanted[able[object]], &resolution);
+            plan.state
+                .routes
+                .extend(below.map(|kind| guard(destination, kind, layout)).map(|it| (it.key(), it)));
+        }
+        if let Some(id) = id.filter(|_| !wanted[index].is_only_guarded(destination)) {
             routed.insert(index);
-            plan.state.insert_route(guard(destination, layout));
             // With the link the kernel drops the group, and nothing can stand in for one: the guard answers.
             if vpc.up || !wanted[index].is_shared() {
                 plan.state.insert_route(Route { table, destination, metric, kind: RouteKind::Nexthop(id) });
@@ -139,18 +177,24 @@ pub fn plan(
 
     for index in able {
         let report = &mut plan.routes[index];
+        report.guarded = wanted[index].on_no_gateway != OnNoGateway::FailOpen && !leaves_a_gap(report);
         if report.nexthop.is_none() {
-            report.problem = Some(RouteProblem::NoNexthopId);
+            report.problem.get_or_insert(RouteProblem::NoNexthopId);
+        }
+        if report.problem.is_some() {
             report.applied = 0;
             report.failures.clear();
         }
         report.nexthop = report.nexthop.filter(|_| routed.contains(&index));
-        let nexthop =
-            choose_nexthop(&wanted[index], &sharers[index], vpc, selection, observed, layout, report);
+        let known = (selection, observed);
+        let nexthop = choose_nexthop(&wanted[index], &sharers[index], vpc, node, known, layout, report);
         if let Some(nexthop) = nexthop {
             plan.state.insert_nexthop(nexthop);
         }
     }
+    let with_nexthop =
+        wanted.iter().zip(&plan.routes).filter_map(|(route, report)| Some((route, report.nexthop?)));
+    add_diversions(with_nexthop, node, layout, &mut plan.state);
     add_probes(&slots, vpc, layout, &mut plan);
     add_twins(sharers.iter().flatten(), vpc, layout, &mut plan.state);
     record_lists(wanted, &sharers, layout, &mut plan);
@@ -160,36 +204,42 @@ pub fn plan(
 }
 
 impl NodePlan {
-    /// Moves one StaticRoute to other gateways of its list, one or with `ActiveActive` several: the change that does it, or
-    /// `None` when there is nothing to do. The plan then says the same as a new one made with that selection would.
+    /// Moves one StaticRoute to other gateways of its list, one or with `ActiveActive` several, or to what its `onNoGateway` says:
+    /// the change that does it, or `None` when there is nothing to do. The plan then says the same as a new one made with that
+    /// selection would.
     pub fn switch(
         &mut self,
         uid: &str,
-        gateways: &BTreeSet<Ipv4Addr>,
+        chosen: &Chosen,
         node: &NodeView,
         observed: &Observed,
         layout: &Layout,
     ) -> Option<Change> {
         let vpc = node.vpc.as_ref().filter(|vpc| vpc.up)?;
         let index = self.routes.iter().position(|report| report.uid == uid)?;
-        let report = &self.routes[index];
+        let report = &mut self.routes[index];
         let id = report.nexthop?;
-        let present = self.state.nexthops.get(&id)?;
-        let (nexthop, in_use) = if let NexthopTarget::Group { .. } = present.via {
-            let sharers = recovery::sharers(id, &self.state, layout);
-            let in_use = in_order(&report.usable_gateways, |gateway| {
-                gateways.contains(gateway) && sharers.iter().any(|sharer| sharer.gateway == *gateway)
-            });
-            (sharing::group(id, &sharers, &in_use.iter().copied().collect(), layout)?, in_use)
-        } else {
-            let gateway = *report.usable_gateways.iter().find(|gateway| gateways.contains(gateway))?;
-            (through(id, gateway, vpc), vec![gateway])
+        let sharers = report.shared.then(|| recovery::sharers(id, &self.state, layout));
+        let able = |gateway: &Ipv4Addr| {
+            sharers.as_ref().is_none_or(|sharers| sharers.iter().any(|sharer| sharer.gateway == *gateway))
         };
-        if nexthop == *present {
+        let mut gateways =
+            in_order(&report.usable_gateways, |gateway| chosen.gateways.contains(gateway) && able(gateway));
+        if !report.shared {
+            gateways.truncate(1);
+        }
+        let course = if chosen.none_works {
+            Course::without_gateway(report.on_no_gateway, gateways, node.default_way)
+        } else {
+            Course::Through(gateways)
+        };
+        let nexthop = course.nexthop(id, sharers.as_deref(), vpc.index, layout)?;
+        report.no_gateway = chosen.none_works;
+        report.in_use = course.gateways();
+        if self.state.nexthops.get(&id) == Some(&nexthop) {
             return None;
         }
         self.state.insert_nexthop(nexthop.clone());
-        self.routes[index].in_use = in_use;
         Some(Change::PutNexthop { replaces: observed.nexthops.get(&id).cloned(), nexthop })
     }
 }
@@ -208,14 +258,40 @@ fn blank_report(route: &WantedRoute) -> RouteReport {
         invalid_gateways: route.invalid_gateways.clone(),
         problem: route.refused.clone().map(RouteProblem::InvalidExclusion),
         caveat: None,
+        on_no_gateway: route.on_no_gateway,
+        no_gateway: false,
+        guarded: false,
         failures: Vec::new(),
     }
 }
 
 /// What answers for a routed destination while its own route is gone: when the VPC link goes down the kernel takes every
 /// nexthop on it along, and until the agent has noticed, packets would leave with the node's own address.
-fn guard(destination: Ipv4Net, layout: &Layout) -> Route {
-    Route { table: layout.table, destination, metric: layout.guard_metric, kind: RouteKind::Blackhole }
+fn guard(destination: Ipv4Net, kind: RouteKind, layout: &Layout) -> Route {
+    Route { table: layout.table, destination, metric: layout.guard_metric, kind }
+}
+
+/// What lies below a destination of `route`: what `FailOpen` lists is let out then, also where another object guards a wider range.
+fn below<'a>(
+    destination: Ipv4Net,
+    route: &WantedRoute,
+    object: impl Fn(usize) -> &'a WantedRoute,
+    resolution: &Resolution,
+) -> Option<RouteKind> {
+    if route.on_no_gateway != OnNoGateway::FailOpen {
+        return Some(RouteKind::Blackhole);
+    }
+    let wider =
+        (0..destination.prefix_len()).filter_map(|length| Ipv4Net::new(destination.addr(), length).ok());
+    let mut around = wider.filter_map(|range| *resolution.table.get(&range.trunc())?);
+    around.any(|index| object(index).on_no_gateway != OnNoGateway::FailOpen).then_some(RouteKind::Throw)
+}
+
+/// Whether something that an object lists and would get is neither routed nor guarded for now.
+fn leaves_a_gap(report: &RouteReport) -> bool {
+    let is_gap =
+        |cause: &FailureCause| matches!(cause, FailureCause::Foreign { .. } | FailureCause::Uncertain(_));
+    report.failures.iter().any(|failure| is_gap(&failure.cause))
 }
 
 #[cfg(test)]

@@ -22,7 +22,9 @@ use crate::kernel_state::{
     RouteKind,
 };
 use crate::layout::{GatewaySlot, Layout, ProbePath};
-use crate::sharing::{self, Sharer};
+use crate::plan::{Chosen, Course};
+use crate::sharing::Sharer;
+use crate::wanted::OnNoGateway;
 
 /// What was found in the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub struct RecoveredRoute {
     pub nexthop: NexthopId,
     /// Whether its gateways share the traffic.
     pub shared: bool,
+    /// What happens while none works.
+    pub on_no_gateway: OnNoGateway,
     /// The gateways it uses; empty when its packets are dropped.
     pub current: BTreeSet<Ipv4Addr>,
     /// Its gateways, in the order of its list unless they share the traffic.
@@ -78,28 +82,37 @@ impl Recovered {
         Self { state, probes, routes }
     }
 
-    /// Moves the `index`-th StaticRoute to `to`, one gateway or those that share the traffic: the change that does it, or `None`
-    /// when it is there already or may not go there.
+    /// Moves the `index`-th StaticRoute to `to`, one gateway or those that share the traffic, or to what is done while none works:
+    /// the change that does it, or `None` when it is there already or may not go there.
     pub fn switch(
         &mut self,
         index: usize,
-        to: &BTreeSet<Ipv4Addr>,
+        to: &Chosen,
         observed: &Observed,
         layout: &Layout,
     ) -> Option<Change> {
         let route = self.routes.get_mut(index)?;
-        let mut gateways = route.gateways.iter().filter(|gateway| to.contains(&gateway.address)).copied();
-        let nexthop = if route.shared {
-            sharing::group(route.nexthop, &sharers(route.nexthop, &self.state, layout), to, layout)?
+        let gateways: Vec<Ipv4Addr> = route.gateways.iter().map(|gateway| gateway.address).collect();
+        let gateways: Vec<Ipv4Addr> =
+            gateways.into_iter().filter(|gateway| to.gateways.contains(gateway)).collect();
+        let course = if to.none_works {
+            Course::without_gateway(
+                route.on_no_gateway,
+                gateways,
+                gateway(layout.exit_nexthop(), &self.state),
+            )
         } else {
-            Nexthop { id: route.nexthop, via: NexthopTarget::Gateway(gateways.next()?) }
+            Course::Through(gateways)
         };
+        let sharers = route.shared.then(|| sharers(route.nexthop, &self.state, layout));
+        let interface = route.gateways.first()?.interface;
+        let nexthop = course.nexthop(route.nexthop, sharers.as_deref(), interface, layout)?;
         if self.state.nexthops.get(&nexthop.id) == Some(&nexthop) {
             return None;
         }
-        route.current = match &nexthop.via {
-            NexthopTarget::Gateway(gateway) => BTreeSet::from([gateway.address]),
-            _ => gateways.map(|gateway| gateway.address).collect(),
+        route.current = match course {
+            Course::Through(gateways) if !route.shared => gateways.into_iter().take(1).collect(),
+            other => other.gateways().into_iter().collect(),
         };
         self.state.insert_nexthop(nexthop.clone());
         Some(Change::PutNexthop { replaces: observed.nexthops.get(&nexthop.id).cloned(), nexthop })
@@ -109,6 +122,11 @@ impl Recovered {
     pub(crate) fn weights(&self, group: NexthopId, layout: &Layout) -> BTreeMap<Ipv4Addr, u16> {
         let sharers = sharers(group, &self.state, layout);
         sharers.iter().map(|sharer| (sharer.gateway, sharer.weight)).collect()
+    }
+
+    /// What happens to the traffic of the StaticRoute known by `object` while no gateway works.
+    pub(crate) fn on_no_gateway(&self, object: NexthopId, layout: &Layout) -> OnNoGateway {
+        mode_of(object, &self.state, layout)
     }
 
     /// Keeps one address off the gateways.
@@ -140,7 +158,11 @@ impl Recovered {
             .collect();
         for id in dead {
             if layout.is_object_nexthop(id) {
-                state.insert_nexthop(Nexthop { id, via: NexthopTarget::Blackhole });
+                let open = mode_of(id, &self.state, layout) == OnNoGateway::FailOpen;
+                let exit =
+                    gateway(layout.exit_nexthop(), &self.state).filter(|exit| open && is_up(exit.interface));
+                let via = exit.map_or(NexthopTarget::Blackhole, NexthopTarget::Gateway);
+                state.insert_nexthop(Nexthop { id, via });
             } else {
                 state.remove_nexthop(id);
             }
@@ -174,10 +196,10 @@ pub fn gateways_of<'a>(
     }
 }
 
-/// The group that records a list of gateways, each with its place or its weight: `None` for less than two of them, since nothing
-/// could be moved.
+/// The group that records a list of gateways, each with its place or its weight: `None` for less than `least` of them.
 pub(crate) fn record(
     nexthop: NexthopId,
+    least: usize,
     gateways: impl IntoIterator<Item = (GatewaySlot, u16)>,
     layout: &Layout,
 ) -> Option<Nexthop> {
@@ -186,7 +208,7 @@ pub(crate) fn record(
         .map(|(slot, weight)| GroupMember { id: layout.probe_nexthop(slot), weight })
         .collect();
     let id = layout.list_nexthop(nexthop);
-    (members.len() > 1).then(|| Nexthop { id, via: NexthopTarget::group(members, None) })
+    (members.len() >= least).then(|| Nexthop { id, via: NexthopTarget::group(members, None) })
 }
 
 /// The gateways that can share the traffic of the StaticRoute whose routes use `group`, as its list records them.
@@ -219,7 +241,9 @@ fn routes_of(list: &Nexthop, state: &KernelState, layout: &Layout) -> Vec<Recove
         .into_iter()
         .filter_map(|nexthop| {
             let via = &state.nexthops.get(&nexthop)?.via;
-            let (shared, current) = match via {
+            let on_no_gateway = mode_of(object, state, layout);
+            let listed = |address: &Ipv4Addr| gateways.iter().any(|gateway| gateway.address == *address);
+            let (shared, current): (_, BTreeSet<Ipv4Addr>) = match via {
                 NexthopTarget::Gateway(gateway) => (false, BTreeSet::from([gateway.address])),
                 NexthopTarget::Blackhole => (false, BTreeSet::new()),
                 NexthopTarget::Group { members, .. } => {
@@ -227,9 +251,22 @@ fn routes_of(list: &Nexthop, state: &KernelState, layout: &Layout) -> Vec<Recove
                     (true, addresses.map(|gateway| gateway.address).collect())
                 }
             };
-            Some(RecoveredRoute { nexthop, shared, current, gateways: gateways.clone() })
+            // What is let out goes to a gateway of no list.
+            let current = current.into_iter().filter(listed).collect();
+            Some(RecoveredRoute { nexthop, shared, on_no_gateway, current, gateways: gateways.clone() })
         })
         .collect()
+}
+
+/// What a StaticRoute's record says.
+fn mode_of(object: NexthopId, state: &KernelState, layout: &Layout) -> OnNoGateway {
+    if state.nexthops.contains_key(&layout.closed_nexthop(object)) {
+        OnNoGateway::FailClosed
+    } else if state.nexthops.contains_key(&layout.open_nexthop(object)) {
+        OnNoGateway::FailOpen
+    } else {
+        OnNoGateway::KeepLast
+    }
 }
 
 fn gateway(id: NexthopId, state: &KernelState) -> Option<Gateway> {

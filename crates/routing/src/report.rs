@@ -10,7 +10,7 @@ use crate::node::Uncertainty;
 use crate::origin::{Protocol, RouteOrigin};
 use crate::prefix::InvalidValue;
 use crate::protected::ProtectedReason;
-use crate::wanted::{Destination, ReferenceFault};
+use crate::wanted::{Destination, OnNoGateway, ReferenceFault};
 
 /// What the plan does with one StaticRoute. It says what is planned: it is true once the changes are in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,12 @@ pub struct RouteReport {
     pub problem: Option<RouteProblem>,
     /// What is wrong though its routes are kept as they are.
     pub caveat: Option<ReferenceFault>,
+    /// What happens while no gateway works.
+    pub on_no_gateway: OnNoGateway,
+    /// That is in force: none works, or there is none to use.
+    pub no_gateway: bool,
+    /// What lies below its routes drops whatever it lists, whichever of its routes is missing.
+    pub guarded: bool,
     /// Destinations that are not applied, in ascending order, the refused ones last. Empty when `problem` says it all.
     pub failures: Vec<Failure>,
 }
@@ -47,7 +53,12 @@ pub struct RouteReport {
 impl RouteReport {
     /// Whether every destination goes through a gateway.
     pub fn is_applied(&self) -> bool {
-        self.problem.is_none() && self.applied == self.total
+        self.problem.is_none() && !self.is_diverted() && self.applied == self.total
+    }
+
+    /// Whether its traffic goes to no gateway at all for now: it is dropped, or leaves with the node's own address.
+    pub fn is_diverted(&self) -> bool {
+        self.no_gateway && self.in_use.is_empty()
     }
 }
 
@@ -159,18 +170,27 @@ pub enum RouteProblem {
     #[error(transparent)]
     InvalidGateway(InvalidValue),
     /// The VPC interface is down: what is routed is dropped until it is back.
-    #[error("the node's VPC interface is down; routed traffic is dropped until it is back")]
-    LinkDown,
+    #[error(
+        "the node's VPC interface is down; routed traffic {} until it is back",
+        if *.open { "leaves with the node's own address (FailOpen)" } else { "is dropped" }
+    )]
+    LinkDown {
+        /// It is not dropped (`FailOpen`).
+        open: bool,
+    },
     /// Its latest version cut the node off from something that it lives by.
     #[error(
-        "rolled back: with this version {cut} was cut off from this node; {}; it is tried again when its spec or the \
-         node's network changes", if *.restored { "the last confirmed version is in force" } else { "nothing of it is routed" }
+        "rolled back: with this version {cut} was cut off from this node; {}{}; it is tried again when its spec or the \
+         node's network changes", if *.restored { "the last confirmed version is in force" } else { "nothing of it is routed" },
+        if *.guarded { ", and what else it lists is dropped (FailClosed)" } else { "" }
     )]
     RolledBack {
         /// What was cut off.
         cut: Target,
         /// An earlier version was confirmed and is in force.
         restored: bool,
+        /// What the refused version lists stays shut (`FailClosed`).
+        guarded: bool,
     },
     /// The node probes as many gateways as it can, and none of this StaticRoute's, which would have to share its traffic.
     #[error(
@@ -192,7 +212,7 @@ impl RouteProblem {
             Self::NoUsableGateway { issues } => {
                 issues.first().map_or("NoGateway", |issue| issue.fault.reason())
             }
-            Self::LinkDown => "LinkDown",
+            Self::LinkDown { .. } => "LinkDown",
             Self::RolledBack { .. } => "RolledBack",
             Self::NotProbed => "NotProbed",
             Self::NoNexthopId => "NoNexthopId",

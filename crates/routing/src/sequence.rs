@@ -79,7 +79,7 @@ impl ReliedOn {
     fn add(&mut self, change: &Change) {
         match change {
             Change::PutRoute { route, replaces } => {
-                if route.kind == RouteKind::Throw {
+                if route.is_exception() {
                     self.exceptions.push(route.key());
                 }
                 if let Some(RouteKind::Nexthop(id)) = replaces.as_ref().map(|old| &old.get().kind) {
@@ -101,13 +101,9 @@ impl ReliedOn {
 
     fn holds_up(&self, change: &Change, table: u32) -> bool {
         match change {
-            Change::PutRoute { route, .. } if route.kind != RouteKind::Throw => {
-                self.is_missed_by(route, table)
-            }
+            Change::PutRoute { route, .. } if !route.is_exception() => self.is_missed_by(route, table),
             // The range around it answers then, for all in it.
-            Change::DeleteRoute(route) if route.get().kind == RouteKind::Throw => {
-                self.is_missed_by(route.get(), table)
-            }
+            Change::DeleteRoute(route) if route.get().is_exception() => self.is_missed_by(route.get(), table),
             Change::PutRule(rule) if !leads_to_main(rule) => {
                 let is_in_the_way = |to: Ipv4Net| self.exceptions.iter().any(|one| meet(one.destination, to));
                 self.rules.iter().any(|other| leads_to_main(other) && other.priority < rule.priority)
@@ -128,8 +124,7 @@ impl ReliedOn {
         let is_exception = |exception: &RouteKey| {
             let is_in = route.destination.contains(&exception.destination);
             // For an exception that goes since that one was to take its place.
-            let is_around =
-                route.kind == RouteKind::Throw && exception.destination.contains(&route.destination);
+            let is_around = route.is_exception() && exception.destination.contains(&route.destination);
             exception.table == route.table && (is_in || is_around)
         };
         self.exceptions.iter().any(is_exception)

@@ -30,6 +30,20 @@ pub struct StaticRouteFields<'a> {
     pub reference_fault: Option<ReferenceFault>,
     /// With `spec.mode: ActiveActive` the weights of `gateways`, in their order; 1 where the list is shorter.
     pub weights: Option<&'a [i32]>,
+    /// `spec.onNoGateway`.
+    pub on_no_gateway: OnNoGateway,
+}
+
+/// What happens to routed traffic while no gateway works (`docs/decisions/0018`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OnNoGateway {
+    /// It goes to the last one that did.
+    #[default]
+    KeepLast,
+    /// It is dropped, also while there is no gateway in the list.
+    FailClosed,
+    /// It leaves by the node's own default route.
+    FailOpen,
 }
 
 /// Why a StaticRoute can't follow the EgressGateway that it names.
@@ -93,6 +107,10 @@ pub struct WantedRoute {
     pub invalid_destinations: Vec<InvalidValue>,
     /// Gateways that were refused; the rest of the object counts.
     pub invalid_gateways: Vec<InvalidValue>,
+    /// What happens while no gateway works.
+    pub on_no_gateway: OnNoGateway,
+    /// What is dropped whatever works: destinations of a `FailClosed` version that was rolled back (`confirm`).
+    pub guarded: BTreeSet<Ipv4Net>,
     /// An exclusion that was refused. The whole object is then left out: without it, it would route what it must not.
     pub refused: Option<InvalidValue>,
 }
@@ -180,8 +198,23 @@ impl WantedRoute {
             weights: fields.weights.filter(|_| fields.health_checked).map(|_| weights),
             invalid_destinations,
             invalid_gateways,
+            on_no_gateway: fields.on_no_gateway,
+            guarded: BTreeSet::new(),
             refused,
         }
+    }
+
+    /// Whether what it lists is dropped rather than let out when there is nowhere to route it.
+    pub fn is_fail_closed(&self) -> bool {
+        self.on_no_gateway == OnNoGateway::FailClosed
+    }
+
+    /// Whether `destination`, which the table has for this object, is dropped whatever works.
+    pub(crate) fn is_only_guarded(&self, destination: Ipv4Net) -> bool {
+        let longest = |prefixes: &mut dyn Iterator<Item = &Ipv4Net>| {
+            prefixes.filter(|prefix| prefix.contains(&destination)).map(Ipv4Net::prefix_len).max()
+        };
+        !self.guarded.is_empty() && longest(&mut self.guarded.iter()) > longest(&mut self.destinations.keys())
     }
 
     /// Whether the gateways share the traffic instead of one being used at a time.

@@ -9,7 +9,11 @@ use ipnet::Ipv4Net;
 use crate::kernel_state::{KernelState, NexthopId, RouteKind, Rule};
 use crate::layout::Layout;
 
-/// The routes of our table by destination. The guards below them do not count: they answer for the same destinations.
+/// What a guard alone answers with: no id of anybody's.
+pub const DROPPED: NexthopId = NexthopId(0);
+
+/// The routes of our table by destination. What lies below them does not count: it answers for the same destinations. A guard
+/// that has no route above it does: it drops.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ways(Vec<(Ipv4Net, Option<NexthopId>)>);
 
@@ -17,16 +21,23 @@ impl Ways {
     /// Those of a plan.
     pub fn of(state: &KernelState, layout: &Layout) -> Self {
         let ours = state.routes.values().filter(|route| route.table == layout.table);
-        let ways = ours.filter_map(|route| match route.kind {
-            RouteKind::Nexthop(id) => Some((route.destination, Some(id))),
-            RouteKind::Throw => Some((route.destination, None)),
-            RouteKind::Gateway(_) | RouteKind::Unreachable | RouteKind::Blackhole => None,
-        });
-        // In ascending order, as the keys of the map are.
-        Self(ways.collect())
+        let mut ways: Vec<(Ipv4Net, Option<NexthopId>)> = Vec::new();
+        // In ascending order, as the keys of the map are, and of one destination the best metric first.
+        for route in ours {
+            if ways.last().is_some_and(|(destination, _)| *destination == route.destination) {
+                continue;
+            }
+            match route.kind {
+                RouteKind::Nexthop(id) => ways.push((route.destination, Some(id))),
+                RouteKind::Blackhole => ways.push((route.destination, Some(DROPPED))),
+                RouteKind::Throw => ways.push((route.destination, None)),
+                RouteKind::Gateway(_) | RouteKind::Unreachable => {}
+            }
+        }
+        Self(ways)
     }
 
-    /// The nexthop object that packets to `address` go to; `None` when they take the node's own way.
+    /// The nexthop object that packets to `address` go to, [`DROPPED`] where a guard alone answers; `None` when they take the node's own way.
     pub fn to(&self, address: Ipv4Addr) -> Option<NexthopId> {
         let mut covering =
             (0..=32).rev().filter_map(|length| Some(Ipv4Net::new(address, length).ok()?.trunc()));

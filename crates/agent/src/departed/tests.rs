@@ -1,5 +1,6 @@
 use std::net::Ipv4Addr;
 
+use egress_routing::OnNoGateway;
 use egress_routing::report::Failure;
 use egress_routing::wanted::StaticRouteFields;
 
@@ -18,6 +19,7 @@ fn route(name: &str) -> WantedRoute {
         health_checked: true,
         reference_fault: None,
         weights: None,
+        on_no_gateway: OnNoGateway::KeepLast,
     })
 }
 
@@ -136,6 +138,9 @@ fn an_orphan_lets_go_for_good_of_what_others_route() {
         invalid_gateways: Vec::new(),
         problem: None,
         caveat: None,
+        on_no_gateway: OnNoGateway::KeepLast,
+        no_gateway: false,
+        guarded: true,
         failures: vec![Failure {
             destination: destination.to_owned(),
             cause: FailureCause::Conflict { winner: "other".to_owned() },

@@ -8,7 +8,7 @@
 
 use egress_health::selection::Why;
 use egress_netlink::monitor::Monitor;
-use egress_routing::{Recovered, changes};
+use egress_routing::{Chosen, OnNoGateway, Recovered, changes};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -141,19 +141,26 @@ impl Reconciler {
         for index in 0..held.routes.len() {
             let route = &held.routes[index];
             let listed: Vec<_> = route.gateways.iter().map(|gateway| gateway.address).collect();
-            // Nothing is in use: packets are dropped while the link is down.
-            let Some(current) = route.current.first().copied() else { continue };
-            let next = if route.shared {
+            let none_works =
+                route.on_no_gateway != OnNoGateway::KeepLast && self.gateways.none_works(&listed, now);
+            let gateways = if none_works {
+                route.current.clone()
+            } else if route.current.is_empty() {
+                // Shut, opened, or left so by a link that was down: until one is known to work.
+                let mut working = listed.iter().copied().filter(|gateway| self.gateways.works(*gateway, now));
+                if route.shared { working.collect() } else { working.next().into_iter().collect() }
+            } else if route.shared {
                 self.gateways.share(&listed, &route.current, now)
             } else {
-                match self.gateways.choose(&listed, Some(current), now) {
+                match self.gateways.choose(&listed, route.current.first().copied(), now) {
                     Some(choice) if choice.why == Why::CurrentDown => [choice.gateway].into(),
                     _ => continue,
                 }
             };
-            if next == route.current {
+            if gateways == route.current && !(none_works && !gateways.is_empty()) {
                 continue;
             }
+            let next = Chosen { gateways, none_works };
             tracing::warn!(nexthop = %route.nexthop, from = ?route.current, to = ?next, "switching to other gateways");
             if let Some(change) = held.switch(index, &next, &self.observed, &self.layout) {
                 self.with.metrics.failovers.inc();

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use egress_routing::kernel_state::{Managed, Observed, RouteKind};
+use egress_routing::kernel_state::{Managed, Observed};
 use egress_routing::{Protected, ProtectedReason};
 use ipnet::Ipv4Net;
 
@@ -24,7 +24,7 @@ pub(super) struct Inherited {
 impl Inherited {
     /// Single addresses that our routes pass over.
     pub(super) fn read(observed: &Observed) -> Self {
-        let ours = observed.routes.values().map(Managed::get).filter(|route| route.kind == RouteKind::Throw);
+        let ours = observed.routes.values().map(Managed::get).filter(|route| route.is_exception());
         let addresses =
             ours.map(|route| route.destination).filter(|range| range.prefix_len() == 32).collect();
         Self { addresses, explained: None }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use egress_routing::plan;
+use egress_routing::{Chosen, plan};
 use k8s_openapi::jiff::Timestamp;
 
 use super::Reconciler;
@@ -19,9 +19,9 @@ impl Reconciler {
         let probed = self.plan.probes.iter().map(|path| path.gateway).collect();
         self.gateways.retain(&probed, self.now());
         let chosen = self.choices();
-        for (uid, gateways) in chosen {
-            self.plan.switch(&uid, &gateways, &view, &self.observed, &self.layout);
-            self.selection.insert(uid, gateways);
+        for (uid, chosen) in chosen {
+            self.plan.switch(&uid, &chosen, &view, &self.observed, &self.layout);
+            self.selection.insert(uid, chosen);
         }
         for report in &mut self.plan.routes {
             if let Some(rolled_back) = self.confirmation.rolled_back().get(&report.uid) {
@@ -31,17 +31,20 @@ impl Reconciler {
         self.record_definition();
     }
 
-    /// The gateways that each StaticRoute should use now, where those are others than the last chosen or planned ones.
-    fn choices(&self) -> Vec<(String, BTreeSet<Ipv4Addr>)> {
+    /// What each StaticRoute should use now, where that is something else than the last choice or the plan.
+    fn choices(&self) -> Vec<(String, Chosen)> {
         let now = self.now();
         let reports = self.routes_in_force().iter().zip(&self.plan.routes);
         reports
             .filter_map(|(wanted, report)| {
                 let selected = self.selection.get(&wanted.uid);
                 let planned: BTreeSet<Ipv4Addr> = report.in_use.iter().copied().collect();
-                let current = selected.unwrap_or(&planned);
+                let current = selected.map_or(&planned, |chosen| &chosen.gateways);
                 let listed = &report.usable_gateways;
-                let chosen = if wanted.is_shared() {
+                let none_works = wanted.health_checked && self.gateways.none_works(listed, now);
+                let gateways = if none_works {
+                    current.clone()
+                } else if wanted.is_shared() {
                     self.gateways.share(listed, current, now)
                 } else if wanted.health_checked {
                     let current = listed.iter().copied().find(|gateway| current.contains(gateway));
@@ -49,7 +52,15 @@ impl Reconciler {
                 } else {
                     BTreeSet::from([*listed.first()?])
                 };
-                let is_new = selected != Some(&chosen) || planned != chosen;
+                // What was shut or opened stays so until one is known to work: a restart decides nothing before it knows.
+                let is_unproven =
+                    |gateway: &Ipv4Addr| wanted.health_checked && !self.gateways.works(*gateway, now);
+                if report.is_diverted() && !none_works && gateways.iter().all(is_unproven) {
+                    return None;
+                }
+                let is_moved = !report.is_diverted() && planned != gateways;
+                let chosen = Chosen { gateways, none_works };
+                let is_new = selected != Some(&chosen) || is_moved || report.no_gateway != none_works;
                 is_new.then(|| (wanted.uid.clone(), chosen))
             })
             .collect()
@@ -83,10 +94,10 @@ impl Reconciler {
     pub(super) async fn reconsider(&mut self) {
         let Some(view) = &self.view else { return };
         let mut moves = Vec::new();
-        for (uid, gateways) in self.choices() {
-            let previous = self.selection.insert(uid.clone(), gateways.clone());
-            if let Some(change) = self.plan.switch(&uid, &gateways, view, &self.observed, &self.layout) {
-                tracing::warn!(uid, ?previous, ?gateways, "switching to other gateways");
+        for (uid, chosen) in self.choices() {
+            let previous = self.selection.insert(uid.clone(), chosen.clone());
+            if let Some(change) = self.plan.switch(&uid, &chosen, view, &self.observed, &self.layout) {
+                tracing::warn!(uid, ?previous, ?chosen, "switching to other gateways");
                 self.with.metrics.failovers.inc();
                 moves.push(change);
             }

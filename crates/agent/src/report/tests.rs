@@ -1,3 +1,4 @@
+use egress_routing::OnNoGateway;
 use egress_routing::kernel_state::{Nexthop, NexthopTarget, Rule};
 use egress_routing::prefix::{Fault, InvalidValue};
 use egress_routing::report::{Failure, FailureCause, GatewayFault, GatewayIssue, RouteProblem};
@@ -18,6 +19,9 @@ fn report(applied: usize, total: usize) -> RouteReport {
         invalid_gateways: Vec::new(),
         problem: None,
         caveat: None,
+        on_no_gateway: OnNoGateway::KeepLast,
+        no_gateway: false,
+        guarded: true,
         failures: Vec::new(),
     }
 }

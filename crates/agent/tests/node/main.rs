@@ -20,6 +20,7 @@ mod inbound;
 mod large;
 mod lifecycle;
 mod native_pods;
+mod no_gateway;
 mod node_network;
 mod numbers;
 mod older_operator;

@@ -15,7 +15,8 @@ use egress_routing::kernel_state::Observed;
 use egress_routing::prefix::{difference, longest_match};
 use egress_routing::wanted::{StaticRouteFields, WantedRoute};
 use egress_routing::{
-    Layout, NodePlan, NodeView, Protected, ProtectedReason, Selection, VpcInterface, changes, plan,
+    Layout, NodePlan, NodeView, OnNoGateway, Protected, ProtectedReason, Selection, VpcInterface, changes,
+    plan,
 };
 use ipnet::Ipv4Net;
 use proptest::prelude::*;
@@ -211,6 +212,7 @@ impl Node {
             protected,
             uncertain: None,
             candidates: BTreeSet::new(),
+            default_way: None,
             served: BTreeSet::new(),
         }
     }
@@ -268,6 +270,7 @@ impl Case {
                 health_checked: true,
                 reference_fault: None,
                 weights: object.shared.then_some(&[3, 1]),
+                on_no_gateway: OnNoGateway::KeepLast,
             })
         });
         objects.collect()
@@ -358,7 +361,7 @@ impl Oracle<'_> {
             .filter_map(|route| Some((longest_match(route.destinations.keys(), to)?.prefix_len(), route)));
         // The longest; of two of one length the older object, then the name.
         let winner = claims.min_by_key(|(length, route)| (32 - length, route.created, route.name.clone()))?.1;
-        self.selection.get(&winner.uid)
+        self.selection.get(&winner.uid).map(|chosen| &chosen.gateways)
     }
 }
 

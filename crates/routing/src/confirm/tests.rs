@@ -1,9 +1,9 @@
 use std::net::SocketAddrV4;
 
 use super::*;
-use crate::fixture::{ip, node, route};
+use crate::fixture::{failing, ip, node, route};
 use crate::kernel_state::Observed;
-use crate::{Layout, NodePlan, Selection, plan};
+use crate::{Layout, NodePlan, OnNoGateway, Selection, plan};
 
 mod properties;
 
@@ -341,4 +341,74 @@ fn what_answered_once_and_died_beside_another_of_its_kind_holds_nothing_up() {
     let said = [(api_server(), SILENT), (former, SILENT), (resolvers[0], BOTH), (resolvers[1], SILENT)];
     assert_eq!(scene.look_at(&said), Verdict::Open);
     assert_eq!(scene.look_at(&all(SILENT, SILENT)), Verdict::Confirmed);
+}
+
+#[test]
+fn a_rollback_leaves_shut_what_a_fail_closed_version_lists_and_opens_only_what_was_cut_off() {
+    let way = |scene: &Scene, to: &str| Ways::of(&scene.plan.state, &Layout::default()).to(ip(to));
+    let closed = |name, gateway| failing(covering(name, gateway), OnNoGateway::FailClosed);
+    // A new object, and one that had a part of it before.
+    for before in
+        [vec![], vec![failing(route("bad", 1, &["192.0.2.128/25"], &[GOOD]), OnNoGateway::FailClosed)]]
+    {
+        let mut scene = Scene::confirmed(&before);
+        let part = scene.plan.routes.first().and_then(|report| report.nexthop);
+        scene.pass(&[closed("bad", DEAD)]);
+        assert!(matches!(scene.condemn(), Verdict::RolledBack { .. }));
+        scene.pass(&[closed("bad", DEAD)]);
+        assert_eq!(way(&scene, "192.0.2.10"), None, "protected ranges always win");
+        assert_eq!(way(&scene, "192.0.2.11"), Some(DROPPED));
+        assert_eq!(way(&scene, "192.0.2.200"), part.or(Some(DROPPED)), "the confirmed part goes on");
+        let rolled_back = scene.confirmation.rolled_back()["uid-bad"].clone();
+        rolled_back.mark(&mut scene.plan.routes[0]);
+        assert!(scene.plan.routes[0].guarded);
+        let said = scene.plan.routes[0].problem.as_ref().unwrap().to_string();
+        assert!(said.contains("what else it lists is dropped (FailClosed)"), "{said}");
+        assert_eq!(scene.look(BOTH), Verdict::Confirmed);
+        // Mended, then deleted: only that takes the guard away.
+        scene.pass(&[closed("bad", GOOD)]);
+        assert!(way(&scene, "192.0.2.11").is_some_and(|way| way != DROPPED));
+        scene.pass(&[]);
+        assert_eq!(way(&scene, "192.0.2.11"), None);
+    }
+}
+
+#[test]
+fn an_address_that_a_guard_alone_cuts_off_is_spared() {
+    let other = target(Lifeline::ApiServer, "192.0.2.20");
+    let mut scene = Scene::confirmed(&[]);
+    let bad = [failing(covering("bad", DEAD), OnNoGateway::FailClosed)];
+    scene.pass(&bad);
+    scene.condemn();
+    scene.pass(&bad);
+    // The API server's name has a second address, behind the guard.
+    let said = [(api_server(), BOTH), (other, CUT)];
+    scene.look_at(&said);
+    scene.look_at(&said);
+    assert_eq!(scene.look_at(&said), Verdict::Spared { cut: other });
+    scene.pass(&bad);
+    let ways = Ways::of(&scene.plan.state, &Layout::default());
+    assert_eq!(
+        ["192.0.2.10", "192.0.2.20", "192.0.2.30"].map(|to| ways.to(ip(to))),
+        [None, None, Some(DROPPED)]
+    );
+}
+
+#[test]
+fn where_the_cut_address_is_translated_on_the_way_the_guard_of_the_refused_version_goes_too() {
+    let service = target(Lifeline::ApiServer, "10.245.0.1");
+    let mut scene = Scene::starting(&[failing(harmless("quiet"), OnNoGateway::FailClosed)]);
+    assert_eq!(scene.look_at(&[(service, BOTH)]), Verdict::Confirmed);
+    scene.look_at(&[(service, BOTH)]);
+    let wanted = [
+        failing(harmless("quiet"), OnNoGateway::FailClosed),
+        failing(covering("bad", DEAD), OnNoGateway::FailClosed),
+    ];
+    scene.pass(&wanted);
+    let last = (0..3).map(|_| scene.look_at(&[(service, CUT)])).last();
+    assert!(matches!(last, Some(Verdict::RolledBack { .. })), "{last:?}");
+    scene.pass(&wanted);
+    let ways = Ways::of(&scene.plan.state, &Layout::default());
+    assert_eq!(ways.to(ip("192.0.2.11")), None);
+    assert!(ways.to(ip("1.2.3.4")).is_some(), "the confirmed one's stays");
 }

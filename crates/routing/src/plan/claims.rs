@@ -33,7 +33,12 @@ pub(super) fn resolve_claims(
         .iter()
         .map(|index| Claims {
             name: &wanted[*index].name,
-            destinations: wanted[*index].destinations.keys().copied().collect(),
+            destinations: wanted[*index]
+                .destinations
+                .keys()
+                .chain(&wanted[*index].guarded)
+                .copied()
+                .collect(),
             excluded: wanted[*index].excluded.iter().copied().collect(),
         })
         .collect();
@@ -66,6 +71,7 @@ pub(super) fn report_claims(
     won.sort_by_key(|(_, destination)| !present.contains(destination));
     for (object, destination) in won {
         match answered_by_main(destination, node, &lengths, layout, &mut plan.state) {
+            None if !wanted[able[object]].destinations.contains_key(&destination) => {}
             None => plan.routes[able[object]].applied += 1,
             Some(route) => {
                 let origin = node.main_origins.get(&route).copied();
@@ -101,7 +107,7 @@ fn kept_shut(node: &NodeView, observed: &Observed, layout: &Layout) -> BTreeSet<
         return BTreeSet::new();
     }
     let ours = observed.routes.values().map(Managed::get).filter(|route| route.table == layout.table);
-    ours.filter(|route| route.kind == RouteKind::Throw).map(|route| route.destination).collect()
+    ours.filter(|route| route.is_exception()).map(|route| route.destination).collect()
 }
 
 /// Why a destination is not routed that is not routed yet.

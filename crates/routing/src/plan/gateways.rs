@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use super::{NodePlan, Selection};
+use super::NodePlan;
 use crate::gateways::{gateways_in_kernel, usable_gateways};
 use crate::kernel_state::{Gateway, KernelState, Nexthop, NexthopId, NexthopTarget, Observed};
 use crate::layout::{GatewaySlot, Layout};
 use crate::node::{NodeView, VpcInterface};
 use crate::recovery;
 use crate::report::{GatewayIssue, RouteProblem, RouteReport};
-use crate::sharing::{self, Sharer};
-use crate::wanted::{ReferenceFault, WantedRoute};
+use crate::sharing::Sharer;
+use crate::wanted::{OnNoGateway, ReferenceFault, WantedRoute};
 
 pub(super) fn check_gateways(
     wanted: &[WantedRoute],
@@ -64,49 +64,8 @@ pub(super) fn sharers(
         .collect()
 }
 
-/// The nexthop object or group of a StaticRoute that has routes, through the gateways that are chosen.
-pub(super) fn choose_nexthop(
-    route: &WantedRoute,
-    sharers: &[Sharer],
-    vpc: &VpcInterface,
-    selection: &Selection,
-    observed: &Observed,
-    layout: &Layout,
-    report: &mut RouteReport,
-) -> Option<Nexthop> {
-    let id = report.nexthop?;
-    if !vpc.up {
-        report.problem = Some(RouteProblem::LinkDown);
-        report.applied = 0;
-        // Blackhole and gateway replace one another in place, so the routes stay.
-        return (!route.is_shared()).then_some(Nexthop { id, via: NexthopTarget::Blackhole });
-    }
-    let able =
-        |gateway: &Ipv4Addr| !route.is_shared() || sharers.iter().any(|sharer| sharer.gateway == *gateway);
-    let those = |wanted: &BTreeSet<Ipv4Addr>| {
-        in_order(&report.usable_gateways, |gateway| wanted.contains(gateway) && able(gateway))
-    };
-    let chosen = selection.get(&route.uid).map(&those).unwrap_or_default();
-    let kept = || those(&kept_gateways(id, observed, layout));
-    // A bare gateway is what the object says, whatever was in the kernel: its list has one entry.
-    let all = || in_order(&report.usable_gateways, able);
-    let mut in_use = [chosen]
-        .into_iter()
-        .chain(std::iter::once_with(kept))
-        .find(|some| !some.is_empty())
-        .unwrap_or_else(all);
-    let nexthop = if route.is_shared() {
-        sharing::group(id, sharers, &in_use.iter().copied().collect(), layout)
-    } else {
-        in_use.truncate(1);
-        in_use.first().map(|gateway| through(id, *gateway, vpc))
-    };
-    report.in_use = in_use;
-    nexthop
-}
-
 /// The gateways that a StaticRoute has in the kernel, also when its mode was another one there.
-fn kept_gateways(id: NexthopId, observed: &Observed, layout: &Layout) -> BTreeSet<Ipv4Addr> {
+pub(super) fn kept_gateways(id: NexthopId, observed: &Observed, layout: &Layout) -> BTreeSet<Ipv4Addr> {
     let kept = gateways_in_kernel(id, observed);
     if !kept.is_empty() {
         return kept;
@@ -121,8 +80,8 @@ pub(super) fn in_order(gateways: &[Ipv4Addr], wanted: impl Fn(&Ipv4Addr) -> bool
     gateways.iter().copied().filter(|gateway| wanted(gateway)).collect()
 }
 
-pub(super) fn through(id: NexthopId, gateway: Ipv4Addr, vpc: &VpcInterface) -> Nexthop {
-    let via = NexthopTarget::Gateway(Gateway { address: gateway, interface: vpc.index, onlink: false });
+pub(super) fn through(id: NexthopId, gateway: Ipv4Addr, interface: u32) -> Nexthop {
+    let via = NexthopTarget::Gateway(Gateway { address: gateway, interface, onlink: false });
     Nexthop { id, via }
 }
 
@@ -134,7 +93,7 @@ pub(super) fn add_twins<'a>(
     state: &mut KernelState,
 ) {
     for sharer in sharers {
-        state.insert_nexthop(through(layout.twin_nexthop(sharer.slot), sharer.gateway, vpc));
+        state.insert_nexthop(through(layout.twin_nexthop(sharer.slot), sharer.gateway, vpc.index));
     }
 }
 
@@ -149,11 +108,18 @@ pub(super) fn record_lists(
         plan.probes.iter().map(|path| (path.gateway, path.slot)).collect();
     for ((route, report), sharers) in wanted.iter().zip(&plan.routes).zip(sharers) {
         let Some(nexthop) = report.nexthop.and_then(|id| layout.nexthop_of_routes(id)) else { continue };
+        // With one gateway there is nothing to move between, but something to close or open.
+        let least = if route.on_no_gateway == OnNoGateway::KeepLast { 2 } else { 1 };
         let list = if route.is_shared() {
-            recovery::record(nexthop, sharers.iter().map(|sharer| (sharer.slot, sharer.weight)), layout)
+            recovery::record(
+                nexthop,
+                least,
+                sharers.iter().map(|sharer| (sharer.slot, sharer.weight)),
+                layout,
+            )
         } else if route.health_checked {
             let slots = report.usable_gateways.iter().filter_map(|gateway| slots.get(gateway).copied());
-            recovery::record(nexthop, slots.zip(1..), layout)
+            recovery::record(nexthop, least, slots.zip(1..), layout)
         } else {
             None
         };

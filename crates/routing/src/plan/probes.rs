@@ -46,7 +46,7 @@ pub(super) fn add_probes(
         let id = layout.probe_nexthop(slot);
         let ports = layout.probe_port_range(slot);
         let table = layout.probe_table(slot);
-        plan.state.insert_nexthop(through(id, gateway, vpc));
+        plan.state.insert_nexthop(through(id, gateway, vpc.index));
         plan.state.insert_route(Route {
             table,
             destination: Ipv4Net::default(),

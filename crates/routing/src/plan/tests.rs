@@ -7,6 +7,7 @@ use crate::node::Uncertainty;
 use crate::protected::Protected;
 use crate::wanted::ReferenceFault;
 
+mod no_gateway;
 mod properties;
 
 const A: &str = "10.116.0.100";
@@ -458,7 +459,7 @@ fn while_the_vpc_link_is_down_routed_packets_are_dropped_and_others_are_not() {
     let down = plan(&wanted, &view, &Selection::new(), &holding(&up.state), &Layout::default());
     assert_eq!(way(&down, "1.2.3.4"), Way::Dropped);
     assert_eq!(way(&down, "1.2.3.5"), Way::Default);
-    assert_eq!(down.routes[0].problem, Some(RouteProblem::LinkDown));
+    assert_eq!(down.routes[0].problem, Some(RouteProblem::LinkDown { open: false }));
     assert!(!down.routes[0].is_applied());
     assert_eq!(down.routes[0].nexthop, up.routes[0].nexthop, "so that coming back is one replace");
 }
@@ -466,7 +467,7 @@ fn while_the_vpc_link_is_down_routed_packets_are_dropped_and_others_are_not() {
 #[test]
 fn a_restart_keeps_the_gateway_that_the_kernel_has() {
     let wanted = [route("r", 1, &["1.2.3.4"], &[A, B])];
-    let selection = Selection::from([("uid-r".to_owned(), ips(&[B]))]);
+    let selection = Selection::from([("uid-r".to_owned(), ips(&[B]).into())]);
     let layout = Layout::default();
     let before = plan(&wanted, &node(), &selection, &Observed::default(), &layout);
     assert_eq!(way(&before, "1.2.3.4"), through_gateway(B));
@@ -487,14 +488,14 @@ fn a_switch_is_one_change_and_equals_a_new_plan() {
     let layout = Layout::default();
     let mut plan_now = planned(&wanted);
     let mut kernel = holding(&plan_now.state);
-    assert_eq!(plan_now.switch("uid-r", &ips(&[A]), &node(), &kernel, &layout), None, "it is there");
+    assert_eq!(plan_now.switch("uid-r", &ips(&[A]).into(), &node(), &kernel, &layout), None, "it is there");
     assert_eq!(
-        plan_now.switch("uid-r", &ips(&["10.116.0.9"]), &node(), &kernel, &layout),
+        plan_now.switch("uid-r", &ips(&["10.116.0.9"]).into(), &node(), &kernel, &layout),
         None,
         "not in the list"
     );
-    let change = plan_now.switch("uid-r", &ips(&[B]), &node(), &kernel, &layout).unwrap();
-    let selection = Selection::from([("uid-r".to_owned(), ips(&[B]))]);
+    let change = plan_now.switch("uid-r", &ips(&[B]).into(), &node(), &kernel, &layout).unwrap();
+    let selection = Selection::from([("uid-r".to_owned(), ips(&[B]).into())]);
     assert_eq!(changes(&kernel, &plan_now.state), std::slice::from_ref(&change));
     assert_eq!(plan(&wanted, &node(), &selection, &kernel, &layout), plan_now);
     apply(&mut kernel, &change);

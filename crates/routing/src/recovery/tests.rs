@@ -48,9 +48,9 @@ fn a_move_is_one_change_within_the_list_and_the_next_plan_keeps_it() {
     let (node, wanted, _, mut kernel) = scene();
     let layout = Layout::default();
     let mut recovered = Recovered::read(&kernel, &layout);
-    assert_eq!(recovered.switch(0, &ips(&[WAITING]), &kernel, &layout), None, "unproven");
-    assert_eq!(recovered.switch(0, &ips(&[A]), &kernel, &layout), None, "there already");
-    let change = recovered.switch(0, &ips(&[B]), &kernel, &layout).unwrap();
+    assert_eq!(recovered.switch(0, &ips(&[WAITING]).into(), &kernel, &layout), None, "unproven");
+    assert_eq!(recovered.switch(0, &ips(&[A]).into(), &kernel, &layout), None, "there already");
+    let change = recovered.switch(0, &ips(&[B]).into(), &kernel, &layout).unwrap();
     apply(&mut kernel, &change);
     assert_eq!(way(&kernel), Way::Gateway(ip(B)));
     assert_eq!(changes(&kernel, &recovered.state(&layout, |_| true)), []);
@@ -129,17 +129,17 @@ fn gateways_that_share_the_traffic_leave_and_come_back_with_their_weights() {
     assert_eq!(recovered.routes[0].current, ips(&[A, B]));
     assert_eq!(Some(recovered.routes[0].nexthop), before.routes[0].nexthop);
 
-    let change = recovered.switch(0, &ips(&[B]), &kernel, &layout).unwrap();
+    let change = recovered.switch(0, &ips(&[B]).into(), &kernel, &layout).unwrap();
     apply(&mut kernel, &change);
-    assert_eq!(recovered.switch(0, &ips(&[B]), &kernel, &layout), None, "there already");
-    assert_eq!(recovered.switch(0, &ips(&[WAITING]), &kernel, &layout), None, "not in its list");
+    assert_eq!(recovered.switch(0, &ips(&[B]).into(), &kernel, &layout), None, "there already");
+    assert_eq!(recovered.switch(0, &ips(&[WAITING]).into(), &kernel, &layout), None, "not in its list");
     assert_eq!(way(&kernel), Way::Gateway(ip(B)));
     assert_eq!(changes(&kernel, &recovered.state(&layout, |_| true)), []);
     let back = planned(std::slice::from_ref(&wanted), &node(), &kernel);
     assert_eq!(changes(&kernel, &back.state), [], "the API server is back: nothing is written");
     assert_eq!(back.routes[0].in_use, [ip(B)]);
 
-    let change = recovered.switch(0, &ips(&[A, B]), &kernel, &layout).unwrap();
+    let change = recovered.switch(0, &ips(&[A, B]).into(), &kernel, &layout).unwrap();
     apply(&mut kernel, &change);
     assert_eq!(kernel, whole);
 

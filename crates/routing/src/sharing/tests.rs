@@ -17,7 +17,7 @@ fn all(gateways: &[&str]) -> WantedRoute {
 fn planned(wanted: &[WantedRoute], in_use: &[&str], observed: &Observed) -> NodePlan {
     let selection = match in_use {
         [] => Selection::new(),
-        some => Selection::from([("uid-all".to_owned(), ips(some))]),
+        some => Selection::from([("uid-all".to_owned(), ips(some).into())]),
     };
     plan(wanted, &node(), &selection, observed, &Layout::default())
 }
@@ -57,17 +57,21 @@ fn a_gateway_that_leaves_or_comes_back_is_one_change_and_equals_a_new_plan() {
     let mut now = planned(&wanted, &[], &Observed::default());
     let mut kernel = holding(&now.state);
     for in_use in [&[A, C][..], &[C], &[A, C], &[A, B, C]] {
-        let change = now.switch("uid-all", &ips(in_use), &node(), &kernel, &layout).unwrap();
+        let change = now.switch("uid-all", &ips(in_use).into(), &node(), &kernel, &layout).unwrap();
         assert!(matches!(change, Change::PutNexthop { replaces: Some(_), .. }));
         apply(&mut kernel, &change);
-        assert_eq!(now.switch("uid-all", &ips(in_use), &node(), &kernel, &layout), None, "it is there");
+        assert_eq!(
+            now.switch("uid-all", &ips(in_use).into(), &node(), &kernel, &layout),
+            None,
+            "it is there"
+        );
         assert_eq!(used(&kernel), through(in_use));
         assert_eq!(planned(&wanted, in_use, &kernel), now);
         assert_eq!(planned(&wanted, &[], &kernel), now, "a restart reads it back");
         assert_eq!(changes(&kernel, &now.state), []);
     }
     assert_eq!(
-        now.switch("uid-all", &ips(&["10.116.0.9"]), &node(), &kernel, &layout),
+        now.switch("uid-all", &ips(&["10.116.0.9"]).into(), &node(), &kernel, &layout),
         None,
         "not in the list"
     );
@@ -100,7 +104,7 @@ fn while_the_link_is_down_the_guards_answer() {
     view.vpc.as_mut().unwrap().up = false;
     let kernel = holding(&up.state);
     let down = plan(&[all(&[A, B])], &view, &Selection::new(), &kernel, &Layout::default());
-    assert_eq!(down.routes[0].problem, Some(RouteProblem::LinkDown));
+    assert_eq!(down.routes[0].problem, Some(RouteProblem::LinkDown { open: false }));
     assert_eq!(used(&holding(&down.state)), BTreeSet::from([Way::Dropped]));
     // The kernel has dropped everything on the link, or it has not (only the address is gone).
     let mut bare = kernel.clone();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use egress_routing::kernel_state::{GroupMember, KernelState, NexthopTarget, Observed, Resilient};
 use egress_routing::wanted::{StaticRouteFields, WantedRoute};
-use egress_routing::{Layout, NodePlan, NodeView, Selection, VpcInterface, changes, plan};
+use egress_routing::{Layout, NodePlan, NodeView, OnNoGateway, Selection, VpcInterface, changes, plan};
 
 use super::super::kernel::index_of;
 use super::super::namespace::in_namespace;
@@ -48,6 +48,7 @@ impl Node {
             health_checked: true,
             reference_fault: None,
             weights: Some(&[]),
+            on_no_gateway: OnNoGateway::KeepLast,
         });
         Self {
             socket,

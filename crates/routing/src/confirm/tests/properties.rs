@@ -15,8 +15,8 @@ const GATEWAYS: [&str; 4] = ["10.116.0.100", "10.116.0.101", "10.116.0.102", "10
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Object, its destinations, its gateway.
-    Put(usize, Vec<usize>, usize),
+    /// Object, its destinations, its gateway, and whether it is `FailClosed`.
+    Put(usize, Vec<usize>, usize, bool),
     Delete(usize),
     /// Target goes silent or comes back.
     Toggle(usize),
@@ -26,8 +26,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (0usize..4, proptest::collection::vec(0..DESTINATIONS.len(), 1..3), 0..GATEWAYS.len())
-            .prop_map(|(object, destinations, gateway)| Step::Put(object, destinations, gateway)),
+        3 => (0usize..4, proptest::collection::vec(0..DESTINATIONS.len(), 1..3), 0..GATEWAYS.len(), any::<bool>())
+            .prop_map(|(object, destinations, gateway, closed)| Step::Put(object, destinations, gateway, closed)),
         1 => (0usize..4).prop_map(Step::Delete),
         1 => (0..TARGETS.len()).prop_map(Step::Toggle),
         3 => (1usize..5).prop_map(Step::Look),
@@ -56,7 +56,10 @@ impl World {
         let ways = Ways::of(&self.scene.plan.state, &Layout::default());
         let forwards = |nexthop| {
             let report = self.scene.plan.routes.iter().find(|report| report.nexthop == Some(nexthop));
-            let gateway = report.unwrap().in_use[0];
+            // A guard drops.
+            let Some(gateway) = report.and_then(|report| report.in_use.first().copied()) else {
+                return false;
+            };
             GATEWAYS.iter().zip(&self.forwards).any(|(address, forwards)| ip(address) == gateway && *forwards)
         };
         let answers = TARGETS.iter().zip(self.alive).map(|((lifeline, address), alive)| {
@@ -64,6 +67,20 @@ impl World {
             (target(*lifeline, address), (through, alive))
         });
         answers.collect()
+    }
+
+    /// Addresses that a `FailClosed` object lists and that leave by the node's own way though nothing found them cut off.
+    fn let_out(&self) -> Vec<Ipv4Addr> {
+        let ways = Ways::of(&self.scene.plan.state, &Layout::default());
+        let closed = self.wanted.values().filter(|route| route.is_fail_closed());
+        let listed = closed.flat_map(|route| route.destinations.keys()).flat_map(|listed| {
+            let near = TARGETS.map(|(_, address)| ip(address)).into_iter();
+            near.chain([listed.broadcast()]).filter(|address| listed.contains(address)).collect::<Vec<_>>()
+        });
+        let spared = self.scene.confirmation.spared();
+        let is_out = |address: &Ipv4Addr| ways.to(*address).is_none() && !spared.contains_key(address);
+        // Of everything the last address is the broadcast one, which is protected always.
+        listed.filter(is_out).filter(|address| !address.is_broadcast()).collect()
     }
 
     fn look(&mut self) -> Verdict {
@@ -104,10 +121,12 @@ proptest! {
             }
             let mut looks = 0;
             match step {
-                Step::Put(object, destinations, gateway) => {
+                Step::Put(object, destinations, gateway, closed) => {
                     let destinations: Vec<&str> = destinations.into_iter().map(|one| DESTINATIONS[one]).collect();
                     let created = i64::try_from(object).unwrap();
+                    let mode = if closed { OnNoGateway::FailClosed } else { OnNoGateway::KeepLast };
                     let put = route(&object.to_string(), created, &destinations, &[GATEWAYS[gateway]]);
+                    let put = failing(put, mode);
                     world.wanted.insert(object, put);
                     world.pass();
                 }
@@ -124,6 +143,7 @@ proptest! {
                 match world.look() {
                     Verdict::Confirmed => {
                         for route in in_force {
+                            let route = WantedRoute { guarded: BTreeSet::new(), ..route };
                             confirmed.entry(route.uid.clone()).or_default().push(route);
                         }
                     }
@@ -132,7 +152,9 @@ proptest! {
                         prop_assert_eq!(said, CUT, "without a difference");
                         for uid in objects {
                             let instead = &world.scene.confirmation.rolled_back()[&uid].instead;
-                            let was_confirmed = confirmed.get(&uid).is_some_and(|all| all.contains(instead));
+                            // But for what stays shut.
+                            let instead = WantedRoute { guarded: BTreeSet::new(), ..instead.clone() };
+                            let was_confirmed = confirmed.get(&uid).is_some_and(|all| all.contains(&instead));
                             prop_assert!(was_confirmed || instead.destinations.is_empty(), "{uid}");
                         }
                     }
@@ -141,6 +163,7 @@ proptest! {
                     }
                     Verdict::Open => {}
                 }
+                prop_assert_eq!(world.let_out(), [] as [Ipv4Addr; 0], "a FailClosed guard was taken away");
                 for (uid, one) in world.scene.confirmation.rolled_back() {
                     prop_assert!(world.wanted().contains(&one.refused), "{uid}: an older version is held against it");
                 }

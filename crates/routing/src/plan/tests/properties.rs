@@ -201,7 +201,7 @@ impl Scenario {
             let all = if route.is_shared() { &route.gateways[..] } else { &route.gateways[..1] };
             let in_use =
                 self.selection.get(&route.uid).cloned().unwrap_or_else(|| all.iter().copied().collect());
-            in_use.into_iter().map(Way::Gateway).collect()
+            in_use.gateways.into_iter().map(Way::Gateway).collect()
         })
     }
 
