@@ -490,6 +490,7 @@ mod tests {
                 powered_on: None,
                 user_data_version: None,
                 power_cycled: None,
+                power_cycle_accepted: None,
                 nodes: 0,
                 admits: Vec::new(),
             }],

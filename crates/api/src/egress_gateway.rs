@@ -203,6 +203,10 @@ pub struct EgressGatewayStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failover: Option<Failover>,
 
+    /// The last gateway that was given up for another, or was gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_replacement: Option<Replacement>,
+
     /// `proven/asked for`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateways_ready: Option<String>,
@@ -258,6 +262,36 @@ pub struct Failover {
     pub seconds: Option<f64>,
 }
 
+/// A gateway that made room for another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Replacement {
+    /// When that was decided. The next one comes ten minutes later at the earliest.
+    pub time: Time,
+
+    /// Name of the gateway that is replaced.
+    pub from: String,
+
+    /// Id of its Droplet.
+    #[serde(rename = "fromDropletID")]
+    pub from_droplet_id: i64,
+
+    /// Public address that goes with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_public_address: Option<String>,
+
+    /// Name of the gateway that took its place, once it is proven. Its own name if it worked again before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+
+    /// Public address of that gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_public_address: Option<String>,
+
+    /// Why it is replaced, in a sentence.
+    pub reason: String,
+}
+
 /// One gateway as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -283,7 +317,8 @@ pub struct GatewayStatus {
     /// What it does now.
     pub role: GatewayRole,
 
-    /// Whether the way through it is proven: its own health endpoint says so and a node got through.
+    /// Whether the way through it is proven: its own health endpoint said so, a node got through, and the outside saw the address that
+    /// it should, where a proven gateway can tell.
     pub ready: bool,
 
     /// Since when `role` and `ready` are what they are.
@@ -294,8 +329,8 @@ pub struct GatewayStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 
-    /// Since when it is condemned without interruption: the cloud says that it is off, or its own endpoint is silent and the
-    /// nodes say that they do not get through.
+    /// Since when it is condemned without interruption: the cloud says that it is off; a quorum of nodes says that it fails while
+    /// another works; or neither a quorum of nodes nor the controller gets an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspect_since: Option<Time>,
 
@@ -303,9 +338,13 @@ pub struct GatewayStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub powered_on: Option<Time>,
 
-    /// When the cloud was asked to switch it off and on again, if it was.
+    /// When it was decided to switch it off and on again, if it was. Written before the cloud is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power_cycled: Option<Time>,
+
+    /// When the cloud took that, as far as is known: it is not asked again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_cycle_accepted: Option<Time>,
 
     /// Version of the user data it was made with.
     #[serde(default, skip_serializing_if = "Option::is_none")]

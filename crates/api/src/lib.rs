@@ -14,11 +14,12 @@ mod names;
 mod node_egress;
 mod node_selector;
 mod prefix;
+mod renewal;
 mod static_route;
 
 pub use egress_gateway::{
     CreationIntent, DropletTemplate, EgressGateway, EgressGatewaySpec, EgressGatewayStatus, Failover,
-    GatewayRole, GatewayStatus, PublicIp,
+    GatewayRole, GatewayStatus, PublicIp, Replacement,
 };
 pub use health_check::{HealthCheck, ProbeTarget};
 pub use names::*;
@@ -28,6 +29,7 @@ pub use node_egress::{
 };
 pub use node_selector::{InvalidSelector, NodeOperator, NodeRequirement, NodeSelector};
 pub use prefix::{Destination, EgressAddress, GatewayAddress};
+pub use renewal::{RENEWALS_PER_SECOND, SHORTEST_RENEWAL, fresh_for, renewal_interval};
 pub use static_route::{
     Contradiction, Gateway, GatewayRef, OnNoGateway, RouteMode, StaleNode, StaleReason, StaticRoute,
     StaticRouteSpec, StaticRouteStatus,

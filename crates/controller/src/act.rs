@@ -95,6 +95,7 @@ async fn create<P: Ports>(
                 suspect_since: None,
                 powered_on: None,
                 power_cycled: None,
+                power_cycle_accepted: None,
                 user_data_version: Some(order.user_data_version.clone()),
                 nodes: 0,
                 admits: Vec::new(),

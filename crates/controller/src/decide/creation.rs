@@ -37,6 +37,7 @@ pub(super) fn adopt(look: &Look<'_>, status: &mut EgressGatewayStatus) {
             suspect_since: None,
             powered_on: None,
             power_cycled: None,
+            power_cycle_accepted: None,
             user_data_version: version,
             nodes: 0,
             admits: Vec::new(),
