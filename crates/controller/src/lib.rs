@@ -4,11 +4,13 @@
 //! carry it out ([`act`]), begin again. Every state that a crash can leave between two effects is one that `decide` knows.
 
 pub mod act;
+pub mod agents;
 pub mod cloud;
 pub mod credentials;
 pub mod decide;
 pub mod decision;
 pub mod health;
+pub mod hearing;
 pub mod identity;
 pub mod live;
 pub mod metrics;

@@ -69,7 +69,7 @@ async fn main() -> anyhow::Result<()> {
         credentials::follow(client.clone(), settings.namespace.clone(), token.clone(), token_known.clone());
     tasks.spawn("token", until(shutdown.clone(), follow));
     let (changed, changes) = watch::channel(0);
-    let (mirrors, mirroring) = watches::start(&client, changed, mirrors_known.clone());
+    let (mirrors, mirroring) = watches::start(&client, &settings.namespace, changed, mirrors_known.clone());
     tasks.spawn("mirrors", until(shutdown.clone(), mirroring));
 
     let store = KubernetesLease::new(client.clone(), &settings.namespace, LEASE);

@@ -56,8 +56,13 @@ pub struct NodeSeen {
     pub labels: BTreeMap<String, String>,
     /// Its Droplet.
     pub droplet: Option<DropletId>,
+    /// Whether the agent's pod on it is Ready; `None` while that cannot be read.
+    pub agent_ready: Option<bool>,
     /// Its NodeEgress.
     pub report: Option<NodeEgressStatus>,
+    /// When this process saw what the report says of gateways change last, be it that a verdict was renewed. `None`: never yet,
+    /// and nobody knows how old it is.
+    pub heard: Option<Timestamp>,
 }
 
 /// The Droplets that matter.

@@ -17,6 +17,7 @@ use kube::{Api, Client};
 use crate::cloud::{Cloud, elapsed};
 use crate::decision::REFUSED_PAUSE;
 use crate::health::HealthClient;
+use crate::hearing::Hearing;
 use crate::identity::{Identity, droplet_id};
 use crate::observation::{CloudSeen, Follower, HealthSeen, NodeSeen, Observation, Site, Trouble};
 use crate::site::{Locator, of_cloud, pod_ranges};
@@ -56,6 +57,7 @@ pub struct Observer {
     locator: Locator,
     pod_range: Option<Ipv4Net>,
     failing_since: Mutex<BTreeMap<DropletId, Timestamp>>,
+    hearing: Hearing,
 }
 
 impl Observer {
@@ -77,6 +79,7 @@ impl Observer {
             locator: Locator::default(),
             pod_range,
             failing_since: Mutex::default(),
+            hearing: Hearing::default(),
         }
     }
 
@@ -103,7 +106,8 @@ impl Observer {
         let (nodes, static_routes) = if gateway.metadata.deletion_timestamp.is_some() {
             (watches::read_nodes(&self.client).await?, watches::read_routes(&self.client).await?)
         } else {
-            (self.mirrors.nodes(), self.mirrors.routes())
+            let nodes = self.hearing.listen(Timestamp::now(), || self.mirrors.nodes());
+            (nodes, self.mirrors.routes())
         };
         let followers = followers(name, &static_routes);
         let node_droplets: BTreeSet<DropletId> = nodes.iter().filter_map(|node| node.droplet).collect();

@@ -1,4 +1,4 @@
-//! Nodes, their reports and StaticRoutes, mirrored by watches: read often, changed seldom, and a stale copy only delays.
+//! Nodes, their reports and agents, and StaticRoutes, mirrored by watches: read often, changed seldom, and a stale copy only delays.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use tokio::sync::watch;
 
+use crate::agents::Agents;
 use crate::identity::node_droplet;
 use crate::observation::NodeSeen;
 use crate::route_status::NodeReport;
@@ -25,11 +26,13 @@ pub struct Mirrors {
     nodes: Store<Node>,
     reports: Store<Guarded<NodeEgress>>,
     routes: Store<Guarded<StaticRoute>>,
+    agents: Agents,
 }
 
-/// Starts the mirrors. The future keeps them up to date and counts every change in `changes`; it ends only with a bug.
+/// Starts the mirrors; `namespace` is where the agents' pods are. The future keeps them up to date and counts every change in `changes`; it ends only with a bug.
 pub fn start(
     client: &Client,
+    namespace: &str,
     changes: watch::Sender<u64>,
     known: Readiness,
 ) -> (Mirrors, impl Future<Output = ()> + Send + use<>) {
@@ -39,8 +42,9 @@ pub fn start(
     let node_stream = mirrored(Api::<Node>::all(client.clone()), node_writer, changes.clone());
     let report_stream =
         mirrored(Api::<Guarded<NodeEgress>>::all(client.clone()), report_writer, changes.clone());
+    let (agents, agent_stream) = Agents::follow(client, namespace, changes.clone());
     let route_stream = mirrored(Api::<Guarded<StaticRoute>>::all(client.clone()), route_writer, changes);
-    let mirrors = Mirrors { nodes, reports, routes };
+    let mirrors = Mirrors { nodes, reports, routes, agents };
     let waiting = mirrors.clone();
     let run = async move {
         let ready = async {
@@ -53,6 +57,7 @@ pub fn start(
             () = drain(node_stream) => {}
             () = drain(report_stream) => {}
             () = drain(route_stream) => {}
+            () = drain(agent_stream) => {}
         }
     };
     (mirrors, run)
@@ -90,7 +95,11 @@ async fn drain(stream: impl Stream<Item = ()> + Send) {
 impl Mirrors {
     /// Every node with its report, by name. Reports of nodes that do not exist count for nothing.
     pub fn nodes(&self) -> Vec<NodeSeen> {
+        let ready = self.agents.ready();
         let mut seen: Vec<NodeSeen> = self.nodes.state().iter().map(|node| self.node(node)).collect();
+        for node in &mut seen {
+            node.agent_ready = ready.as_ref().map(|ready| ready.contains(&node.name));
+        }
         seen.sort_by(|a, b| a.name.cmp(&b.name));
         seen
     }
@@ -109,7 +118,8 @@ impl Mirrors {
         metas.filter_map(|meta| Some((meta.name.clone().filter(is_orphan)?, meta.uid.clone()?))).collect()
     }
 
-    /// Waits until everything has been read once. An empty view would say that no node holds a route.
+    /// Waits until everything has been read once, but for the agents' pods: an empty view would say that no node holds a route.
+    /// Where pods cannot be read, all else goes on.
     pub async fn known(&self) {
         let all = async {
             self.nodes.wait_until_ready().await?;
@@ -194,5 +204,7 @@ fn node_seen(node: &Node, report: Option<NodeEgressStatus>) -> NodeSeen {
         labels: node.metadata.labels.clone().unwrap_or_default(),
         droplet: node.spec.as_ref().and_then(|spec| spec.provider_id.as_deref()).and_then(node_droplet),
         report,
+        agent_ready: None,
+        heard: None,
     }
 }
