@@ -45,6 +45,8 @@ pub trait Ports: Sync {
     ) -> impl Future<Output = Result<DropletId, CreateFailure<Self::Error>>> + Send;
     /// Powers on.
     fn power_on(&self, droplet: &OwnedDroplet) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Power-cycles. What may have been done is done: it must not be asked for again.
+    fn power_cycle(&self, droplet: &OwnedDroplet) -> impl Future<Output = Result<(), Self::Error>> + Send;
     /// Deletes by id.
     fn delete(&self, droplet: &OwnedDroplet) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
@@ -59,6 +61,7 @@ pub async fn perform<P: Ports>(decision: &Decision, ports: &P, now: Timestamp) -
         Some(Effect::CreateDroplet(order)) => create(order, status.clone(), ports, now).await,
         Some(Effect::ApplyStaticRoute(spec)) => ports.apply_route(spec).await,
         Some(Effect::DeleteStaticRoute { uid }) => ports.delete_route(uid).await,
+        Some(Effect::PowerCycle(droplet)) => power_cycle(droplet, status.clone(), ports, now).await,
         Some(Effect::PowerOn(droplet)) => power_on(droplet, status.clone(), ports, now).await,
         Some(Effect::DeleteDroplet(droplet)) => ports.delete(droplet).await,
         Some(Effect::RemoveFinalizer) => ports.remove_finalizer().await,
@@ -125,6 +128,23 @@ async fn power_on<P: Ports>(
     let id = i64::try_from(droplet.id().0).unwrap_or_default();
     for gateway in status.gateways.iter_mut().filter(|gateway| gateway.droplet_id == id) {
         gateway.powered_on = Some(whole_second(now));
+    }
+    ports.write_status(&status).await
+}
+
+// The status as it is comes first: it is refused if anything has happened since it was read, as when a leader slept and the
+// gateway is up again. That the cloud took the request is recorded, so that it is not sent again.
+async fn power_cycle<P: Ports>(
+    droplet: &OwnedDroplet,
+    mut status: EgressGatewayStatus,
+    ports: &P,
+    now: Timestamp,
+) -> Result<(), P::Error> {
+    ports.write_status(&status).await?;
+    ports.power_cycle(droplet).await?;
+    let id = i64::try_from(droplet.id().0).unwrap_or_default();
+    for gateway in status.gateways.iter_mut().filter(|gateway| gateway.droplet_id == id) {
+        gateway.power_cycle_accepted = Some(whole_second(now));
     }
     ports.write_status(&status).await
 }

@@ -157,8 +157,16 @@ impl Cloud {
 
     /// Powers on.
     pub async fn power_on(&self, id: DropletId, fence: &dyn Fence) -> Result<(), Error> {
-        let call = self.client.act_on_droplet(id, DropletAction::PowerOn, fence);
-        let acted = self.counted("droplets.act", call).await;
+        self.act(id, DropletAction::PowerOn, fence).await
+    }
+
+    /// Power-cycles.
+    pub async fn power_cycle(&self, id: DropletId, fence: &dyn Fence) -> Result<(), Error> {
+        self.act(id, DropletAction::PowerCycle, fence).await
+    }
+
+    async fn act(&self, id: DropletId, action: DropletAction, fence: &dyn Fence) -> Result<(), Error> {
+        let acted = self.counted("droplets.act", self.client.act_on_droplet(id, action, fence)).await;
         self.has_changed();
         acted.map(drop)
     }

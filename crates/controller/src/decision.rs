@@ -13,9 +13,9 @@ pub struct Limits {
     pub settle: Duration,
     /// How long a Droplet may take from its creation until it is proven.
     pub bring_up: Duration,
-    /// How long a gateway must be condemned before it is replaced.
+    /// How long a gateway must be condemned without interruption before anything is done about it that cannot be taken back.
     pub replace_after: Duration,
-    /// How long a Droplet that was powered on again may take until it is proven.
+    /// How long a Droplet that was powered on or power-cycled may take until it is proven.
     pub power_on: Duration,
     /// How long a Droplet whose creation was accepted may be not found before it counts as lost.
     pub lost_after: Duration,
@@ -26,7 +26,7 @@ impl Default for Limits {
         Self {
             settle: Duration::from_secs(60),
             bring_up: Duration::from_secs(600),
-            replace_after: Duration::from_secs(60),
+            replace_after: Duration::from_secs(30),
             power_on: Duration::from_secs(120),
             lost_after: Duration::from_secs(120),
         }
@@ -44,6 +44,18 @@ pub const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// How long to wait before a delete that was accepted is asked for again.
 pub const DELETE_AGAIN: Duration = Duration::from_secs(20);
+
+/// Between two replacements of one EgressGateway there is at least so much: should the nodes be wrong about gateways, no more than
+/// one is made anew until somebody can look. Recorded in the status, so that a restart does not begin anew.
+pub const REPLACEMENT_PAUSE: Duration = Duration::from_secs(600);
+
+/// What was tried for a gateway is forgotten when it has worked for so long since: one that fails again and again is replaced, not
+/// powered on and cycled for ever.
+pub const REPAIR_MEMORY: Duration = Duration::from_secs(600);
+
+/// A power cycle that was decided is asked for within this time, or not at all. Longer than a request and the next leader's start,
+/// shorter than a boot: a second one then lengthens the boot and does no harm.
+pub const POWER_CYCLE_WINDOW: Duration = Duration::from_secs(30);
 
 /// After so many failed bring-ups in a row no Droplet is made until something changes.
 pub const MOST_FAILED_BRING_UPS: i32 = 3;
@@ -78,9 +90,9 @@ pub enum Effect {
         uid: String,
     },
     /// Powers a Droplet on and records that it was tried.
-    ///
-    /// Power-cycling one that is `active` and dead belongs here too, once an address is worth keeping.
     PowerOn(OwnedDroplet),
+    /// Power-cycles a Droplet that is `active` and dead. That it is to be tried has been recorded.
+    PowerCycle(OwnedDroplet),
     /// Deletes a Droplet by id.
     DeleteDroplet(OwnedDroplet),
     /// Lets the EgressGateway go.
@@ -97,6 +109,7 @@ impl Effect {
             Self::ApplyStaticRoute(_) => "apply_static_route",
             Self::DeleteStaticRoute { .. } => "delete_static_route",
             Self::PowerOn(_) => "power_on",
+            Self::PowerCycle(_) => "power_cycle",
             Self::DeleteDroplet(_) => "delete_droplet",
             Self::RemoveFinalizer => "remove_finalizer",
         }

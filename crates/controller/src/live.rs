@@ -206,6 +206,16 @@ impl Ports for Live<'_> {
         Ok(self.cloud.power_on(droplet.id(), &self.fence()).await?)
     }
 
+    async fn power_cycle(&self, droplet: &OwnedDroplet) -> Result<(), ActError> {
+        match self.cloud.power_cycle(droplet.id(), &self.fence()).await {
+            Err(Error::Ambiguous { reason, .. }) => {
+                tracing::warn!(droplet = droplet.name(), reason, "whether the power was cycled is open");
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
     async fn delete(&self, droplet: &OwnedDroplet) -> Result<(), ActError> {
         Ok(self.cloud.delete(droplet.id(), &self.fence()).await?)
     }

@@ -175,6 +175,9 @@ fn log_effect(effect: &Effect) {
         Effect::PowerOn(droplet) => {
             tracing::info!(droplet = droplet.name(), id = %droplet.id(), "power on Droplet");
         }
+        Effect::PowerCycle(droplet) => {
+            tracing::info!(droplet = droplet.name(), id = %droplet.id(), "power-cycle Droplet");
+        }
         Effect::ApplyStaticRoute(spec) => {
             let gateways: Vec<_> =
                 spec.ordered_gateways().into_iter().map(|gateway| gateway.address.0).collect();

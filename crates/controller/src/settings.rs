@@ -42,11 +42,11 @@ pub struct Settings {
     #[arg(long, default_value_t = 600)]
     pub bring_up_seconds: u32,
 
-    /// How long a gateway must be condemned before it is replaced.
-    #[arg(long, default_value_t = 60)]
+    /// How long a gateway must be condemned by a quorum of nodes without interruption before it is power-cycled or replaced.
+    #[arg(long, default_value_t = 30)]
     pub replace_after_seconds: u32,
 
-    /// How long a Droplet that was powered on again may take until it is proven.
+    /// How long a Droplet that was powered on or power-cycled may take until it is proven.
     #[arg(long, default_value_t = 120)]
     pub power_on_seconds: u32,
 

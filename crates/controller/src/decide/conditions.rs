@@ -1,21 +1,11 @@
 //! What people and programs read: conditions and columns.
 
-use std::time::Duration;
-
 use egress_api::condition::{DEGRADED, PROGRESSING, READY, Verdict, set};
 use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, NodeRouteState, NodeSelector};
 
 use super::route::{self, RoutePlan};
-use super::{Look, creation, is_proven, population};
-use crate::cloud::elapsed;
-use crate::identity::droplet_id;
+use super::{Look, degraded, is_proven, population};
 use crate::observation::{NodeSeen, Trouble};
-
-/// Reason of Degraded when all that exists works and more was asked for.
-pub(super) const FEWER: &str = "FewerGateways";
-
-// An endpoint that misses a look or two is nothing to tell people of.
-const DOUBT: Duration = Duration::from_secs(30);
 
 /// Message of Ready when there is nobody to route for.
 pub(crate) fn no_nodes(selector: Option<&NodeSelector>) -> &'static str {
@@ -31,8 +21,11 @@ pub(super) fn summarize(look: &Look<'_>, status: &mut EgressGatewayStatus, plan:
     let (applied, live) = nodes(look);
     status.gateways_ready = Some(format!("{proven}/{}", look.replicas));
     status.nodes = Some(format!("{applied}/{live}"));
-    let verdicts =
-        [ready(look, status, plan, proven), progressing(look, status, plan), degraded(look, status, proven)];
+    let verdicts = [
+        ready(look, status, plan, proven),
+        progressing(look, status, plan),
+        degraded::degraded(look, status, proven),
+    ];
     publish(look, status, verdicts);
 }
 
@@ -123,54 +116,8 @@ fn progressing(look: &Look<'_>, status: &EgressGatewayStatus, plan: &RoutePlan) 
     verdict(PROGRESSING, false, "Stable", "Everything that was asked for is there".to_owned())
 }
 
-fn degraded(look: &Look<'_>, status: &EgressGatewayStatus, proven: usize) -> Verdict {
-    let yes = |reason, message| verdict(DEGRADED, true, reason, message);
-    let refused = status.creating.iter().find_map(|intent| intent.message.clone());
-    if let Some(trouble) = obstacle(look, status) {
-        return yes(trouble.reason, trouble.message);
-    }
-    if let Some(refusal) = refused {
-        return yes("CreateRefused", format!("The cloud refuses to make a Droplet: {refusal}"));
-    }
-    if let Some(failure) = &look.seen.failure {
-        return yes(failure.reason, failure.message.clone());
-    }
-    if let Some(message) = population::not_provably_ours(look, status) {
-        return yes("NotProvablyOurs", message);
-    }
-    let strangers = creation::strangers(look, status);
-    // One whose tags may still land is nothing to tell people of.
-    let awaited = |name: &str| {
-        let mut intents = status.creating.iter().filter(|intent| intent.name.eq_ignore_ascii_case(name));
-        intents.any(|intent| !creation::is_in_vain(look, &strangers, intent))
-    };
-    if let Some(stranger) = strangers.iter().find(|stranger| !awaited(&stranger.name)) {
-        return yes(
-            "UnknownDroplet",
-            format!(
-                "Droplet {} ({}) has our name or our tags, not both; it counts as one of ours and is left alone",
-                stranger.name, stranger.id
-            ),
-        );
-    }
-    if let Some(failed) = status.gateways.iter().find(|gateway| gateway.role == GatewayRole::Failed) {
-        return yes("GatewayFailed", in_words(failed));
-    }
-    if proven > 0 && proven < look.replicas {
-        return yes(FEWER, format!("{proven} of {} gateways are proven", look.replicas));
-    }
-    let lasting = |gateway: &&GatewayStatus| {
-        let since = droplet_id(gateway).and_then(|id| look.seen.failing_since.get(&id));
-        gateway.ready && since.is_some_and(|since| elapsed(*since, look.now) >= DOUBT)
-    };
-    if let Some(doubtful) = status.gateways.iter().find(lasting) {
-        return yes("GatewayDoubtful", in_words(doubtful));
-    }
-    verdict(DEGRADED, false, "AsAskedFor", "Nothing is known to be wrong".to_owned())
-}
-
-// What stands in the way of making Droplets.
-fn obstacle(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<Trouble> {
+/// What stands in the way of making Droplets.
+pub(super) fn obstacle(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<Trouble> {
     if route::is_foreign(look) {
         return Some(Trouble { reason: "StaticRouteTaken", message: taken(look) });
     }
@@ -242,13 +189,13 @@ fn gateways_in_words(status: &EgressGatewayStatus) -> String {
     status.gateways.iter().map(in_words).collect::<Vec<_>>().join("; ")
 }
 
-fn in_words(gateway: &GatewayStatus) -> String {
+pub(super) fn in_words(gateway: &GatewayStatus) -> String {
     match &gateway.message {
         Some(message) => format!("{}: {message}", gateway.name),
         None => format!("{}: {:?}", gateway.name, gateway.role),
     }
 }
 
-fn verdict(type_: &'static str, status: bool, reason: &'static str, message: String) -> Verdict {
+pub(super) fn verdict(type_: &'static str, status: bool, reason: &'static str, message: String) -> Verdict {
     Verdict { type_, status: Some(status), reason, message }
 }

@@ -1,10 +1,10 @@
 //! What people are told: transitions only, by comparing the status before with the status after.
 
 use egress_api::condition::{DEGRADED, READY};
-use egress_api::{EgressGatewayStatus, GatewayRole};
+use egress_api::{EgressGatewayStatus, Failover, GatewayRole, Replacement};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Look, conditions, happening};
+use super::{Look, degraded, failover, happening};
 use crate::decision::{Effect, Happening};
 
 /// Events that belong to this step. They are published after its effect.
@@ -14,7 +14,7 @@ pub(super) fn between(
     effect: Option<&Effect>,
 ) -> Vec<Happening> {
     match effect {
-        Some(Effect::WriteStatus) => transitions(&look.before, after),
+        Some(Effect::WriteStatus) => transitions(look, after),
         Some(effect) => of_effect(effect).into_iter().collect(),
         None => Vec::new(),
     }
@@ -30,6 +30,14 @@ fn of_effect(effect: &Effect) -> Option<Happening> {
             "PoweredOn",
             format!("Droplet {} was off and was powered on", droplet.name()),
         )),
+        Effect::PowerCycle(droplet) => Some(happening(
+            true,
+            "PowerCycled",
+            format!(
+                "Droplet {} was active and dead and was power-cycled; it keeps its address",
+                droplet.name()
+            ),
+        )),
         Effect::DeleteDroplet(droplet) => {
             let note = format!("Droplet {} ({}) was deleted", droplet.name(), droplet.id());
             Some(happening(false, "DropletDeleted", note))
@@ -42,7 +50,8 @@ fn of_effect(effect: &Effect) -> Option<Happening> {
     }
 }
 
-fn transitions(before: &EgressGatewayStatus, after: &EgressGatewayStatus) -> Vec<Happening> {
+fn transitions(look: &Look<'_>, after: &EgressGatewayStatus) -> Vec<Happening> {
+    let before = &look.before;
     let mut told = Vec::new();
     for gateway in &after.gateways {
         let old = before.gateways.iter().find(|old| old.droplet_id == gateway.droplet_id);
@@ -54,12 +63,18 @@ fn transitions(before: &EgressGatewayStatus, after: &EgressGatewayStatus) -> Vec
                 told.push(happening(false, "DropletAdopted", note));
             }
             Some(old) if !old.ready && gateway.ready => {
-                let address = gateway.public_address.as_deref().unwrap_or("unknown");
-                told.push(happening(
-                    false,
-                    "GatewayProven",
-                    format!("{name} is proven; it leaves as {address}"),
-                ));
+                let address = in_words(gateway.public_address.as_ref());
+                let (reason, words) = match old.role {
+                    GatewayRole::Failed => ("GatewayRecovered", "works again"),
+                    _ => ("GatewayProven", "is proven"),
+                };
+                told.push(happening(false, reason, format!("{name} {words}; it leaves as {address}")));
+            }
+            Some(old) if old.suspect_since.is_none() && gateway.suspect_since.is_some() && gateway.ready => {
+                told.push(happening(true, "GatewayCondemned", format!("{name}: {why}")));
+            }
+            Some(old) if old.suspect_since.is_some() && gateway.suspect_since.is_none() && gateway.ready => {
+                told.push(happening(false, "GatewayRecovered", format!("{name} is condemned no more")));
             }
             Some(old) if old.role != gateway.role && gateway.role == GatewayRole::Failed => {
                 told.push(happening(true, "GatewayFailed", format!("{name}: {why}")));
@@ -82,17 +97,59 @@ fn transitions(before: &EgressGatewayStatus, after: &EgressGatewayStatus) -> Vec
         told.push(happening(
             false,
             "DropletGone",
-            format!("Droplet {} ({}) is gone", gone.name, gone.droplet_id),
+            format!(
+                "Droplet {} ({}) is gone, and {} with it",
+                gone.name,
+                gone.droplet_id,
+                in_words(gone.public_address.as_ref())
+            ),
         ));
     }
-    if before.active != after.active
-        && let (Some(from), Some(to)) = (&before.active, &after.active)
-    {
-        let address = after.egress_ip.as_deref().unwrap_or("unknown");
-        told.push(happening(false, "ActiveChanged", format!("{to} ({address}) is active instead of {from}")));
-    }
+    told.extend(failed_over(look, after));
+    told.extend(replaced(before, after));
     told.extend(of_conditions(&before.conditions, &after.conditions));
     told
+}
+
+fn failed_over(look: &Look<'_>, after: &EgressGatewayStatus) -> Option<Happening> {
+    let last =
+        after.last_failover.as_ref().filter(|last| look.before.last_failover.as_ref() != Some(last))?;
+    let address = after.gateways.iter().find(|gateway| gateway.name == last.to);
+    let address = in_words(address.and_then(|gateway| gateway.public_address.as_ref()));
+    let Failover { from, to, reason, seconds, .. } = last;
+    let took = seconds.map(|seconds| format!(" within {seconds:.2} s")).unwrap_or_default();
+    let evidence = failover::evidence(look, last).map(|words| format!(" ({words})")).unwrap_or_default();
+    let note = format!("{to} ({address}) carries the traffic instead of {from}{took}: {reason}{evidence}");
+    Some(happening(false, "FailedOver", note))
+}
+
+// Partners keep lists of addresses: both are named.
+fn replaced(before: &EgressGatewayStatus, after: &EgressGatewayStatus) -> Option<Happening> {
+    let last = after.last_replacement.as_ref()?;
+    let recorded =
+        |before: &&Replacement| before.from_droplet_id == last.from_droplet_id && before.time == last.time;
+    let known = before.last_replacement.as_ref().filter(recorded);
+    let (from, old) = (&last.from, in_words(last.from_public_address.as_ref()));
+    match &last.to {
+        None if known.is_none() => {
+            let note = format!(
+                "{from} ({old}) is replaced: {}. Its successor will have another address",
+                last.reason
+            );
+            Some(happening(true, "Replacing", note))
+        }
+        Some(to) if to != from && known.is_none_or(|known| known.to.is_none()) => {
+            let new = in_words(last.to_public_address.as_ref());
+            let note =
+                format!("{from} ({old}) was replaced by {to} ({new}): who admits {old} must admit {new} now");
+            Some(happening(true, "Replaced", note))
+        }
+        _ => None,
+    }
+}
+
+fn in_words(address: Option<&String>) -> &str {
+    address.map_or("an unknown address", String::as_str)
 }
 
 fn of_conditions(before: &[Condition], after: &[Condition]) -> Vec<Happening> {
@@ -108,7 +165,7 @@ fn of_conditions(before: &[Condition], after: &[Condition]) -> Vec<Happening> {
     if let Some(degraded) = find(after, DEGRADED)
         && degraded.status == "True"
         // The condition says it. Whatever led to it has its own event, and while a pair comes up nothing is wrong.
-        && degraded.reason != conditions::FEWER
+        && degraded.reason != degraded::FEWER
         && find(before, DEGRADED)
             .is_none_or(|old| (old.status, old.reason) != (degraded.status, degraded.reason.clone()))
     {

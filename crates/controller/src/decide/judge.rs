@@ -1,46 +1,170 @@
-//! Who works: judged by the gateway's own endpoint *and* by the nodes, never by one of them alone.
+//! Who works. A gateway is proven by its own word and by packets that got through it; it is condemned by what a quorum of nodes
+//! sees, whatever its own word is, or by the cloud when that says that it is off.
 //!
 //! ```text
-//!              endpoint ready and a node got through
-//!   Starting ─────────────────────────────────────────► Active / Standby ◄──────────┐
-//!      │                                                      │                     │ the same
-//!      │ bring-up time is over                                │ off, or endpoint    │ proof again
-//!      ▼                                                      │ silent and quorum,  │
-//!   Leaving ◄──── population: replaced, surplus ──── Failed ◄─┘ for 3 s ────────────┘
-//!      │
+//!              endpoint ready, a node got through,
+//!              the outside saw the expected address
+//!   Starting ─────────────────────────────────────────► Active / Standby ◄─────────┐
+//!      │                                                      │                    │ the same
+//!      │ bring-up time is over                                │ off at once;       │ proof again
+//!      ▼                                                      │ condemned for 3 s  │
+//!   Leaving ◄──── population: replaced, surplus ──── Failed ◄─┘ ───────────────────┘
+//!      │                                               └── repair: power on, power cycle
 //!      └──► gone: the entry is dropped when the cloud says 404
 //! ```
+//!
+//! Condemned is who fails by difference: a quorum of nodes says so and another gateway stands. Where none stands there is no
+//! difference, and only two words together condemn: no answer to a quorum of nodes, and none to us either. Its own endpoint
+//! alone condemns nobody: a health server may hang while the kernel forwards.
 
-use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus};
-use egress_digitalocean::{Droplet, DropletStatus};
+use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, Replacement};
+use egress_digitalocean::Droplet;
 
-use super::{Look, Presence, is_leaving};
-use crate::decision::{CONDEMNED_AFTER, Effect};
+use super::quorum::{Ballot, ballot, complaint};
+use super::{Look, Presence, is_leaving, repair};
+use crate::decision::CONDEMNED_AFTER;
 use crate::identity::droplet_id;
 use crate::observation::HealthSeen;
 
-/// Nodes that report on one gateway.
-#[derive(Clone, Copy, Debug, Default)]
-struct Votes {
-    reporting: usize,
-    through: usize,
-    unreachable: usize,
-    not_through: usize,
-}
-
-impl Votes {
-    // At least half. Getting no further than the gateway counts only if another gateway shows that the outside is there.
-    fn condemn(self, another_works: bool) -> bool {
-        let against = self.unreachable + if another_works { self.not_through } else { 0 };
-        self.reporting > 0 && against * 2 >= self.reporting
+/// Brings addresses, readiness and suspicion of every recorded gateway up to date, and drops those that are gone.
+pub(super) fn judge(look: &Look<'_>, status: &mut EgressGatewayStatus) {
+    drop_what_is_gone(look, status);
+    let verdicts: Vec<Verdict> =
+        status.gateways.iter().map(|gateway| Verdict::of(look, status, gateway)).collect();
+    let mut proven = Vec::new();
+    for (gateway, verdict) in status.gateways.iter_mut().zip(verdicts) {
+        if is_leaving(gateway) {
+            continue;
+        }
+        let before = (gateway.ready, gateway.role);
+        match verdict {
+            Verdict::Works => approve(look, gateway),
+            Verdict::Condemned(why) => condemn(look, gateway, why),
+            Verdict::Doubtful(why) => doubt(gateway, why),
+        }
+        if gateway.ready && !before.0 {
+            proven.push((gateway.clone(), before.1 == GatewayRole::Starting));
+        }
+    }
+    for (gateway, is_new) in proven {
+        status.failed_bring_ups = None;
+        status.last_bring_up_failure = None;
+        repair::note_successor(status, &gateway, is_new);
     }
 }
 
-/// Brings addresses, readiness and suspicion of every recorded gateway up to date, and drops those that are gone.
-pub(super) fn judge(look: &Look<'_>, status: &mut EgressGatewayStatus) {
+/// One more Droplet in a row that never became ready.
+pub(super) fn failed_bring_up(status: &mut EgressGatewayStatus, failure: String) {
+    status.failed_bring_ups = Some(status.failed_bring_ups.unwrap_or_default().saturating_add(1));
+    status.last_bring_up_failure = Some(failure);
+}
+
+/// What this gateway's endpoint says, if it was asked.
+pub(super) fn health<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> Option<&'a HealthSeen> {
+    droplet_id(gateway).and_then(|id| look.seen.health.get(&id))
+}
+
+/// Whether another gateway than this one carries traffic: proven, powered, with nodes that get through it and no quorum
+/// against it.
+pub(super) fn another_stands(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> bool {
+    let others = status.gateways.iter().filter(|other| other.droplet_id != gateway.droplet_id);
+    others.filter(|other| other.ready && !is_leaving(other)).any(|other| {
+        let ballot = ballot(look, other);
+        ballot.through > 0 && !ballot.condemns() && is_there(look, other)
+    })
+}
+
+enum Verdict {
+    Works,
+    Condemned(String),
+    // Neither proven nor condemned; for one that was proven, the words are a worry at most.
+    Doubtful(Option<String>),
+}
+
+impl Verdict {
+    fn of(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> Self {
+        let ballot = ballot(look, gateway);
+        let endpoint = health(look, gateway);
+        let endpoint_ready = matches!(endpoint, Some(HealthSeen::Ready { .. }));
+        let endpoint_fails = matches!(endpoint, Some(HealthSeen::NotReady(_) | HealthSeen::Silent(_)));
+        if repair::is_off_in_the_cloud(look, gateway) {
+            return Self::Condemned("the cloud says that it is powered off".to_owned());
+        }
+        let by_difference = ballot.condemns() && another_stands(look, status, gateway);
+        let by_silence = endpoint_fails && ballot.finds_it_silent();
+        if by_difference || by_silence {
+            return Self::Condemned(why_not(look, gateway, &ballot));
+        }
+        let through = endpoint_ready && ballot.through > 0 && !ballot.condemns() && is_there(look, gateway);
+        if through && (gateway.ready || is_witnessed(look, status, gateway)) {
+            return Self::Works;
+        }
+        if through {
+            return Self::Doubtful(Some("the outside has not seen its address yet".to_owned()));
+        }
+        if !gateway.ready {
+            return Self::Doubtful(Some(why_not(look, gateway, &ballot)));
+        }
+        Self::Doubtful(match endpoint {
+            Some(HealthSeen::NotReady(words) | HealthSeen::Silent(words)) => {
+                Some(format!("its own endpoint: {words}; the nodes do not agree, so it stays"))
+            }
+            _ if ballot.condemns() => {
+                let words = why_not(look, gateway, &ballot);
+                Some(format!("{words}; no other gateway works, so it stays"))
+            }
+            _ => None,
+        })
+    }
+}
+
+fn is_there(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
+    !matches!(look.presence(gateway), Presence::Gone) && !repair::is_off_in_the_cloud(look, gateway)
+}
+
+// Whether the outside saw the address that it should, as far as anybody can tell. Only a proven peer that admits the new one
+// can be asked; what nobody can tell keeps nobody out for ever.
+fn is_witnessed(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> bool {
+    let (Some(private), Some(public)) = (&gateway.private_address, &gateway.public_address) else {
+        return true;
+    };
+    let admits = |peer: &&GatewayStatus| {
+        peer.droplet_id != gateway.droplet_id
+            && peer.ready
+            && !is_leaving(peer)
+            && peer.admits.contains(public)
+    };
+    if !status.gateways.iter().any(|peer| admits(&peer)) {
+        return true;
+    }
+    let reports = look.seen.live_nodes().filter_map(|node| node.report.as_ref());
+    let views = reports.flat_map(|report| &report.gateways).filter(|view| view.address == *private);
+    let (mut seen, mut otherwise) = (false, false);
+    for view in views {
+        seen |= view.expected_source == Some(true);
+        otherwise |= view.expected_source == Some(false);
+    }
+    let waited = gateway.since.as_ref().is_some_and(|since| look.since(since) >= look.limits.bring_up / 2);
+    seen || (!otherwise && waited)
+}
+
+fn drop_what_is_gone(look: &Look<'_>, status: &mut EgressGatewayStatus) {
     let mut failures = Vec::new();
+    let mut lost = None;
     status.gateways.retain_mut(|gateway| match look.presence(gateway) {
-        Presence::Gone => stays_though_not_found(look, gateway, &mut failures),
+        Presence::Gone if gateway.role == GatewayRole::Starting => {
+            match lost_bring_up(look, gateway) {
+                Some(failure) => failures.push(failure),
+                None => return true,
+            }
+            false
+        }
+        Presence::Gone => {
+            if !is_leaving(gateway) {
+                lost = Some(gateway.clone());
+            }
+            false
+        }
         Presence::Found(droplet) => {
             take_addresses(gateway, droplet);
             true
@@ -50,92 +174,26 @@ pub(super) fn judge(look: &Look<'_>, status: &mut EgressGatewayStatus) {
     for failure in failures {
         failed_bring_up(status, failure);
     }
-    let working: Vec<i64> = status
-        .gateways
-        .iter()
-        .filter(|gateway| works(look, gateway))
-        .map(|gateway| gateway.droplet_id)
-        .collect();
-    let mut proven_one = false;
-    for gateway in status.gateways.iter_mut().filter(|gateway| !is_leaving(gateway)) {
-        let another_works = working.iter().any(|id| *id != gateway.droplet_id);
-        if working.contains(&gateway.droplet_id) {
-            proven_one |= !gateway.ready;
-            approve(look, gateway);
-        } else if gateway.ready {
-            doubt(look, gateway, another_works);
-        } else {
-            explain(look, gateway, another_works);
-        }
-    }
-    if proven_one {
-        status.failed_bring_ups = None;
-        status.last_bring_up_failure = None;
+    if let Some(lost) = lost {
+        note_loss(look, status, &lost);
     }
 }
 
-/// Powers on what the cloud says is off: that keeps the address, a replacement would not. Tried once.
-pub(super) fn power_on(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<Effect> {
-    let vpc = look.vpc()?;
-    status.gateways.iter().filter(|gateway| !is_leaving(gateway) && gateway.powered_on.is_none()).find_map(
-        |gateway| match look.presence(gateway) {
-            Presence::Found(droplet) if is_off(droplet) => {
-                look.identity.prove(&status.gateways, droplet, vpc, &look.nodes).ok().map(Effect::PowerOn)
-            }
-            _ => None,
-        },
-    )
-}
-
-/// Why a gateway should make room for another, if it should.
-pub(super) fn is_due(look: &Look<'_>, gateway: &GatewayStatus) -> Option<String> {
-    let since = gateway.since.as_ref().map_or(std::time::Duration::ZERO, |since| look.since(since));
-    let why = gateway.message.clone().unwrap_or_else(|| "it is not proven".to_owned());
-    let provably_ours = look.vpc().is_some_and(|vpc| match look.presence(gateway) {
-        Presence::Found(droplet) => {
-            look.identity.prove(&look.before.gateways, droplet, vpc, &look.nodes).is_ok()
-        }
-        _ => false,
-    });
-    if gateway.ready || is_leaving(gateway) {
-        return None;
-    }
-    if let Some(powered_on) = &gateway.powered_on {
-        let over = look.since(powered_on) >= look.limits.power_on;
-        return over.then(|| format!("powering it on again did not help: {why}"));
-    }
-    match look.presence(gateway) {
-        // Power comes first, where we may switch it; not for ever where the cloud refuses.
-        Presence::Found(droplet) if is_off(droplet) && provably_ours => {
-            return (since >= look.limits.bring_up).then_some(why);
-        }
-        _ => {}
-    }
-    let over = match (&gateway.suspect_since, gateway.role) {
-        (Some(suspect), GatewayRole::Failed) => look.since(suspect) >= look.limits.replace_after,
-        _ => since >= look.limits.bring_up,
+// So that its successor's event can name both addresses. A replacement that is under way keeps its record.
+fn note_loss(look: &Look<'_>, status: &mut EgressGatewayStatus, lost: &GatewayStatus) {
+    let there = |id| status.gateways.iter().any(|gateway| gateway.droplet_id == id);
+    let under_way = |last: &Replacement| {
+        last.to.is_none() && (there(last.from_droplet_id) || last.from_droplet_id == lost.droplet_id)
     };
-    over.then_some(why)
-}
-
-/// One more Droplet in a row that never became ready.
-pub(super) fn failed_bring_up(status: &mut EgressGatewayStatus, failure: String) {
-    status.failed_bring_ups = Some(status.failed_bring_ups.unwrap_or_default().saturating_add(1));
-    status.last_bring_up_failure = Some(failure);
-}
-
-fn stays_though_not_found(look: &Look<'_>, gateway: &GatewayStatus, failures: &mut Vec<String>) -> bool {
-    if gateway.role != GatewayRole::Starting {
-        return false;
+    if !status.last_replacement.as_ref().is_some_and(under_way) {
+        status.last_replacement = Some(repair::replacement(look, lost, "its Droplet is gone".to_owned()));
     }
+}
+
+fn lost_bring_up(look: &Look<'_>, gateway: &GatewayStatus) -> Option<String> {
     let waited = gateway.since.as_ref().is_some_and(|since| look.since(since) >= look.limits.lost_after);
-    if waited {
-        failures.push(format!(
-            "the cloud accepted Droplet {} ({}) and then had none",
-            gateway.name, gateway.droplet_id
-        ));
-    }
-    !waited
+    let (name, id) = (&gateway.name, gateway.droplet_id);
+    waited.then(|| format!("the cloud accepted Droplet {name} ({id}) and then had none"))
 }
 
 // Addresses may come later than `active`, and one at a time.
@@ -148,46 +206,11 @@ fn take_addresses(gateway: &mut GatewayStatus, droplet: &Droplet) {
     }
 }
 
-fn is_off(droplet: &Droplet) -> bool {
-    matches!(droplet.status, DropletStatus::Off | DropletStatus::Archive)
-}
-
-fn is_off_in_the_cloud(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
-    matches!(look.presence(gateway), Presence::Found(droplet) if is_off(droplet))
-}
-
-fn health<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> Option<&'a HealthSeen> {
-    droplet_id(gateway).and_then(|id| look.seen.health.get(&id))
-}
-
-fn votes(look: &Look<'_>, gateway: &GatewayStatus) -> Votes {
-    let mut votes = Votes::default();
-    let Some(address) = gateway.private_address.as_deref() else { return votes };
-    for report in look.seen.live_nodes().filter_map(|node| node.report.as_ref()) {
-        let Some(view) = report.gateways.iter().find(|view| view.address == address) else { continue };
-        votes.reporting += 1;
-        match (view.reachable, view.forwards) {
-            (false, _) => votes.unreachable += 1,
-            (true, Some(true)) => votes.through += 1,
-            (true, Some(false)) => votes.not_through += 1,
-            (true, None) => {}
-        }
-    }
-    votes
-}
-
-fn works(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
-    let endpoint = matches!(health(look, gateway), Some(HealthSeen::Ready { .. }));
-    let absent = matches!(look.presence(gateway), Presence::Gone) || is_off_in_the_cloud(look, gateway);
-    endpoint && votes(look, gateway).through > 0 && !absent
-}
-
 fn approve(look: &Look<'_>, gateway: &mut GatewayStatus) {
     if let Some(HealthSeen::Ready { version: Some(version), .. }) = health(look, gateway) {
         gateway.user_data_version = Some(version.clone());
     }
     gateway.suspect_since = None;
-    gateway.powered_on = None;
     gateway.message = None;
     if !gateway.ready {
         gateway.ready = true;
@@ -195,68 +218,42 @@ fn approve(look: &Look<'_>, gateway: &mut GatewayStatus) {
     }
 }
 
-// A proven gateway that does not show its proof right now.
-fn doubt(look: &Look<'_>, gateway: &mut GatewayStatus, another_works: bool) {
-    let off = is_off_in_the_cloud(look, gateway);
-    if !off && !is_condemned(look, gateway, another_works) {
-        gateway.suspect_since = None;
-        gateway.message = match health(look, gateway) {
-            Some(HealthSeen::NotReady(words) | HealthSeen::Silent(words)) => {
-                Some(format!("its own endpoint: {words}; the nodes do not agree, so it stays"))
-            }
-            _ => None,
-        };
+fn condemn(look: &Look<'_>, gateway: &mut GatewayStatus, why: String) {
+    gateway.message = Some(why);
+    if !gateway.ready && gateway.role != GatewayRole::Failed {
+        gateway.role = GatewayRole::Starting;
         return;
     }
-    gateway.message = Some(why_not(look, gateway));
     let suspect_since = gateway.suspect_since.get_or_insert_with(|| look.time()).clone();
-    if off || look.since(&suspect_since) >= CONDEMNED_AFTER {
+    if repair::is_off_in_the_cloud(look, gateway) || look.since(&suspect_since) >= CONDEMNED_AFTER {
         gateway.ready = false;
         gateway.role = GatewayRole::Failed;
     }
 }
 
-// Not proven, or not any more.
-fn explain(look: &Look<'_>, gateway: &mut GatewayStatus, another_works: bool) {
-    gateway.message = Some(why_not(look, gateway));
-    if gateway.role == GatewayRole::Failed {
-        if is_off_in_the_cloud(look, gateway) || is_condemned(look, gateway, another_works) {
-            gateway.suspect_since.get_or_insert_with(|| look.time());
-        } else {
-            gateway.suspect_since = None;
-        }
-    } else {
+fn doubt(gateway: &mut GatewayStatus, why: Option<String>) {
+    gateway.suspect_since = None;
+    gateway.message = why;
+    if !gateway.ready && gateway.role != GatewayRole::Failed {
         gateway.role = GatewayRole::Starting;
     }
 }
 
-fn is_condemned(look: &Look<'_>, gateway: &GatewayStatus, another_works: bool) -> bool {
-    let endpoint_fails =
-        matches!(health(look, gateway), Some(HealthSeen::NotReady(_) | HealthSeen::Silent(_)));
-    endpoint_fails && votes(look, gateway).condemn(another_works)
-}
-
-fn why_not(look: &Look<'_>, gateway: &GatewayStatus) -> String {
-    let droplet = match look.presence(gateway) {
+fn why_not(look: &Look<'_>, gateway: &GatewayStatus, ballot: &Ballot<'_>) -> String {
+    match look.presence(gateway) {
         Presence::Gone => return "the cloud has accepted it and does not show it yet".to_owned(),
-        Presence::Found(droplet) => droplet,
-        Presence::Unknown => return "the cloud was not asked or did not answer".to_owned(),
-    };
-    if is_off(droplet) {
-        return "the cloud says that it is powered off".to_owned();
+        Presence::Unknown if ballot.complaining.is_empty() => {
+            return "the cloud was not asked or did not answer".to_owned();
+        }
+        Presence::Unknown | Presence::Found(_) => {}
     }
     if gateway.private_address.is_none() {
         return "the cloud has given it no address in the VPC yet".to_owned();
     }
-    let votes = votes(look, gateway);
-    let nodes = match votes {
-        Votes { reporting: 0, .. } => "no node has tried it yet".to_owned(),
-        Votes { through: 0, unreachable: 0, not_through: 0, .. } => {
-            "no node has tried the way through it yet".to_owned()
-        }
-        Votes { reporting, through, unreachable, .. } => {
-            format!("of {reporting} nodes {through} get through it and {unreachable} do not reach it")
-        }
+    let nodes = match complaint(ballot) {
+        Some((_, words)) => words,
+        None if ballot.reporting == 0 => "no node has tried it yet".to_owned(),
+        None => format!("of {} nodes {} get through it", ballot.reporting, ballot.through),
     };
     match health(look, gateway) {
         Some(HealthSeen::NotReady(words)) => format!("its own endpoint: {words}; {nodes}"),

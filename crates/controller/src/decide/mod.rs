@@ -5,14 +5,19 @@
 //!   out. A crash between any two effects leaves a state that leads to the same end.
 //! - At most `replicas + 1` Droplets, intents included. A slot is taken as long as anything is known to hold it.
 //! - Only what is proven is listed; the list is never made empty. Who is listed leaves it before its Droplet is deleted.
-//! - One gateway leaves at a time, and never the last one that works.
+//! - One gateway leaves at a time, and never the last one that works; one is replaced in ten minutes.
 //! - What changes or deletes a Droplet carries the proof that it is ours.
 
 mod conditions;
 mod creation;
+mod degraded;
 mod events;
+mod failover;
 mod judge;
+mod order;
 mod population;
+mod quorum;
+mod repair;
 mod route;
 mod teardown;
 
@@ -27,6 +32,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::decision::{Decision, Effect, Happening, Limits};
 use crate::identity::{Identity, droplet_id};
 use crate::observation::{CloudSeen, Observation};
+
+use order::Wishes;
+use quorum::Electorate;
 
 pub(crate) use conditions::no_nodes;
 pub use route::nodes_applied;
@@ -68,6 +76,7 @@ fn keep(look: &Look<'_>) -> Decision {
     }
     creation::adopt(look, &mut status);
     judge::judge(look, &mut status);
+    repair::plan(look, &mut status);
     population::choose(look, &mut status);
     let route = route::plan(look, &mut status);
     stamp(look, &mut status);
@@ -75,7 +84,7 @@ fn keep(look: &Look<'_>) -> Decision {
 
     let next = || {
         None.or_else(|| route.change.clone().map(Effect::ApplyStaticRoute))
-            .or_else(|| judge::power_on(look, &status))
+            .or_else(|| repair::power(look, &status))
             .or_else(|| creation::order(look, &status))
             .or_else(|| population::deletion(look, &status))
     };
@@ -100,7 +109,10 @@ fn first_the_status(
 fn without_words(status: &EgressGatewayStatus) -> EgressGatewayStatus {
     let mut bare = status.clone();
     bare.conditions.iter_mut().for_each(|condition| condition.message.clear());
-    bare.gateways.iter_mut().for_each(|gateway| gateway.message = None);
+    for gateway in &mut bare.gateways {
+        gateway.message = None;
+        gateway.nodes = 0;
+    }
     bare
 }
 
@@ -145,6 +157,8 @@ struct Look<'a> {
     identity: Identity,
     before: EgressGatewayStatus,
     nodes: BTreeSet<DropletId>,
+    electorate: Electorate<'a>,
+    wishes: Wishes,
     replicas: usize,
 }
 
@@ -173,6 +187,8 @@ impl<'a> Look<'a> {
             identity,
             before: seen.gateway.status.clone().unwrap_or_default(),
             nodes: seen.node_droplets(),
+            electorate: Electorate::of(&seen.nodes, seen.gateway.spec.node_selector.as_ref()),
+            wishes: Wishes::of(&seen.gateway),
             replicas: usize::try_from(seen.gateway.spec.replicas).unwrap_or(1).max(1),
         }
     }

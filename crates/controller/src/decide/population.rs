@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, StaticRoute};
 
-use super::{Look, Presence, creation, is_leaving, is_proven, judge, route};
+use super::{Look, Presence, creation, is_leaving, is_proven, judge, repair, route};
 use crate::decision::{DELETE_AGAIN, Effect, LET_GO, MOST_FAILED_BRING_UPS};
 use crate::identity::droplet_id;
 
@@ -20,7 +20,7 @@ pub(super) fn choose(look: &Look<'_>, status: &mut EgressGatewayStatus) {
             gateway.role = GatewayRole::Leaving;
         }
     }
-    let expected = status.gateways.iter().filter(|gateway| is_expected(look, gateway)).count();
+    let expected = status.gateways.iter().filter(|gateway| is_expected(look, status, gateway)).count();
     if expected + status.creating.len() > look.replicas {
         // Nothing was sent for these; nobody will miss them.
         if let Some(unsent) = status.creating.iter().rposition(|intent| intent.sent.is_none()) {
@@ -84,30 +84,32 @@ pub(super) fn has_given_up(status: &EgressGatewayStatus) -> bool {
 }
 
 fn give_up_bring_ups(look: &Look<'_>, status: &mut EgressGatewayStatus) {
-    let mut failures = Vec::new();
-    for gateway in status.gateways.iter_mut().filter(|gateway| gateway.role == GatewayRole::Starting) {
-        if let Some(why) = judge::is_due(look, gateway) {
+    let starting = status.gateways.iter().filter(|gateway| gateway.role == GatewayRole::Starting);
+    let given_up: Vec<(i64, String)> = starting
+        .filter_map(|gateway| Some((gateway, repair::is_due(look, status, gateway)?)))
+        .map(|(gateway, why)| (gateway.droplet_id, format!("Droplet {} was given up: {why}", gateway.name)))
+        .collect();
+    for gateway in &mut status.gateways {
+        if given_up.iter().any(|(id, _)| *id == gateway.droplet_id) {
             gateway.role = GatewayRole::Leaving;
-            failures.push(format!("Droplet {} was given up: {why}", gateway.name));
         }
     }
-    for failure in failures {
+    for (_, failure) in given_up {
         judge::failed_bring_up(status, failure);
     }
 }
 
 fn who_leaves<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Option<&'a GatewayStatus> {
     let proven = status.gateways.iter().filter(|gateway| is_proven(gateway)).count();
-    let coming =
-        status.gateways.iter().filter(|gateway| is_expected(look, gateway)).count() + status.creating.len();
+    let coming = status.gateways.iter().filter(|gateway| is_expected(look, status, gateway)).count()
+        + status.creating.len();
     let full = status.gateways.len() + status.creating.len() >= look.most();
-    let dead = status
-        .gateways
-        .iter()
-        .find(|gateway| gateway.role == GatewayRole::Failed && judge::is_due(look, gateway).is_some());
+    let dead = status.gateways.iter().find(|gateway| repair::is_given_up(look, status, gateway));
     // A dead one goes when its successor works, or when its slot is all that the next successor waits for.
     let in_the_way = proven > 0 && full && coming < look.replicas;
-    if let Some(dead) = dead.filter(|_| proven >= look.replicas || in_the_way) {
+    let may_go =
+        |dead: &&GatewayStatus| proven >= look.replicas || in_the_way || repair::has_successor(status, dead);
+    if let Some(dead) = dead.filter(may_go) {
         return Some(dead);
     }
     if proven > look.replicas {
@@ -118,10 +120,10 @@ fn who_leaves<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Option<&'
     status.gateways.iter().find(|gateway| proven == look.replicas && !gateway.ready)
 }
 
-fn is_expected(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
+fn is_expected(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> bool {
     match gateway.role {
         GatewayRole::Active | GatewayRole::Standby | GatewayRole::Starting => true,
-        GatewayRole::Failed => judge::is_due(look, gateway).is_none(),
+        GatewayRole::Failed => !repair::is_given_up(look, status, gateway),
         GatewayRole::Leaving => false,
     }
 }

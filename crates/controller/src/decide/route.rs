@@ -1,11 +1,12 @@
-//! The StaticRoute that nodes follow: every proven gateway, in a sticky order. Never an empty list.
+//! The StaticRoute that nodes follow: every proven gateway, in a sticky order. Never an empty list, but for a guard that waits for
+//! its first gateway.
 
 use egress_api::{
-    EgressAddress, EgressGatewayStatus, Failover, Gateway, GatewayAddress, GatewayRole, GatewayStatus,
-    NodeRouteState, RouteMode, StaticRoute, StaticRouteSpec,
+    EgressAddress, EgressGatewayStatus, Gateway, GatewayAddress, GatewayRole, GatewayStatus, NodeRoute,
+    NodeRouteState, OnNoGateway, RouteMode, StaticRoute, StaticRouteSpec,
 };
 
-use super::{Look, is_leaving, is_proven};
+use super::{Look, failover, is_leaving, is_proven};
 use crate::observation::NodeSeen;
 
 /// What the StaticRoute should become.
@@ -26,30 +27,12 @@ pub(super) fn plan(look: &Look<'_>, status: &mut EgressGatewayStatus) -> RoutePl
     let active = if shared { order.as_slice() } else { order.get(..1).unwrap_or_default() };
     status.active = in_one_line(active.iter().map(|gateway| gateway.name.as_str()));
     status.egress_ip = in_one_line(active.iter().filter_map(|gateway| gateway.public_address.as_deref()));
-    if !shared && let Some(failover) = failover(look, status, order.first()) {
-        status.last_failover = Some(failover);
+    if !shared {
+        failover::note(look, status, order.first());
     }
+    count_nodes(look, status);
     status.public_ips = order.iter().filter_map(|gateway| gateway.public_address.clone()).collect();
     RoutePlan { change: change(look, &order) }
-}
-
-// From the gateway that was written down as active or, when none works meanwhile, that nodes still have first.
-fn failover(look: &Look<'_>, status: &EgressGatewayStatus, head: Option<&GatewayStatus>) -> Option<Failover> {
-    let to = head?;
-    let listed = current_list(look).into_iter().next().map(|first| first.address.0);
-    let was_active = |old: &&GatewayStatus| match &look.before.active {
-        Some(name) => *name == old.name,
-        None => old.private_address.is_some() && old.private_address == listed,
-    };
-    let from =
-        look.before.gateways.iter().find(was_active).filter(|from| from.droplet_id != to.droplet_id)?;
-    let reason = match status.gateways.iter().find(|gateway| gateway.droplet_id == from.droplet_id) {
-        Some(gateway) if is_proven(gateway) => format!("the nodes' list has {} first", to.name),
-        Some(gateway) => gateway.message.clone().unwrap_or_else(|| format!("it is {:?}", gateway.role)),
-        None => "its Droplet is gone".to_owned(),
-    };
-    let (from, to) = (from.name.clone(), to.name.clone());
-    Some(Failover { time: look.time(), from, to, reason, seconds: None })
 }
 
 fn in_one_line<'a>(words: impl Iterator<Item = &'a str>) -> Option<String> {
@@ -57,7 +40,24 @@ fn in_one_line<'a>(words: impl Iterator<Item = &'a str>) -> Option<String> {
     (!line.is_empty()).then_some(line)
 }
 
-/// Proven gateways: those that are listed already in their order, then the others by age.
+// How many nodes leave through each gateway now, by their own word, whichever StaticRoute of ours takes them there.
+fn count_nodes(look: &Look<'_>, status: &mut EgressGatewayStatus) {
+    let own = ours(look).and_then(|route| route.metadata.uid.as_ref());
+    let counts = |entry: &NodeRoute| {
+        Some(&entry.uid) == own || look.seen.followers.iter().any(|follower| follower.uid == entry.uid)
+    };
+    let reports = || look.seen.live_nodes().filter_map(|node| node.report.as_ref());
+    for gateway in &mut status.gateways {
+        let uses = |entry: &NodeRoute| {
+            counts(entry)
+                && entry.gateways_in_use().any(|address| Some(address) == gateway.private_address.as_ref())
+        };
+        let nodes = reports().filter(|report| report.routes.iter().any(uses)).count();
+        gateway.nodes = i32::try_from(nodes).unwrap_or(i32::MAX);
+    }
+}
+
+/// Proven gateways in the order that people ask for; else those that are listed already in their order, then the others by age.
 pub(super) fn order<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Vec<&'a GatewayStatus> {
     let listed = current_list(look);
     let place = |gateway: &GatewayStatus| {
@@ -72,7 +72,10 @@ pub(super) fn order<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Vec
         .iter()
         .filter(|gateway| is_proven(gateway) && gateway.private_address.is_some())
         .collect();
-    order.sort_by_key(|gateway| (place(gateway), !was_active(gateway), gateway.slot, gateway.droplet_id));
+    order.sort_by_key(|gateway| {
+        let wish = look.wishes.rank(&gateway.name);
+        (wish, place(gateway), !was_active(gateway), gateway.slot, gateway.droplet_id)
+    });
     order
 }
 
@@ -91,7 +94,7 @@ fn is_ours(look: &Look<'_>, route: &StaticRoute) -> bool {
     owners.iter().any(|owner| owner.uid == look.identity.owner && owner.controller == Some(true))
 }
 
-fn current_list(look: &Look<'_>) -> Vec<Gateway> {
+pub(super) fn current_list(look: &Look<'_>) -> Vec<Gateway> {
     ours(look).map(|route| route.spec.ordered_gateways()).unwrap_or_default()
 }
 
@@ -104,21 +107,22 @@ fn change(look: &Look<'_>, order: &[GatewayStatus]) -> Option<StaticRouteSpec> {
     let proven: Vec<Gateway> = order.iter().filter_map(entry).collect();
     // When all are dead, the nodes keep what they have: any of them may come back.
     let gateways = if proven.is_empty() { current_list(look) } else { proven };
-    if gateways.is_empty() {
+    // What is to be dropped without a gateway is dropped before there is one; nothing else can be said without a gateway.
+    if gateways.is_empty() && look.seen.gateway.spec.on_no_gateway != OnNoGateway::FailClosed {
         return None;
     }
-    let asked = &look.seen.gateway.spec;
+    let wanted = &look.seen.gateway.spec;
     let spec = StaticRouteSpec {
-        destinations: asked.destinations.clone(),
-        excluded_destinations: asked.excluded_destinations.clone(),
+        destinations: wanted.destinations.clone(),
+        excluded_destinations: wanted.excluded_destinations.clone(),
         gateway: None,
         gateways: Some(gateways),
-        node_selector: asked.node_selector.clone(),
+        node_selector: wanted.node_selector.clone(),
         gateway_ref: None,
-        mode: asked.mode,
-        health_check: Some(asked.health_check.clone()),
-        on_no_gateway: asked.on_no_gateway,
-        drain_seconds: asked.drain_seconds,
+        mode: wanted.mode,
+        on_no_gateway: wanted.on_no_gateway,
+        drain_seconds: wanted.drain_seconds,
+        health_check: Some(wanted.health_check.clone()),
     };
     (ours(look).map(|route| &route.spec) != Some(&spec)).then_some(spec)
 }

@@ -77,6 +77,9 @@ async fn made_proven_and_routed(stage: &Stage, uid: &str) {
             "destinations": ["198.51.100.7", "198.51.100.64/26"],
             "gateways": [entry(0), entry(1)],
             "mode": "ActiveStandby",
+            "onNoGateway": "KeepLast",
+            "drainSeconds": 300,
+            "healthCheck": stage.gateways().get("demo").await.unwrap().spec.health_check,
         })
     );
     until("the StaticRoute's own status", async || {

@@ -20,6 +20,7 @@ mod births;
 mod idle;
 mod lives;
 mod older_operator;
+mod repair;
 mod stage;
 mod troubles;
 mod unreadable;

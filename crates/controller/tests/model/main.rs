@@ -4,7 +4,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so by ending")]
 
+mod order;
+mod quorum;
 mod references;
+mod repair;
 mod situations;
 mod world;
 
@@ -23,6 +26,8 @@ enum Scenario {
     Create,
     Replace,
     PowerOff,
+    Freeze,
+    Gray,
     Delete,
 }
 
@@ -40,10 +45,9 @@ fn run(scenario: Scenario, crashes: &[(usize, Crash)]) -> (World, usize) {
     match scenario {
         Scenario::Create => {}
         Scenario::Replace => world.state().kill_active(),
-        Scenario::PowerOff => {
-            let id = u64::try_from(world.state().status().gateways[0].droplet_id).unwrap();
-            world.state().machines.get_mut(&id).unwrap().off = true;
-        }
+        Scenario::PowerOff => world.state().first().off = true,
+        Scenario::Freeze => world.state().first().frozen = true,
+        Scenario::Gray => world.state().first().gray = true,
         Scenario::Delete => world.state().delete(),
     }
     assert!(world.settle(ENOUGH), "{scenario:?} does not come to rest: {:#?}", world.state().status());
@@ -154,7 +158,15 @@ fn deletion_waits_for_live_nodes() {
 #[test]
 fn killed_at_any_call_the_end_is_the_same() {
     let mut runs = 0;
-    for scenario in [Scenario::Create, Scenario::Replace, Scenario::PowerOff, Scenario::Delete] {
+    let all = [
+        Scenario::Create,
+        Scenario::Replace,
+        Scenario::PowerOff,
+        Scenario::Freeze,
+        Scenario::Gray,
+        Scenario::Delete,
+    ];
+    for scenario in all {
         let (undisturbed, calls) = run(scenario, &[]);
         let expected = end_state(&undisturbed);
         for at in 0..calls {
@@ -193,7 +205,8 @@ fn both_dead_are_rebuilt_one_at_a_time() {
     for (_, machine) in world.state().machines.iter_mut().filter(|(id, _)| **id >= 100) {
         machine.dead = true;
     }
-    assert!(world.settle(ENOUGH));
+    // The second one's replacement waits for ten minutes after the first one's.
+    assert!(world.settle(1500));
     no_violation(&world, &"both dead");
     let state = world.state();
     assert!(is_true(&state.status().conditions, READY), "{:#?}", state.status());
@@ -249,8 +262,15 @@ enum Move {
     Stale,
     Hold,
     Wait(i64),
-    Kill(usize),
-    PowerOff(usize),
+    Harm(usize, Harm),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Harm {
+    Kill,
+    PowerOff,
+    Freeze,
+    Gray,
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -259,10 +279,13 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         2 => Just(Move::Hold),
         2 => Just(Move::Stale),
         3 => (1_i64..20).prop_map(Move::Wait),
-        1 => (0_usize..3).prop_map(Move::Kill),
-        1 => (0_usize..3).prop_map(Move::PowerOff),
+        2 => (0_usize..3, harm()).prop_map(|(which, harm)| Move::Harm(which, harm)),
     ];
     proptest::collection::vec(one, 1..120)
+}
+
+fn harm() -> impl Strategy<Value = Harm> {
+    proptest::sample::select(vec![Harm::Kill, Harm::PowerOff, Harm::Freeze, Harm::Gray])
 }
 
 fn crashes() -> impl Strategy<Value = Vec<(usize, Crash)>> {
@@ -293,14 +316,19 @@ proptest! {
                     let _ = world.carry_out(&decision, version);
                 },
                 Move::Wait(seconds) => world.state().tick(*seconds),
-                Move::Kill(which) | Move::PowerOff(which) => {
+                Move::Harm(which, how) => {
                     let ids: Vec<u64> = world.state().ours().into_iter().map(|(id, _)| *id).collect();
                     // Three that never come up are another story.
                     if let Some(id) = ids.get(*which).filter(|_| harm < 2) {
                         harm += 1;
                         let mut state = world.state();
                         let machine = state.machines.get_mut(id).unwrap();
-                        if matches!(next, Move::Kill(_)) { machine.dead = true } else { machine.off = true }
+                        match how {
+                            Harm::Kill => machine.dead = true,
+                            Harm::PowerOff => machine.off = true,
+                            Harm::Freeze => machine.frozen = true,
+                            Harm::Gray => machine.gray = true,
+                        }
                     }
                 }
             }

@@ -41,8 +41,14 @@ pub struct Machine {
     vpc: String,
     made: i64,
     deleted: Option<i64>,
+    /// Beyond repair.
     pub dead: bool,
     pub off: bool,
+    /// Dead until its power is cycled.
+    pub frozen: bool,
+    /// It answers, its own endpoint says that it is ready, and it forwards nothing.
+    pub gray: bool,
+    booted: i64,
 }
 
 /// What the nodes have of a StaticRoute with `gatewayRef`.
@@ -108,6 +114,9 @@ impl World {
             deleted: None,
             dead: false,
             off: false,
+            frozen: false,
+            gray: false,
+            booted: 0,
         };
         let cluster = format!("egress-cluster:{CLUSTER}");
         let owner = format!("egress-owner:{OWNER}");
@@ -226,6 +235,9 @@ impl State {
             deleted: None,
             dead: false,
             off: false,
+            frozen: false,
+            gray: false,
+            booted: 0,
         };
         self.machines.insert(id, machine);
     }
@@ -255,6 +267,12 @@ impl State {
             .find(|gateway| Some(&gateway.name) == self.status().active.as_ref());
         let id = u64::try_from(active.unwrap().droplet_id).unwrap();
         self.machines.get_mut(&id).unwrap().dead = true;
+    }
+
+    /// The machine of the first recorded gateway.
+    pub fn first(&mut self) -> &mut Machine {
+        let id = u64::try_from(self.status().gateways[0].droplet_id).unwrap();
+        self.machines.get_mut(&id).unwrap()
     }
 
     pub fn delete(&mut self) {
@@ -303,8 +321,9 @@ impl State {
 
     fn is_up(&self, machine: &Machine) -> bool {
         self.is_there(machine)
-            && self.now - machine.made >= 8
+            && self.now - machine.made.max(machine.booted) >= 8
             && !machine.dead
+            && !machine.frozen
             && !machine.off
             && machine.deleted.is_none()
     }
@@ -335,12 +354,15 @@ impl State {
                 (DropletId(*id), health)
             })
             .collect();
-        let views: Vec<GatewayObservation> = there()
-            .filter(|(id, _)| recorded.contains(id))
+        let probed = || there().filter(|(id, _)| recorded.contains(id));
+        let forwards = |machine: &Machine| self.is_up(machine) && !machine.gray;
+        let another = |id: u64| probed().any(|(other, machine)| *other != id && forwards(machine));
+        let views: Vec<GatewayObservation> = probed()
             .map(|(id, machine)| GatewayObservation {
                 address: private(*id),
                 reachable: self.is_up(machine),
-                forwards: self.is_up(machine).then_some(true),
+                forwards: self.is_up(machine).then_some(!machine.gray),
+                condemned: !forwards(machine) && another(*id),
                 ..GatewayObservation::default()
             })
             .collect();
@@ -365,6 +387,7 @@ impl State {
         let report = NodeEgressStatus {
             routes: routes.chain(follower).collect(),
             gateways: views,
+            boot_id: Some("boot".into()),
             ..NodeEgressStatus::default()
         };
         let node = |name: &str, id: u64| NodeSeen {
@@ -372,7 +395,9 @@ impl State {
             live: true,
             labels: BTreeMap::from([("pool".into(), name.into())]),
             droplet: Some(DropletId(id)),
+            agent_ready: Some(true),
             report: Some(report.clone()),
+            heard: Some(timestamp(self.now)),
         };
         let user_data = UserData { text: "#cloud-config".into(), version: "v1".into() };
         Some(Observation {
@@ -449,6 +474,17 @@ fn public(id: u64) -> String {
     format!("203.0.113.{id}")
 }
 
+// Whether this status gives up a gateway that is there, too soon after another was.
+fn is_hasty(state: &State, status: &EgressGatewayStatus) -> bool {
+    let (Some(last), Some(next)) = (state.status().last_replacement, &status.last_replacement) else {
+        return false;
+    };
+    let there = state.ours().iter().any(|(id, _)| i64::try_from(**id) == Ok(next.from_droplet_id));
+    last.from_droplet_id != next.from_droplet_id
+        && there
+        && next.time.0.as_second() - last.time.0.as_second() < 600
+}
+
 fn end(crash: Option<Crash>) -> Result<(), Failed> {
     if matches!(crash, Some(Crash::ReplyLost | Crash::LateSuccess)) { Err(Failed::Crashed) } else { Ok(()) }
 }
@@ -466,8 +502,12 @@ impl Hands<'_> {
         if state.version() != *version || state.gateway.is_none() {
             return Err(Failed::Conflict);
         }
+        let before = state.gateway.clone();
         change(state.gateway.as_mut().unwrap());
-        state.bump();
+        // Writing what is there already makes no new version.
+        if state.gateway != before {
+            state.bump();
+        }
         *version = state.version();
         end(crash)
     }
@@ -497,7 +537,12 @@ impl Ports for Hands<'_> {
     }
 
     async fn write_status(&self, status: &EgressGatewayStatus) -> Result<(), Failed> {
-        self.change_gateway(|gateway| gateway.status = Some(status.clone()))
+        let hasty = is_hasty(&self.world.state(), status);
+        self.change_gateway(|gateway| gateway.status = Some(status.clone()))?;
+        if hasty {
+            self.world.state().violations.push("I8: two replacements within ten minutes".into());
+        }
+        Ok(())
     }
 
     async fn apply_route(&self, spec: &StaticRouteSpec) -> Result<(), Failed> {
@@ -542,6 +587,9 @@ impl Ports for Hands<'_> {
             deleted: None,
             dead: false,
             off: false,
+            frozen: false,
+            gray: false,
+            booted: 0,
         };
         state.machines.insert(id, machine);
         state.journal.push(format!("create {}", order.name));
@@ -557,6 +605,21 @@ impl Ports for Hands<'_> {
             machine.off = false;
         }
         state.journal.push(format!("power on {}", droplet.name()));
+        end(crash)
+    }
+
+    async fn power_cycle(&self, droplet: &OwnedDroplet) -> Result<(), Failed> {
+        let mut state = self.world.state();
+        let crash = state.begin()?;
+        let (id, now) = (droplet.id(), state.now);
+        let machine = &state.machines[&id.0];
+        if state.is_up(machine) && !machine.gray {
+            state.violations.push("I8: a gateway that works was power-cycled".into());
+        }
+        let machine = state.machines.get_mut(&id.0).unwrap();
+        machine.frozen = false;
+        machine.booted = now;
+        state.journal.push(format!("power cycle {}", droplet.name()));
         end(crash)
     }
 
@@ -578,11 +641,11 @@ impl Ports for Hands<'_> {
         if leaving && used == Some(&private(id)) {
             state.violations.push("a Droplet was deleted that nodes route to for a follower".into());
         }
-        let others_up =
-            state.ours().iter().filter(|(other, machine)| **other != id && state.is_up(machine)).count();
+        let works = |machine: &Machine| state.is_up(machine) && !machine.gray;
+        let others = state.ours().iter().filter(|(other, machine)| **other != id && works(machine)).count();
         let deleting =
             state.gateway.as_ref().is_some_and(|gateway| gateway.metadata.deletion_timestamp.is_some());
-        if !deleting && others_up == 0 && state.is_up(&state.machines[&id]) {
+        if !deleting && others == 0 && works(&state.machines[&id]) {
             state.violations.push("I8: the last working gateway was deleted".into());
         }
         if state.machines[&id].deleted.is_none() {

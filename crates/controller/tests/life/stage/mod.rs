@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use egress_api::{EgressGateway, EgressGatewayStatus, GatewayRole, StaticRoute};
-use k8s_openapi::api::core::v1::{Node, Secret};
+use k8s_openapi::api::core::v1::{Node, Pod, Secret, ServiceAccount};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use nix::sched::{CloneFlags, unshare};
@@ -34,6 +34,23 @@ pub struct Stage {
     pub world: World,
     kubeconfig: std::path::PathBuf,
     server: ApiServer,
+}
+
+/// The pod of an agent that is Ready on this node, as the kubelet would have it. What it does is played.
+async fn ready_agent(client: &Client, node: &str) {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), NAMESPACE);
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "egress-agent"}});
+    accounts.patch("egress-agent", &PatchParams::apply("test"), &Patch::Apply(account)).await.unwrap();
+    let name = format!("egress-agent-{node}");
+    let owner = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "egress-agent", "uid": "played", "controller": true});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/name": "egress-agent"}, "ownerReferences": [owner]},
+        "spec": {"nodeName": node, "serviceAccountName": "egress-agent", "automountServiceAccountToken": false,
+                 "containers": [{"name": "agent", "image": "played"}]}});
+    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    let status = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
 }
 
 async fn install_definitions(server: &ApiServer) {
@@ -85,6 +102,7 @@ impl Stage {
             nodes.create(&PostParams::default(), &serde_json::from_value(node).unwrap()).await.unwrap();
             let status = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
             nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+            ready_agent(&client, name).await;
         }
         let cloud = Cloud::start(TOKEN).await;
         let world = World::begin(server.admin().unwrap(), server.kubeconfig(), &cloud);

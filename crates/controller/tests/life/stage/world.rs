@@ -1,6 +1,6 @@
 //! Gateways and nodes as the controller sees them: health endpoints and NodeEgress reports, both following the cloud's state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
@@ -24,6 +24,8 @@ struct State {
     running: BTreeMap<String, String>,
     /// Nodes that follow no change any more.
     deaf: Vec<&'static str>,
+    /// Private addresses of what the cloud calls active and what does nothing any more.
+    frozen: BTreeSet<String>,
 }
 
 /// The outside world. It ends with the scene.
@@ -59,6 +61,16 @@ impl World {
     /// A node whose agent does not follow changes.
     pub fn deafen(&self, node: &'static str) {
         self.state.lock().unwrap().deaf.push(node);
+    }
+
+    /// The gateway of this private address does nothing any more; the cloud does not know.
+    pub fn freeze(&self, address: &str) {
+        self.state.lock().unwrap().frozen.insert(address.to_owned());
+    }
+
+    /// It was booted anew.
+    pub fn thaw(&self, address: &str) {
+        self.state.lock().unwrap().frozen.remove(address);
     }
 
     pub fn all_follow(&self) {
@@ -98,8 +110,10 @@ async fn report(kubeconfig: PathBuf, state: Arc<Mutex<State>>, over: Arc<AtomicB
     let mut written: BTreeMap<&str, Value> = BTreeMap::new();
     while !over.load(Ordering::Relaxed) {
         // Whatever is not up yet or any more is asked again.
-        if let Some(running) = running(&http).await {
-            state.lock().unwrap().running = running;
+        if let Some(mut running) = running(&http).await {
+            let mut state = state.lock().unwrap();
+            running.retain(|address, _| !state.frozen.contains(address));
+            state.running = running;
         }
         for (node, _) in NODES {
             if state.lock().unwrap().deaf.contains(&node) {
@@ -142,13 +156,24 @@ async fn seen_by_a_node(client: &Client, state: &Mutex<State>) -> Option<Value> 
     let mut addresses: Vec<&String> = listed.filter_map(|gateway| gateway.private_address.as_ref()).collect();
     addresses.sort_unstable();
     addresses.dedup();
-    let views = addresses.into_iter().map(|address| {
-        let up = state.running.contains_key(address);
-        json!({"address": address, "reachable": up, "forwards": up})
+    let up = |address: &String| state.running.contains_key(address);
+    let views = addresses.iter().map(|address| {
+        let condemned = !up(address) && addresses.iter().any(|other| up(other));
+        let mut view = json!({"address": address, "reachable": up(address), "forwards": up(address), "condemned": condemned});
+        if condemned {
+            view["renewed"] = renewal();
+        }
+        view
     });
-    Some(
-        json!({"agentVersion": "played", "routes": routes.collect::<Vec<_>>(), "gateways": views.collect::<Vec<_>>()}),
-    )
+    Some(json!({
+        "agentVersion": "played", "bootID": "played", "routes": routes.collect::<Vec<_>>(), "gateways": views.collect::<Vec<_>>()
+    }))
+}
+
+// The time of the last renewal, which comes every other second.
+fn renewal() -> Value {
+    let now = jiff::Timestamp::now().as_second();
+    json!(jiff::Timestamp::from_second(now - now % 2).unwrap().to_string())
 }
 
 async fn write_report(client: &Client, node: &str, status: &Value) -> bool {

@@ -1,0 +1,237 @@
+//! Power, power cycle, replacement: in which order, how often, and what is told of it.
+
+use egress_api::GatewayRole;
+use egress_api::condition::{READY, is_true};
+use egress_controller::decision::Effect;
+use egress_controller::observation::HealthSeen;
+use egress_digitalocean::DropletStatus;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::situations::{FIRST, SECOND, at, calm, effect_at, reports};
+use crate::world::{World, private, timestamp};
+use crate::{ENOUGH, Scenario, no_violation, prepared, run};
+
+fn done(world: &World, verb: &str) -> usize {
+    world.state().journal.iter().filter(|line| line.starts_with(verb)).count()
+}
+
+#[test]
+fn a_frozen_gateway_is_power_cycled_keeps_its_address_and_is_not_replaced() {
+    let (world, _) = run(Scenario::Freeze, &[]);
+    no_violation(&world, &"frozen");
+    assert_eq!((done(&world, "power cycle"), done(&world, "create"), done(&world, "delete")), (1, 2, 0));
+    let status = world.state().status();
+    assert_eq!(status.gateways_ready.as_deref(), Some("2/2"));
+    assert_eq!(status.last_replacement, None);
+}
+
+#[test]
+fn a_power_cycle_that_does_not_help_is_not_repeated_and_the_replacement_names_both_addresses() {
+    let world = prepared();
+    world.state().first().dead = true;
+    let mut told = Vec::new();
+    for _ in 0..ENOUGH {
+        let Some(decision) = world.next() else { break };
+        let _ = world.carry_out(&decision, None);
+        told.extend(decision.events);
+        world.state().tick(1);
+    }
+    no_violation(&world, &"dead");
+    assert_eq!((done(&world, "power cycle"), done(&world, "create"), done(&world, "delete")), (1, 3, 1));
+    let replaced: Vec<_> = told.iter().filter(|one| one.reason == "Replaced").collect();
+    assert_eq!(replaced.len(), 1, "{told:?}");
+    for part in ["demo-0-1a2b3c4d", "203.0.113.103", "demo-2-1a2b3c4d", "203.0.113.105"] {
+        assert!(replaced[0].note.contains(part), "{part}: {}", replaced[0].note);
+    }
+    assert_eq!(told.iter().filter(|one| one.reason == "PowerCycled").count(), 1, "{told:?}");
+    let last = world.state().status().last_replacement.unwrap();
+    assert!(last.reason.starts_with("a power cycle did not help"), "{}", last.reason);
+}
+
+#[test]
+fn what_answers_and_does_not_forward_is_replaced_without_a_power_cycle() {
+    let (world, _) = run(Scenario::Gray, &[]);
+    no_violation(&world, &"gray");
+    assert_eq!((done(&world, "power cycle"), done(&world, "create"), done(&world, "delete")), (0, 3, 1));
+    assert!(is_true(&world.state().status().conditions, READY));
+}
+
+#[test]
+fn a_power_cycle_is_decided_before_it_is_sent_and_sent_once() {
+    let (world, mut seen, now) = calm();
+    seen.health.insert(FIRST, HealthSeen::Silent("no answer within 2 s".into()));
+    for report in reports(&mut seen) {
+        for view in report.gateways.iter_mut().filter(|view| view.address == private(FIRST.0)) {
+            view.reachable = false;
+            view.forwards = None;
+            view.condemned = true;
+        }
+    }
+    let step = |seen: &mut egress_controller::observation::Observation, now: i64| {
+        seen.nodes.iter_mut().for_each(|node| node.heard = Some(timestamp(now)));
+        let (effect, decision) = effect_at(&world, seen, now);
+        if let Some(Effect::ApplyStaticRoute(spec)) = &effect {
+            seen.route.as_mut().unwrap().spec = spec.clone();
+        }
+        (effect, decision)
+    };
+    step(&mut seen, now);
+    step(&mut seen, now + 4);
+    assert_eq!(seen.gateway.status.as_ref().unwrap().gateways[0].role, GatewayRole::Failed);
+    assert_eq!(
+        seen.gateway.status.as_ref().unwrap().gateways[0].power_cycled,
+        None,
+        "not condemned for long"
+    );
+    let before = at(&world, &seen, now + 6);
+    assert_eq!(before.effect, Some(Effect::WriteStatus));
+    assert_eq!(before.status.gateways[0].power_cycled, Some(Time(timestamp(now + 6))));
+    let (effect, _) = step(&mut seen, now + 6);
+    assert!(matches!(effect, Some(Effect::PowerCycle(droplet)) if droplet.id() == FIRST));
+    // Accepted: not again. As long as that is not on record it is asked for again, while that does no harm.
+    let accepted = |seen: &mut egress_controller::observation::Observation, when: Option<Time>| {
+        seen.gateway.status.as_mut().unwrap().gateways[0].power_cycle_accepted = when;
+    };
+    accepted(&mut seen, Some(Time(timestamp(now + 6))));
+    assert_eq!(step(&mut seen, now + 8).0, None);
+    accepted(&mut seen, None);
+    assert!(matches!(step(&mut seen, now + 9).0, Some(Effect::PowerCycle(_))));
+    assert_eq!(step(&mut seen, now + 6 + 29).0.map(|effect| effect.label()), Some("power_cycle"));
+    let status = step(&mut seen, now + 6 + 30).1.status;
+    assert_eq!(status.last_replacement.map(|last| last.from_droplet_id), Some(103));
+}
+
+#[test]
+fn a_droplet_that_its_token_may_not_touch_is_not_power_cycled() {
+    let (world, mut seen, now) = calm();
+    let gateway = &mut seen.gateway.status.as_mut().unwrap().gateways[0];
+    gateway.role = GatewayRole::Failed;
+    gateway.ready = false;
+    gateway.suspect_since = Some(Time(timestamp(now - 60)));
+    gateway.power_cycled = Some(Time(timestamp(now)));
+    seen.health.insert(FIRST, HealthSeen::Silent("no connection".into()));
+    for report in reports(&mut seen) {
+        report.gateways.iter_mut().filter(|view| view.address == private(FIRST.0)).for_each(|view| {
+            view.reachable = false;
+            view.condemned = true;
+        });
+    }
+    seen.route.as_mut().unwrap().spec.gateways.as_mut().unwrap().remove(0);
+    assert!(matches!(effect_at(&world, &mut seen, now).0, Some(Effect::PowerCycle(_))));
+    let droplet = seen.cloud.as_mut().unwrap().droplets.get_mut(&FIRST).unwrap();
+    droplet.tags.as_mut().unwrap().retain(|tag| !tag.starts_with("egress-owner:"));
+    assert_eq!(effect_at(&world, &mut seen, now).0, None);
+}
+
+#[test]
+fn one_that_fails_again_and_again_is_powered_on_once_and_then_replaced() {
+    let world = prepared();
+    world.state().first().off = true;
+    assert!(world.settle(ENOUGH));
+    assert_eq!((done(&world, "power on"), done(&world, "create")), (1, 2));
+    world.state().tick(60);
+    world.state().first().off = true;
+    assert!(world.settle(ENOUGH));
+    assert_eq!((done(&world, "power on"), done(&world, "create"), done(&world, "delete")), (1, 3, 1));
+    no_violation(&world, &"off again");
+    // After it has worked for long, what was tried is forgotten.
+    let world = prepared();
+    world.state().first().off = true;
+    assert!(world.settle(ENOUGH));
+    world.state().tick(700);
+    assert!(world.settle(ENOUGH));
+    world.state().first().off = true;
+    assert!(world.settle(ENOUGH));
+    assert_eq!((done(&world, "power on"), done(&world, "create")), (2, 2));
+}
+
+#[test]
+fn of_two_gateways_that_are_condemned_in_turn_the_second_is_replaced_ten_minutes_after_the_first() {
+    let world = prepared();
+    world.state().first().gray = true;
+    assert!(world.settle(ENOUGH));
+    assert_eq!(done(&world, "create"), 3);
+    let first = world.state().status().last_replacement.unwrap();
+    world.state().first().gray = true;
+    world.settle(120);
+    let held = world.state().status();
+    assert_eq!(done(&world, "create"), 3, "the pause is not over");
+    let failed = held.gateways.iter().find(|gateway| gateway.role == GatewayRole::Failed).unwrap();
+    assert!(failed.message.as_ref().unwrap().contains("ten minutes"), "{failed:?}");
+    assert!(world.settle(1500));
+    let second = world.state().status().last_replacement.unwrap();
+    assert!(second.time.0.as_second() - first.time.0.as_second() >= 600);
+    assert_eq!(done(&world, "create"), 4);
+    no_violation(&world, &"in turn");
+}
+
+#[test]
+fn what_the_cloud_says_is_gone_needs_no_quorum_and_its_successor_is_told_by_address() {
+    let (world, mut seen, now) = calm();
+    let cloud = seen.cloud.as_mut().unwrap();
+    cloud.droplets.remove(&FIRST);
+    cloud.gone.insert(FIRST);
+    let decision = at(&world, &seen, now);
+    assert_eq!(decision.status.creating.len(), 1);
+    let last = decision.status.last_replacement.unwrap();
+    assert_eq!((last.from_droplet_id, last.from_public_address.as_deref()), (103, Some("203.0.113.103")));
+    let gone = decision.events.iter().find(|one| one.reason == "DropletGone").unwrap();
+    assert!(gone.note.contains("203.0.113.103"), "{}", gone.note);
+}
+
+#[test]
+fn what_is_off_needs_no_quorum_either() {
+    let (world, mut seen, now) = calm();
+    seen.nodes.iter_mut().for_each(|node| node.agent_ready = None);
+    seen.cloud.as_mut().unwrap().droplets.get_mut(&SECOND).unwrap().status = DropletStatus::Off;
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!(decision.status.gateways[1].role, GatewayRole::Failed);
+    assert!(matches!(effect, Some(Effect::ApplyStaticRoute(_))), "{effect:?}");
+}
+
+/// A pair whose second gateway has just come up, and what nodes say of the address that the outside saw.
+fn coming_up(
+    admitted: bool,
+    source: Option<bool>,
+) -> (World, egress_controller::observation::Observation, i64) {
+    let (world, mut seen, now) = calm();
+    let status = seen.gateway.status.as_mut().unwrap();
+    if admitted {
+        status.gateways[0].admits = vec!["203.0.113.104".into()];
+    }
+    let second = &mut status.gateways[1];
+    second.ready = false;
+    second.role = GatewayRole::Starting;
+    second.since = Some(Time(timestamp(now)));
+    for report in reports(&mut seen) {
+        for view in report.gateways.iter_mut().filter(|view| view.address == private(SECOND.0)) {
+            view.expected_source = source;
+        }
+    }
+    (world, seen, now)
+}
+
+#[test]
+fn a_gateway_is_promoted_when_the_outside_saw_its_address_if_a_proven_one_can_tell() {
+    for (admitted, source, promoted) in [
+        (true, Some(true), true),
+        (true, None, false),
+        (true, Some(false), false),
+        // Nobody can tell.
+        (false, None, true),
+        (false, Some(false), true),
+    ] {
+        let (world, seen, now) = coming_up(admitted, source);
+        let ready = at(&world, &seen, now).status.gateways[1].ready;
+        assert_eq!(ready, promoted, "{admitted} {source:?}");
+    }
+    // What nobody can tell keeps nobody out for ever; the wrong address does.
+    let (world, seen, now) = coming_up(true, None);
+    assert!(at(&world, &seen, now + 45).status.gateways[1].ready);
+    let (world, seen, now) = coming_up(true, Some(false));
+    assert!(!at(&world, &seen, now + 45).status.gateways[1].ready);
+    // A peer that is not proven is no witness, and one that was proven before is not asked again.
+    let (world, mut seen, now) = coming_up(true, None);
+    seen.gateway.status.as_mut().unwrap().gateways[0].ready = false;
+    assert!(at(&world, &seen, now).status.gateways[1].ready);
+}
