@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
 
 mod packets;
+mod peers;
 mod topology;
 
 use std::io::{ErrorKind, Read, Write};

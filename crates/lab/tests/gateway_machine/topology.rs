@@ -232,6 +232,27 @@ impl Topology {
         }
     }
 
+    /// Names the gateway's peers as the controller does; status code and body.
+    pub fn put_peers(&self, peers: &Value) -> (u16, String) {
+        let body = json!({ "peers": peers }).to_string();
+        let request = format!("PUT /peers HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        self.inside("node", move || ask(NODE, SocketAddrV4::new(GATEWAY, 9180), &request)).expect("an answer")
+    }
+
+    /// Another gateway with nothing but a health endpoint, which says this of itself, and the address it leaves with.
+    pub fn add_peer(&self, private: Ipv4Addr, public: Ipv4Addr, says: &Value) {
+        self.ip("node", &format!("address add {private}/20 dev eth0"));
+        self.ip("outside", &format!("address add {public}/24 dev eth0"));
+        let listener = self.inside("node", move || TcpListener::bind((private, 9180)).expect("port 9180"));
+        let body = says.to_string();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 2048]);
+                let _ = write!(stream, "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n{body}");
+            }
+        });
+    }
+
     // ---- what clients see ------------------------------------------------------------------------------------
 
     /// The address that the outside sees of a connection from `source`; `None` when it does not come about.
@@ -340,8 +361,12 @@ pub fn connect_from(source: Ipv4Addr, target: SocketAddrV4) -> std::io::Result<T
 }
 
 fn http_get(source: Ipv4Addr, target: SocketAddrV4, path: &str) -> Option<(u16, String)> {
+    ask(source, target, &format!("GET {path} HTTP/1.1\r\nHost: {target}\r\n\r\n"))
+}
+
+fn ask(source: Ipv4Addr, target: SocketAddrV4, request: &str) -> Option<(u16, String)> {
     let mut stream = connect_from(source, target).ok()?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes()).ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
