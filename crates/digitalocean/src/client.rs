@@ -15,7 +15,8 @@ use crate::model::account::{Account, ReservedIp};
 use crate::model::action::{Action, DropletAction};
 use crate::model::catalog::{Image, Region, Size};
 use crate::model::droplet::Droplet;
-use crate::model::ids::{ActionId, DropletId, DropletName, ImageRef, TagName, VpcId};
+use crate::model::firewall::{Firewall, FirewallSpec};
+use crate::model::ids::{ActionId, DropletId, DropletName, FirewallId, ImageRef, TagName, VpcId};
 use crate::model::request::{CreateDroplet, CreateTag, CreatedDroplet, PostAction};
 use crate::model::vpc::Vpc;
 use crate::paging::{Listed, PER_PAGE, Page, Step, Sweep};
@@ -111,7 +112,7 @@ macro_rules! roots {
     };
 }
 roots!(ActionRoot { action: Action } ActionsRoot { actions: Vec<Action> } VpcRoot { vpc: Vpc }
-       ImageRoot { image: Image } AccountRoot { account: Account });
+       FirewallRoot { firewall: Firewall } ImageRoot { image: Image } AccountRoot { account: Account });
 
 impl Client {
     /// DigitalOcean's own address.
@@ -201,13 +202,7 @@ impl Client {
 
     /// Deletes one Droplet, without any graceful stop. Safe to repeat.
     pub async fn delete_droplet(&self, id: DropletId, fence: &dyn Fence) -> Result<Deletion, Error> {
-        let call =
-            Call { method: Method::DELETE, ..Call::get("droplets.delete", format!("/v2/droplets/{id}")) };
-        match self.transport.change(call, fence).await {
-            Ok(_) => Ok(Deletion::Accepted),
-            Err(error) if error.refused_as() == Some(RefusalKind::NotFound) => Ok(Deletion::AlreadyGone),
-            Err(error) => Err(error),
-        }
+        self.delete("droplets.delete", format!("/v2/droplets/{id}"), fence).await
     }
 
     /// Starts an action on a Droplet. Refused as [`RefusalKind::Busy`] while another one runs.
@@ -253,6 +248,44 @@ impl Client {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// All firewalls of the account.
+    pub async fn firewalls(&self) -> Result<Vec<Firewall>, Error> {
+        self.list("firewalls.list", "/v2/firewalls", None).await
+    }
+
+    /// One firewall.
+    pub async fn firewall(&self, id: &FirewallId) -> Result<Option<Firewall>, Error> {
+        let root: Option<FirewallRoot> = self.find("firewalls.get", format!("/v2/firewalls/{id}")).await?;
+        Ok(root.map(|root| root.firewall))
+    }
+
+    /// Makes one firewall; its tags must exist. It acts on packets some seconds later.
+    ///
+    /// On [`Error::Ambiguous`] look for it by name and tags before deciding again.
+    pub async fn create_firewall(&self, new: &FirewallSpec, fence: &dyn Fence) -> Result<Firewall, Error> {
+        let path = "/v2/firewalls".to_owned();
+        let answer = self.post("firewalls.create", path, new, Repetition::Harmful, fence).await?;
+        Ok(answer.json::<FirewallRoot>()?.firewall)
+    }
+
+    /// Makes a firewall what is said, all of it. Safe to repeat.
+    pub async fn update_firewall(
+        &self,
+        id: &FirewallId,
+        wanted: &FirewallSpec,
+        fence: &dyn Fence,
+    ) -> Result<Firewall, Error> {
+        let path = format!("/v2/firewalls/{id}");
+        let answer =
+            self.send(Method::PUT, "firewalls.update", path, wanted, Repetition::Harmless, fence).await?;
+        Ok(answer.json::<FirewallRoot>()?.firewall)
+    }
+
+    /// Deletes one firewall; its Droplets are then open but for other firewalls. Safe to repeat.
+    pub async fn delete_firewall(&self, id: &FirewallId, fence: &dyn Fence) -> Result<Deletion, Error> {
+        self.delete("firewalls.delete", format!("/v2/firewalls/{id}"), fence).await
     }
 
     /// All VPCs of the account.
@@ -313,11 +346,32 @@ impl Client {
         repetition: Repetition,
         fence: &dyn Fence,
     ) -> Result<Answer, Error> {
+        self.send(Method::POST, name, path, body, repetition, fence).await
+    }
+
+    async fn delete(&self, name: &'static str, path: String, fence: &dyn Fence) -> Result<Deletion, Error> {
+        let call = Call { method: Method::DELETE, ..Call::get(name, path) };
+        match self.transport.change(call, fence).await {
+            Ok(_) => Ok(Deletion::Accepted),
+            Err(error) if error.refused_as() == Some(RefusalKind::NotFound) => Ok(Deletion::AlreadyGone),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn send<T: serde::Serialize + Sync>(
+        &self,
+        method: Method,
+        name: &'static str,
+        path: String,
+        body: &T,
+        repetition: Repetition,
+        fence: &dyn Fence,
+    ) -> Result<Answer, Error> {
         let encoded = serde_json::to_vec(body).map_err(|error| Error::Invalid {
             call: name,
             source: crate::InvalidValue { field: "body", reason: error.to_string() },
         })?;
-        let call = Call { method: Method::POST, body: Some(encoded), repetition, ..Call::get(name, path) };
+        let call = Call { method, body: Some(encoded), repetition, ..Call::get(name, path) };
         self.transport.change(call, fence).await
     }
 

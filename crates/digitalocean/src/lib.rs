@@ -15,7 +15,7 @@
 //!   `Debug` output, log line or error, not even when the other side sends it back.
 //! - Answers are read leniently: fields disappear with the token's scopes, enums grow.
 //!
-//! Droplets are deleted by id only. The API's delete-by-tag call is left out on purpose: a tag proves nothing.
+//! Droplets and firewalls are deleted by id only. The API's delete-by-tag call is left out on purpose: a tag proves nothing.
 //!
 //! Cancel safety: dropping the future of a changing call leaves it open whether the call happened, like
 //! [`Error::Ambiguous`] but without anyone being told. Let such calls run to their deadline.
@@ -41,9 +41,10 @@ pub use model::account::{Account, ReservedIp};
 pub use model::action::{Action, ActionStatus, DropletAction};
 pub use model::catalog::{Image, Region, Size};
 pub use model::droplet::{AddressKind, AddressV4, Droplet, DropletStatus};
+pub use model::firewall::{Firewall, FirewallRule, FirewallSpec, Peers, Ports, Protocol};
 pub use model::ids::{
-    ActionId, DropletId, DropletName, ImageRef, ImageSlug, InvalidValue, RegionSlug, SizeSlug, SshKeyRef,
-    TagName, UserData, VpcId,
+    ActionId, DropletId, DropletName, FirewallId, FirewallName, ImageRef, ImageSlug, InvalidValue,
+    RegionSlug, SizeSlug, SshKeyRef, TagName, UserData, VpcId,
 };
 pub use model::request::{CreateDroplet, CreatedDroplet};
 pub use model::vpc::Vpc;

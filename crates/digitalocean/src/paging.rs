@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::model::account::ReservedIp;
 use crate::model::catalog::{Region, Size};
 use crate::model::droplet::Droplet;
+use crate::model::firewall::Firewall;
 use crate::model::vpc::Vpc;
 
 /// The most that the API gives per page.
@@ -35,6 +36,14 @@ pub trait Listed: DeserializeOwned {
 
 impl Listed for Droplet {
     const ROOT: &'static str = "droplets";
+    const SKIPS_UNREADABLE: bool = false;
+    fn key(&self) -> String {
+        self.id.to_string()
+    }
+}
+
+impl Listed for Firewall {
+    const ROOT: &'static str = "firewalls";
     const SKIPS_UNREADABLE: bool = false;
     fn key(&self) -> String {
         self.id.to_string()

@@ -103,6 +103,24 @@ text!(
     VpcId, "vpc_uuid", plain
 );
 text!(
+    /// A cloud firewall (a UUID): its only identity.
+    FirewallId, "firewall_id", plain
+);
+text!(
+    /// A firewall's name: letters, digits, `.` and `-`, beginning with a letter or digit, 2 to 255.
+    FirewallName, "name", |value| {
+        let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+        let bytes = value.as_bytes();
+        if !(2..=255).contains(&bytes.len()) || !bytes.first().is_some_and(u8::is_ascii_alphanumeric) {
+            return Err("must have 2 to 255 characters and begin with a letter or digit");
+        }
+        if !bytes.iter().all(fits) {
+            return Err("may have letters, digits, '.' and '-' only");
+        }
+        Ok(())
+    }
+);
+text!(
     /// A tag: letters, digits, `_`, `-` and `:`, at most 255. The first spelling the account has seen is the one to use.
     ///
     /// Names that begin with `k8s` belong to DOKS and are refused.

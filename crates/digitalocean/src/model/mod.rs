@@ -4,6 +4,7 @@ pub mod account;
 pub mod action;
 pub mod catalog;
 pub mod droplet;
+pub mod firewall;
 pub mod ids;
 pub mod lenient;
 pub mod request;

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use egress_digitalocean::{
-    ActionId, CreateDroplet, DropletAction, DropletFilter, DropletId, ImageRef, ImageSlug, TagName, VpcId,
+    ActionId, CreateDroplet, DropletAction, DropletFilter, DropletId, FirewallId, FirewallName, FirewallRule,
+    FirewallSpec, ImageRef, ImageSlug, Peers, Ports, Protocol, TagName, VpcId,
 };
 use serde_json::{Value, json};
 
@@ -106,6 +107,25 @@ fn smallest_droplet() -> CreateDroplet {
     }
 }
 
+/// A firewall with a rule of every kind.
+fn firewall() -> FirewallSpec {
+    let rule = |protocol, ports, range: &str| FirewallRule {
+        protocol,
+        ports,
+        peers: Peers::ranges([range.parse().unwrap()]),
+    };
+    FirewallSpec {
+        name: FirewallName::new("egress-demo-1a2b3c4d").unwrap(),
+        tags: vec![TagName::new("egress-owner:1a2b3c4d-0000").unwrap()],
+        inbound: vec![
+            rule(Protocol::Tcp, Ports::one(9181), "203.0.113.21/32"),
+            rule(Protocol::Udp, Ports::Range(8000, 9000), "10.116.0.0/20"),
+            rule(Protocol::Icmp, Ports::All, "10.116.0.0/20"),
+        ],
+        outbound: vec![rule(Protocol::Tcp, Ports::All, "0.0.0.0/0")],
+    }
+}
+
 #[tokio::test]
 async fn every_request_the_client_can_send_fits_the_strict_description() {
     let Some(dir) = description_dir() else { return };
@@ -113,8 +133,8 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
     let fake = Fake::start(|request, _| {
         let action = r#""action": {"id": 1, "status": "in-progress", "type": "power_on"}"#;
         let lists =
-            r#""actions": [], "droplets": [], "vpcs": [], "sizes": [], "regions": [], "reserved_ips": []"#;
-        let things = r#""droplet": {"id": 1}, "vpc": {"id": "a"}, "image": {"id": 1}, "account": {}"#;
+            r#""actions": [], "droplets": [], "vpcs": [], "sizes": [], "regions": [], "reserved_ips": [], "firewalls": []"#;
+        let things = r#""droplet": {"id": 1}, "vpc": {"id": "a"}, "image": {"id": 1}, "account": {}, "firewall": {"id": "a"}"#;
         match request.method.as_str() {
             "DELETE" => answer(204, ""),
             _ => answer(200, &format!("{{{action}, {lists}, {things}}}")),
@@ -140,6 +160,15 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
     client.droplet_action(id, ActionId(1)).await.unwrap();
     client.recent_droplet_actions(id).await.unwrap();
     client.ensure_tag(&tag, &Leader).await.unwrap();
+    let wall = FirewallId::new("bb4b2611-3d72-467b-8602-280330ecd65c").unwrap();
+    client.create_firewall(&firewall(), &Leader).await.unwrap();
+    client
+        .update_firewall(&wall, &FirewallSpec { inbound: Vec::new(), ..firewall() }, &Leader)
+        .await
+        .unwrap();
+    client.firewalls().await.unwrap();
+    client.firewall(&wall).await.unwrap();
+    client.delete_firewall(&wall, &Leader).await.unwrap();
     client.vpcs().await.unwrap();
     client.vpc(&VpcId::new("5a4981aa-9653-4bd1-bef5-d6bff52042e4").unwrap()).await.unwrap();
     client.sizes().await.unwrap();
@@ -164,6 +193,11 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
         "droplets_destroy",
         "droplets_get",
         "droplets_list",
+        "firewalls_create",
+        "firewalls_delete",
+        "firewalls_get",
+        "firewalls_list",
+        "firewalls_update",
         "images_get",
         "regions_list",
         "reservedIPs_list",
@@ -270,6 +304,13 @@ async fn the_descriptions_own_examples_are_understood() {
             actions.iter().all(|action| !action.kind.is_empty() && action.started_at.is_some()),
             "{actions:?}"
         );
+    }
+    for example in examples(&document, "firewalls_get", "200") {
+        let fake = serve(example).await;
+        let id = FirewallId::new("bb4b2611-3d72-467b-8602-280330ecd65c").unwrap();
+        let firewall = fake.client().firewall(&id).await.unwrap().unwrap();
+        assert!(!firewall.name.is_empty() && !firewall.inbound.is_empty(), "{firewall:?}");
+        assert!(firewall.outbound.iter().all(|rule| rule.protocol != Protocol::Unknown), "{firewall:?}");
     }
     for example in examples(&document, "images_get", "200") {
         let fake = serve(example).await;
