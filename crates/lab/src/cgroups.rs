@@ -106,6 +106,27 @@ pub fn processes(name: &LabName) -> Vec<ProcessRecord> {
     found
 }
 
+/// Processes of that program in the pods of a node.
+pub fn processes_of_program(name: &LabName, node: &str, program: &str) -> Vec<ProcessRecord> {
+    let group = name.namespace(node);
+    let mut found: Vec<ProcessRecord> = Vec::new();
+    for hierarchy in hierarchies() {
+        walk(&hierarchy.join(&group), &mut |folder| {
+            let pids = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            for pid in pids.lines().filter_map(|pid| pid.parse().ok()) {
+                let runs = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+                if runs.file_name().is_some_and(|file| file == program) {
+                    found.extend(ProcessRecord::of(program, pid));
+                }
+            }
+        });
+    }
+    // One process is in a cgroup of every hierarchy.
+    found.sort_by_key(|process| process.pid);
+    found.dedup_by_key(|process| process.pid);
+    found
+}
+
 /// Ends what is left in them, and removes them.
 pub fn remove(name: &LabName, progress: &Progress) -> Result<()> {
     // A killed process leaves its cgroup when the kernel has taken it apart, which takes a while on a busy machine.

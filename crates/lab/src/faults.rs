@@ -1,14 +1,21 @@
 //! Breaking things by command, and mending them.
 
+mod inside;
+
+use std::net::Ipv4Addr;
+
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::cluster;
+pub use inside::{Inside, break_inside};
+
 use crate::error::{LabError, Result};
 use crate::network::addresses::{HAND_MADE_GATEWAYS, NODES};
-use crate::network::ports::{self, Direction, Side};
+use crate::network::ports::{Direction, Side};
+use crate::network::{INTERNET, port_faults};
 use crate::progress::Progress;
 use crate::state::{Lab, Size};
-use crate::{cloud, machine, netns};
+use crate::{cgroups, cloud, cluster, machine, netns, network};
 
 /// What happens to a Droplet through the cloud's API: the cloud knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,15 +26,6 @@ pub enum PowerAction {
     On,
     /// The machine restarts in good order.
     Reboot,
-}
-
-/// Something inside a gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Inside {
-    /// net.ipv4.ip_forward.
-    Forwarding,
-    /// The rules that translate.
-    Nat,
 }
 
 /// A part that is stopped and started while the rest runs.
@@ -106,8 +104,7 @@ pub fn kill(lab: &Lab, droplet: &str) -> Result<()> {
     if lab.machines().running(id).is_none() {
         return Err(LabError::Usage(format!("Droplet {droplet} has no machine that runs")));
     }
-    machine::power_off(&lab.machines(), id, lab)
-        .map_err(|error| LabError::Program { command: format!("kill {droplet}"), detail: error.to_string() })
+    machine::power_off(&lab.machines(), id, lab).map_err(of_machine(droplet))
 }
 
 /// What the ports of a machine are called after: a node's or hand-made gateway's name, or a Droplet's id.
@@ -124,53 +121,96 @@ fn port_owner(lab: &Lab, machine: &str) -> Result<String> {
 
 /// Drops everything in those directions on those sides of a machine. The links stay up.
 pub fn cut(lab: &Lab, machine: &str, sides: &[Side], directions: &[Direction]) -> Result<()> {
-    ports::cut(lab.name(), &port_owner(lab, machine)?, sides, directions)
+    port_faults::cut(lab.name(), &port_owner(lab, machine)?, sides, directions)
 }
 
-/// Ends every [`cut`] of a machine.
-pub fn heal(lab: &Lab, machine: &str) -> Result<()> {
-    ports::heal(lab.name(), &port_owner(lab, machine)?)
+/// Loses that share of a machine's packets, in percent, 1 to 99.
+pub fn lose(lab: &Lab, machine: &str, side: Side, directions: &[Direction], percent: u8) -> Result<()> {
+    port_faults::lose(lab.name(), &port_owner(lab, machine)?, side, directions, percent)
 }
 
-/// Breaks something inside a gateway, as a careless hand would; a reboot mends it.
-pub fn break_inside(lab: &Lab, machine: &str, what: Inside) -> Result<()> {
-    let namespace = if HAND_MADE_GATEWAYS.iter().any(|gateway| gateway.name == machine) {
-        netns::path(&lab.namespace(machine))
-    } else {
-        let id = cloud::find_droplet(lab, machine)?;
-        let running = lab.machines().running(id);
-        let running = running.ok_or_else(|| LabError::Usage(format!("Droplet {machine} is not running")))?;
-        netns::of_process(running.leader.pid.unsigned_abs())
-    };
-    match what {
-        Inside::Forwarding => {
-            let arguments = ["-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"];
-            netns::run_with_input(&namespace, "sh", &arguments, "").map(drop)
-        }
-        // Both kinds of rules are nftables'; a base chain that is flushed translates nothing.
-        Inside::Nat => {
-            let chains = netns::run_with_input(&namespace, "nft", &["-j", "list", "chains"], "")?;
-            let script = flush_translation(&parse(&chains)?);
-            if script.is_empty() {
-                return Err(LabError::Usage(format!("{machine} translates nothing")));
-            }
-            netns::run_with_input(&namespace, "nft", &["-f", "-"], &script).map(drop)
+/// Makes a machine's public side swallow packets of more than that many bytes.
+pub fn black_hole(lab: &Lab, machine: &str, bytes: u16) -> Result<()> {
+    port_faults::drop_large(lab.name(), &port_owner(lab, machine)?, bytes)
+}
+
+/// Cuts two machines off from each other, and from nobody else.
+pub fn part(lab: &Lab, machine: &str, other: &str) -> Result<()> {
+    port_faults::part(lab.name(), &port_owner(lab, machine)?, &port_owner(lab, other)?)
+}
+
+/// Makes a hand-made gateway answer for the VPC address of a Droplet, whose own VPC side is cut: as when the Droplet was
+/// deleted and its address given to another one.
+pub fn take_over(lab: &Lab, droplet: &str, by: &str) -> Result<()> {
+    let id = cloud::find_droplet(lab, droplet)?;
+    if !HAND_MADE_GATEWAYS.iter().any(|gateway| gateway.name == by) {
+        return Err(LabError::Usage(format!("{by} is no hand-made gateway: gateway-a or gateway-b")));
+    }
+    let address = vpc_address(lab, id)?;
+    port_faults::cut(lab.name(), &format!("d{id}"), &[Side::Vpc], &[Direction::In, Direction::Out])?;
+    port_faults::admit_source(lab.name(), by, Side::Vpc, address)?;
+    let line = format!("addr replace {address}/32 dev eth1");
+    netns::ip_batch(&lab.namespace(by), &[line])
+}
+
+/// Ends [`take_over`] of a Droplet's address by whoever has it.
+fn give_back(lab: &Lab, id: u64) -> Result<()> {
+    let address = vpc_address(lab, id)?;
+    for gateway in &HAND_MADE_GATEWAYS {
+        let namespace = lab.namespace(gateway.name);
+        let addresses = netns::run(&namespace, "ip", &["-o", "addr", "show", "dev", "eth1"])?;
+        if addresses.contains(&format!(" {address}/32 ")) {
+            netns::ip_batch(&namespace, &[format!("addr del {address}/32 dev eth1")])?;
+            port_faults::heal(lab.name(), gateway.name)?;
         }
     }
+    Ok(())
 }
 
-/// Empties every chain that translates sources.
-fn flush_translation(chains: &Value) -> String {
-    let all = chains["nftables"].as_array().into_iter().flatten();
-    let wanted = all
-        .map(|object| &object["chain"])
-        .filter(|chain| chain["type"] == "nat" && chain["hook"] == "postrouting");
-    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let lines = wanted.map(|chain| {
-        let [family, table, name] = ["family", "table", "name"].map(|key| word(&chain[key]));
-        format!("flush chain {family} {table} {name}\n")
-    });
-    lines.collect::<Vec<_>>().concat()
+fn vpc_address(lab: &Lab, id: u64) -> Result<Ipv4Addr> {
+    let spec = lab.machines().spec(id);
+    spec.map(|spec| spec.private.address).map_err(|error| LabError::Usage(error.to_string()))
+}
+
+/// Starts the machine of a Droplet that [`kill`] ended, the cloud none the wiser.
+pub fn revive(lab: &Lab, droplet: &str) -> Result<()> {
+    machine::revive(&lab.machines(), cloud::find_droplet(lab, droplet)?).map_err(of_machine(droplet))
+}
+
+/// Stops all programs of a Droplet; its kernel goes on.
+pub fn suspend(lab: &Lab, droplet: &str) -> Result<()> {
+    machine::suspend(&lab.machines(), cloud::find_droplet(lab, droplet)?).map_err(of_machine(droplet))
+}
+
+fn of_machine(droplet: &str) -> impl FnOnce(machine::MachineError) -> LabError {
+    let command = format!("the machine of {droplet}");
+    move |error| LabError::Program { command, detail: error.to_string() }
+}
+
+/// Kills a program in the pods of a node, wherever it runs there; how many there were. Its kubelet starts it again.
+pub fn crash(lab: &Lab, node: &str, program: &str) -> Result<usize> {
+    let processes = cgroups::processes_of_program(lab.name(), node, program);
+    if processes.is_empty() {
+        return Err(LabError::Usage(format!("no pod of {node} runs {program}")));
+    }
+    for process in &processes {
+        process.signal(Signal::SIGKILL);
+    }
+    Ok(processes.len())
+}
+
+/// Ends whatever was done to a machine but taking its power; of the internet, its silence.
+pub fn heal(lab: &Lab, machine: &str) -> Result<()> {
+    if machine == INTERNET {
+        return network::end_silence(lab.name());
+    }
+    let owner = port_owner(lab, machine)?;
+    port_faults::heal(lab.name(), &owner)?;
+    if let Some(id) = owner.strip_prefix('d').and_then(|id| id.parse().ok()) {
+        give_back(lab, id)?;
+        machine::resume(&lab.machines(), id);
+    }
+    inside::mend(lab, &owner)
 }
 
 /// Kills a part; its data is kept.
@@ -200,22 +240,5 @@ pub fn start_part(lab: &Lab, part: Part) -> Result<()> {
             cloud::start(lab)?;
             cloud::wait_until_ready(lab, &progress)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_chains_that_translate_sources_are_emptied() {
-        let chains = serde_json::json!({"nftables": [
-            {"metainfo": {}},
-            {"chain": {"family": "ip", "table": "nat", "name": "POSTROUTING", "type": "nat", "hook": "postrouting"}},
-            {"chain": {"family": "ip", "table": "nat", "name": "PREROUTING", "type": "nat", "hook": "prerouting"}},
-            {"chain": {"family": "ip", "table": "mangle", "name": "POSTROUTING", "type": "filter", "hook": "postrouting"}},
-            {"chain": {"family": "ip", "table": "nat", "name": "OWN"}},
-        ]});
-        assert_eq!(flush_translation(&chains), "flush chain ip nat POSTROUTING\n");
     }
 }

@@ -17,7 +17,9 @@ use egress_lab::relay::RelayArgs;
 use egress_lab::start::{Lock, StartArgs};
 use egress_lab::state::{Lab, LabName, StateDir};
 use egress_lab::traffic::TrafficArgs;
-use egress_lab::{cloud, cluster, demo, exec, internet, processes, relay, start, status, stop, traffic};
+use egress_lab::{
+    cloud, cluster, demo, exec, internet, network, processes, relay, start, status, stop, traffic,
+};
 
 /// A whole cloud and cluster on one machine.
 #[derive(Debug, Parser)]
@@ -116,6 +118,23 @@ enum Command {
         /// Name or id
         droplet: String,
     },
+    /// Start the machine of a killed Droplet, the cloud none the wiser
+    Revive {
+        /// Name or id
+        droplet: String,
+    },
+    /// Stop all programs of a Droplet; its kernel goes on, forwarding included
+    Suspend {
+        /// Name or id
+        droplet: String,
+    },
+    /// Kill a program in the pods of a node; its kubelet starts it again
+    Crash {
+        /// Node
+        node: String,
+        /// Name of its file: egress-agent, egress-controller
+        program: String,
+    },
     /// Cut one link of a machine; it stays up and carries nothing
     Cut {
         /// Node, gateway or Droplet
@@ -137,9 +156,48 @@ enum Command {
         /// Node, gateway or Droplet
         machine: String,
     },
-    /// End cut, drop and freeze
-    Heal {
+    /// Lose a share of the packets of one link
+    Lose {
         /// Node, gateway or Droplet
+        machine: String,
+        /// Which link
+        side: Side,
+        /// How many of a hundred, each by a throw of its own
+        #[arg(value_parser = clap::value_parser!(u8).range(1..=99))]
+        percent: u8,
+        /// Only this direction, as the machine sees it
+        direction: Option<Direction>,
+    },
+    /// Drop large packets on the public side, and tell nobody
+    BlackHole {
+        /// Gateway or Droplet
+        machine: String,
+        /// The largest that pass, IPv4 header included
+        bytes: u16,
+    },
+    /// Cut two machines off from each other in the VPC, and from nobody else
+    Part {
+        /// Node, gateway or Droplet
+        machine: String,
+        /// Another one
+        other: String,
+    },
+    /// A hand-made gateway takes over the VPC address of a Droplet, whose own VPC side is cut
+    TakeOver {
+        /// Name or id
+        droplet: String,
+        /// gateway-a or gateway-b
+        by: String,
+    },
+    /// Addresses of the internet swallow what is sent to them
+    Silence {
+        /// Which
+        #[arg(required = true)]
+        addresses: Vec<Ipv4Addr>,
+    },
+    /// End whatever was done to a machine but taking its power; of `internet`, its silence
+    Heal {
+        /// Node, gateway, Droplet or internet
         machine: String,
     },
     /// Break something inside a gateway
@@ -239,6 +297,19 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::PowerOn { droplet } => faults::power(&lab()?, &droplet, PowerAction::On)?,
         Command::Reboot { droplet } => faults::power(&lab()?, &droplet, PowerAction::Reboot)?,
         Command::Kill { droplet } => faults::kill(&lab()?, &droplet)?,
+        Command::Revive { droplet } => faults::revive(&lab()?, &droplet)?,
+        Command::Suspend { droplet } => faults::suspend(&lab()?, &droplet)?,
+        Command::Crash { node, program } => {
+            println!("{} killed", faults::crash(&lab()?, &node, &program)?);
+        }
+        Command::Lose { machine, side, percent, direction } => {
+            let directions = direction.map_or(vec![Direction::In, Direction::Out], |one| vec![one]);
+            faults::lose(&lab()?, &machine, side, &directions, percent)?;
+        }
+        Command::BlackHole { machine, bytes } => faults::black_hole(&lab()?, &machine, bytes)?,
+        Command::Part { machine, other } => faults::part(&lab()?, &machine, &other)?,
+        Command::TakeOver { droplet, by } => faults::take_over(&lab()?, &droplet, &by)?,
+        Command::Silence { addresses } => network::silence(lab()?.name(), &addresses)?,
         Command::Cut { machine, side } => {
             faults::cut(&lab()?, &machine, &[side], &[Direction::In, Direction::Out])?;
         }

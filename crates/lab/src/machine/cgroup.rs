@@ -102,6 +102,15 @@ pub(super) fn kill(place: &Place, id: u64, limit: Duration) -> Result<(), Machin
     Ok(())
 }
 
+/// Every process in them that runs.
+pub(super) fn processes(place: &Place, id: u64) -> Vec<Record> {
+    let mut processes = Vec::new();
+    for folder in folders(place, id) {
+        collect_processes(&folder, &mut processes);
+    }
+    processes
+}
+
 fn collect_processes(folder: &Path, into: &mut Vec<Record>) {
     let listed = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
     let records = listed.lines().filter_map(|pid| pid.parse().ok()).filter_map(Record::of);

@@ -87,12 +87,21 @@ fn boot(place: &Place, id: u64) -> Result<(), MachineError> {
     if spec.id != id {
         return Err(MachineError::Unknown(id));
     }
+    boot_as(place, &spec)
+}
+
+/// Switches a machine on as it was last switched on, without a word to the cloud.
+pub fn revive(place: &Place, id: u64) -> Result<(), MachineError> {
+    boot_as(place, &place.spec(id)?)
+}
+
+fn boot_as(place: &Place, spec: &DropletSpec) -> Result<(), MachineError> {
     let program = std::env::current_exe()
         .map_err(|error| MachineError::Program(format!("the path of this program: {error}")))?;
     let mut supervise = Command::new(program);
     supervise.arg("--name").arg(&place.lab).arg("--state-dir").arg(&place.state);
-    supervise.args(["machine", "run", &id.to_string()]);
-    verbs::boot(place, &spec, supervise)
+    supervise.args(["machine", "run", &spec.id.to_string()]);
+    verbs::boot(place, spec, supervise)
 }
 
 fn exec(place: &Place, id: u64, command: &[String]) -> Result<u8, MachineError> {

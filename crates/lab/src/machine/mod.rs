@@ -17,16 +17,19 @@ mod process;
 mod rootfs;
 mod spec;
 mod supervisor;
+mod suspend;
 mod verbs;
 mod wiring;
 
 use std::path::{Path, PathBuf};
 
 pub use command::MachineCommand;
+pub use command::revive;
 pub use disk::Disk;
 pub use process::{Record, Recorded};
 pub use rootfs::{cache_folder, prepare as prepare_rootfs};
 pub use spec::{Anchor, DropletSpec, Port};
+pub use suspend::{resume, suspend};
 pub use verbs::{boot, destroy, power_off, shutdown};
 pub use wiring::{Bridges, Wiring};
 
@@ -64,6 +67,11 @@ impl Place {
     /// What was recorded when the Droplet was last started; `None` when it is not running.
     pub fn running(&self, id: u64) -> Option<Recorded> {
         Recorded::read(&self.droplet(id)).filter(Recorded::is_running)
+    }
+
+    /// The description that the Droplet was last booted with.
+    pub fn spec(&self, id: u64) -> Result<DropletSpec, MachineError> {
+        supervisor::read_spec(&self.droplet(id), id)
     }
 
     fn machine_name(&self, id: u64) -> String {

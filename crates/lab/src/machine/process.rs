@@ -97,13 +97,22 @@ pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Mach
 struct Stat {
     started: u64,
     dead: bool,
+    stopped: bool,
+}
+
+/// Whether a process stands still, or is gone. One that waits in the kernel, say for a child that was stopped before it became
+/// another program, stops when it comes out.
+pub(super) fn is_stopped(process: &Record) -> bool {
+    stat(process.pid).is_none_or(|now| now.started != process.started || now.dead || now.stopped)
 }
 
 fn stat(pid: i32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything, spaces and parentheses too.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-    Some(Stat { started: fields.get(19)?.parse().ok()?, dead: matches!(*fields.first()?, "Z" | "X") })
+    let state = *fields.first()?;
+    let started = fields.get(19)?.parse().ok()?;
+    Some(Stat { started, dead: matches!(state, "Z" | "X"), stopped: matches!(state, "T" | "t" | "D") })
 }
 
 /// The child of nspawn that is process 1 of the machine, once it has namespaces of its own.

@@ -58,6 +58,17 @@ pub fn announce(name: &LabName, addresses: &[Ipv4Addr]) -> Result<()> {
     netns::ip_batch(&name.namespace(CLOUD), &routes.collect::<Vec<_>>())
 }
 
+/// Makes addresses of the internet swallow what is sent to them, until [`end_silence`].
+pub fn silence(name: &LabName, addresses: &[Ipv4Addr]) -> Result<()> {
+    let list: Vec<_> = addresses.iter().map(Ipv4Addr::to_string).collect();
+    netns::nft(&name.namespace(CLOUD), &format!("add element ip fabric silent {{ {} }}\n", list.join(", ")))
+}
+
+/// They answer again.
+pub fn end_silence(name: &LabName) -> Result<()> {
+    netns::nft(&name.namespace(CLOUD), "flush set ip fabric silent\n")
+}
+
 /// Ends [`announce`]: they are the internet's again.
 pub fn withdraw(name: &LabName, addresses: &[Ipv4Addr]) -> Result<()> {
     let routes = addresses.iter().map(|address| format!("route del {address}/32"));
@@ -139,6 +150,9 @@ fn forwarding() -> String {
     size 65535
     counter
   }}
+  set silent {{
+    type ipv4_addr
+  }}
   set private {{
     type ipv4_addr
     flags interval
@@ -146,6 +160,7 @@ fn forwarding() -> String {
   }}
   chain forward {{
     type filter hook forward priority filter; policy drop;
+    ip daddr @silent counter drop
     oifname "provider" ip daddr {METADATA} tcp dport 80 accept
     iifname "provider" ip saddr {METADATA} tcp sport 80 accept
     iifname "vpc" oifname "vpc" accept

@@ -14,11 +14,12 @@
 pub mod addresses;
 mod fabric;
 mod machines;
+pub mod port_faults;
 pub mod ports;
 #[cfg(test)]
 mod tests;
 
-pub use fabric::{announce, withdraw};
+pub use fabric::{announce, end_silence, silence, withdraw};
 pub use machines::{DropletLinks, Segment, attach_droplet, detach_droplet};
 
 use crate::error::Result;

@@ -6,30 +6,35 @@
 //!   nodes); a node of a VPC-native cluster also with its pods' addresses;
 //! - there is no IPv6.
 //!
-//! Faults act at the same ports, so that the machine's own link stays up and it learns nothing.
+//! Faults ([`super::port_faults`]) act at the same ports.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
-use super::CLOUD;
 use super::addresses::PRIVATE_RANGES;
-use crate::error::{LabError, Result};
-use crate::netns;
-use crate::state::LabName;
+use super::port_faults;
 
 /// The table, empty of machines. Ports that are in no chain are the fabric's own.
 pub(super) const TABLE: &str = r"table bridge ports {
   set from_machine_cut { type ifname; }
   set to_machine_cut { type ifname; }
+  map from_machine_faults { type ifname : verdict; }
+  map to_machine_faults { type ifname : verdict; }
+  set parted { type ifname . ether_addr; }
+  set also_from { type ifname . ipv4_addr; }
   map machines { type ifname : verdict; }
   chain from_machine {
     type filter hook prerouting priority -300; policy accept;
     iifname @from_machine_cut counter drop
+    iifname . ether daddr @parted counter drop
+    iifname vmap @from_machine_faults
+    iifname . ip saddr @also_from accept
     iifname vmap @machines
   }
   chain to_machine {
     type filter hook postrouting priority 300; policy accept;
     oifname @to_machine_cut counter drop
+    oifname vmap @to_machine_faults
     ether type ip6 drop
   }
 }
@@ -115,56 +120,6 @@ pub fn removal(port: &str) -> String {
          flush chain bridge ports {port}\n\
          delete chain bridge ports {port}\n"
     );
-    for direction in [Direction::In, Direction::Out] {
-        text.push_str(&restore_script(port, direction));
-    }
+    text.push_str(&port_faults::end_script(port));
     text
-}
-
-fn cut_set(direction: Direction) -> &'static str {
-    match direction {
-        Direction::In => "to_machine_cut",
-        Direction::Out => "from_machine_cut",
-    }
-}
-
-fn drop_script(port: &str, direction: Direction) -> String {
-    format!("add element bridge ports {} {{ \"{port}\" }}\n", cut_set(direction))
-}
-
-fn restore_script(port: &str, direction: Direction) -> String {
-    let set = cut_set(direction);
-    format!(
-        "add element bridge ports {set} {{ \"{port}\" }}\ndelete element bridge ports {set} {{ \"{port}\" }}\n"
-    )
-}
-
-/// Drops everything in those directions at those sides of a machine, ARP included, until [`heal`].
-pub fn cut(name: &LabName, machine: &str, sides: &[Side], directions: &[Direction]) -> Result<()> {
-    let ports =
-        sides.iter().flat_map(|side| directions.iter().map(|direction| (port(machine, *side), *direction)));
-    let script: String = ports.map(|(port, direction)| drop_script(&port, direction)).collect();
-    apply(name, machine, &script)
-}
-
-/// Ends every [`cut`] of a machine.
-pub fn heal(name: &LabName, machine: &str) -> Result<()> {
-    let mut script = String::new();
-    for side in Side::ALL {
-        for direction in [Direction::In, Direction::Out] {
-            script.push_str(&restore_script(&port(machine, side), direction));
-        }
-    }
-    apply(name, machine, &script)
-}
-
-fn apply(name: &LabName, machine: &str, script: &str) -> Result<()> {
-    let cloud = name.namespace(CLOUD);
-    let known = netns::run(&cloud, "nft", &["list", "map", "bridge", "ports", "machines"])?;
-    if !known.contains(&format!("\"{}\"", port(machine, Side::Public))) {
-        return Err(LabError::Usage(format!(
-            "{machine} has no ports: it is no machine of this lab, or it is off"
-        )));
-    }
-    netns::nft(&cloud, script)
 }

@@ -44,7 +44,31 @@ fn a_droplet_lives_dies_and_comes_back_as_the_commands_say() {
     world.run(&["kill", NAME]);
     assert!(!answers(), "killed");
     assert_eq!(status(), "active", "the cloud knows of the kill");
+    world.run(&["revive", NAME]);
+    eventually("the machine answers after its revival", || answers().then_some(()));
 
+    // Its programs stand still, its kernel does not.
+    let stands_still = || world.run(&["exec", NAME, "--", "cat", "/proc/1/status"]).contains("State:\tT");
+    assert!(!stands_still());
+    world.run(&["suspend", NAME]);
+    assert!(stands_still() && answers(), "suspended");
+    world.run(&["heal", NAME]);
+    assert!(!stands_still(), "healed");
+
+    let hardware = || {
+        world.shell("node-1", "ip neigh flush dev eth1");
+        // Whoever has the address refuses.
+        assert!(answers());
+        let shown = world.shell("node-1", &format!("ip neigh show {private} dev eth1"));
+        shown.split(' ').nth(2).unwrap_or_default().to_owned()
+    };
+    let own = hardware();
+    world.run(&["take-over", NAME, "gateway-b"]);
+    assert_ne!(hardware(), own, "another machine has the address");
+    world.run(&["heal", NAME]);
+    assert_eq!(hardware(), own, "the machine has its address again");
+
+    world.run(&["kill", NAME]);
     world.run(&["power-off", NAME]);
     assert_eq!(status(), "off");
     world.run(&["power-on", NAME]);

@@ -185,28 +185,100 @@ fn cut_links_carry_nothing_and_heal() {
 
 #[test]
 fn a_broken_gateway_is_up_answers_in_the_vpc_and_lets_nothing_through() {
-    for what in ["forwarding", "nat"] {
-        let world = World::start(&["--size", "network"]);
+    let world = World::start(&["--size", "network"]);
+    for what in ["forwarding", "nat", "conntrack", "default-route"] {
         let gateway = HAND_MADE_GATEWAYS[0];
-        world.shell("node-1", &format!("ip route add {WHOAMI}/32 via {}", gateway.vpc));
+        world.shell("node-1", &format!("ip route replace {WHOAMI}/32 via {}", gateway.vpc));
         assert_eq!(world.whoami("node-1", web(WHOAMI)), Some(gateway.public), "before break {what}");
         world.run(&["break", what, gateway.name]);
         assert!(world.hears_nothing("node-1", web(WHOAMI)), "break {what}");
-        // The kernel refuses a closed port as ever: a probe that asks no more than that sees nothing wrong.
-        assert!(world.is_refused("node-1", SocketAddrV4::new(gateway.vpc, 9)), "break {what}");
+        // The kernel refuses a closed port as ever: a probe that asks no more than that sees nothing wrong. Where the table of
+        // connections is full, one that is tracked gets no answer.
+        let refused = world.is_refused("node-1", SocketAddrV4::new(gateway.vpc, 9));
+        assert_eq!(refused, what != "conntrack", "break {what}");
         let links = world.shell(gateway.name, "ip -br link");
         let up = |link: &str| links.lines().any(|line| line.starts_with(link) && line.contains(" UP "));
         assert!(up("eth0") && up("eth1"), "break {what}: {links}");
-        assert_eq!(
-            world.whoami(gateway.name, web(WHOAMI)),
-            Some(gateway.public),
-            "its own way out, break {what}"
-        );
+        if ["forwarding", "nat"].contains(&what) {
+            let own = world.whoami(gateway.name, web(WHOAMI));
+            assert_eq!(own, Some(gateway.public), "its own way out, break {what}");
+        }
         // The other one is none the worse.
         let other = HAND_MADE_GATEWAYS[1];
         world.shell("node-1", &format!("ip route replace {WHOAMI}/32 via {}", other.vpc));
         assert_eq!(world.whoami("node-1", web(WHOAMI)), Some(other.public), "break {what}");
+        world.run(&["heal", gateway.name]);
     }
+    // After all of it, with each undone.
+    world.shell("node-1", &format!("ip route replace {WHOAMI}/32 via {}", HAND_MADE_GATEWAYS[0].vpc));
+    assert_eq!(world.whoami("node-1", web(WHOAMI)), Some(HAND_MADE_GATEWAYS[0].public));
+}
+
+#[test]
+fn a_gateway_with_a_wrong_source_is_answered_and_seen_as_somebody_else() {
+    let world = World::start(&["--size", "network"]);
+    world.shell("node-1", &format!("ip route add {WHOAMI}/32 via {}", HAND_MADE_GATEWAYS[0].vpc));
+    world.run(&["break", "source", "gateway-a"]);
+    assert_eq!(world.whoami("node-1", web(WHOAMI)), Some(Ipv4Addr::new(203, 0, 113, 250)));
+    world.run(&["heal", "gateway-a"]);
+    assert_eq!(world.whoami("node-1", web(WHOAMI)), Some(HAND_MADE_GATEWAYS[0].public));
+}
+
+#[test]
+fn a_lossy_link_loses_its_share_and_a_black_hole_what_is_large() {
+    let world = World::start(&["--size", "network"]);
+    world.run(&["lose", "node-1", "public", "30", "out"]);
+    let numbers: Vec<_> = (1..=1000).collect();
+    world.send("node-1", ANY, WHOAMI, "lossy", &numbers);
+    world.run(&["heal", "node-1"]);
+    world.send("node-1", ANY, WHOAMI, "whole", &numbers);
+    world.stream("whole", 1000);
+    let arrived = world.json(&["oracle"])["streams"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find_map(|one| (one["stream"] == "lossy").then(|| one["received"].as_u64().unwrap()));
+    // Six standard deviations: a thousand throws.
+    assert!(arrived.is_some_and(|arrived| (610..=790).contains(&arrived)), "{arrived:?} of 1000 at 30 %");
+
+    // A request of that many bytes, in one packet.
+    let asked = |bytes: usize| {
+        let line = format!("curl -sS --max-time 2 http://{WHOAMI}/{}", "x".repeat(bytes));
+        world.output(&["exec", "node-1", "--", "sh", "-c", &line]).status.success()
+    };
+    world.shell("node-1", &format!("ip route add {WHOAMI}/32 via {}", HAND_MADE_GATEWAYS[0].vpc));
+    assert!(asked(1200), "before the black hole");
+    world.run(&["black-hole", "gateway-a", "1000"]);
+    assert!(asked(10) && !asked(1200));
+    world.run(&["heal", "gateway-a"]);
+    assert!(asked(1200), "after it");
+}
+
+#[test]
+fn two_machines_that_are_parted_reach_everybody_but_each_other() {
+    let world = World::start(&["--size", "network"]);
+    for node in ["node-1", "node-2"] {
+        world.shell(node, &format!("ip route add {WHOAMI}/32 via {}", HAND_MADE_GATEWAYS[0].vpc));
+    }
+    let through = Some(HAND_MADE_GATEWAYS[0].public);
+    world.run(&["part", "node-1", "gateway-a"]);
+    assert!(world.hears_nothing("node-1", web(WHOAMI)));
+    assert_eq!(world.whoami("node-2", web(WHOAMI)), through);
+    assert!(world.is_refused("node-1", SocketAddrV4::new(NODES[1].vpc, 9)));
+    world.run(&["heal", "node-1"]);
+    assert_eq!(world.whoami("node-1", web(WHOAMI)), through);
+}
+
+#[test]
+fn addresses_that_are_silent_answer_nobody_until_they_are_healed() {
+    let world = World::start(&["--size", "network"]);
+    world.run(&["silence", "8.8.8.8", "9.9.9.9"]);
+    for silent in [Ipv4Addr::new(8, 8, 8, 8), Ipv4Addr::new(9, 9, 9, 9)] {
+        assert!(world.hears_nothing("node-1", web(silent)), "{silent}");
+    }
+    assert_eq!(world.whoami("node-1", web(WHOAMI)), Some(NODES[0].public));
+    world.run(&["heal", "internet"]);
+    assert_eq!(world.whoami("node-1", web(Ipv4Addr::new(8, 8, 8, 8))), Some(NODES[0].public));
 }
 
 #[test]
