@@ -4,7 +4,7 @@
 //! what a program there would see. Each connection asks the who-am-I server for the address it came from.
 
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+
+use crate::internet::STREAM_PORT;
 
 /// What to do.
 #[derive(Debug, Clone, clap::Args)]
@@ -36,6 +38,11 @@ pub struct TrafficArgs {
     /// Ends when this file exists.
     #[arg(long)]
     pub until: PathBuf,
+
+    /// Name of a stream of numbered datagrams, as many as connections, to port 9999 of the same address: the oracle tells which
+    /// of them arrived. Without it there are none.
+    #[arg(long)]
+    pub stream: Option<String>,
 
     /// One JSON object per connection goes here, in the order in which they ended.
     #[arg(long)]
@@ -68,11 +75,17 @@ pub async fn run(args: TrafficArgs) -> anyhow::Result<()> {
     let target = args.target;
     let timeout = Duration::from_millis(args.timeout_ms);
     let until = args.until.clone();
+    let datagrams = args.stream.map(|name| Datagrams::to(*target.ip(), name)).transpose()?;
     let maker = tokio::spawn(async move {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(args.seconds);
         let mut ticks = tokio::time::interval(Duration::from_millis(args.interval_ms));
+        let mut number = 0_u64;
         while tokio::time::Instant::now() < deadline && !until.exists() {
             ticks.tick().await;
+            number += 1;
+            if let Some(datagrams) = &datagrams {
+                datagrams.send(number);
+            }
             let done = done.clone();
             tokio::spawn(async move {
                 // The receiver outlives every sender.
@@ -87,6 +100,27 @@ pub async fn run(args: TrafficArgs) -> anyhow::Result<()> {
     }
     maker.await?;
     Ok(())
+}
+
+/// A stream of numbered datagrams from one source port.
+struct Datagrams {
+    socket: UdpSocket,
+    target: SocketAddrV4,
+    name: String,
+}
+
+impl Datagrams {
+    fn to(address: Ipv4Addr, name: String) -> anyhow::Result<Self> {
+        let socket =
+            UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot make a socket for datagrams")?;
+        socket.set_nonblocking(true).context("cannot make a socket for datagrams")?;
+        Ok(Self { socket, target: SocketAddrV4::new(address, STREAM_PORT), name })
+    }
+
+    fn send(&self, number: u64) {
+        // One that the kernel refuses, for want of a route say, is a datagram that did not arrive.
+        let _refused = self.socket.send_to(format!("{} {number}", self.name).as_bytes(), self.target);
+    }
 }
 
 async fn connect_once(target: SocketAddrV4, timeout: Duration) -> Connection {
