@@ -73,6 +73,10 @@ advisories: ## known vulnerabilities; needs the advisory database from the netwo
 test: root setup ## everything; the last line is `N passed, M failed`
 	@scripts/test.sh
 
+.PHONY: failover-matrix
+failover-matrix: root build ## every failure of docs/failover.md in a lab: FAILOVER_ROWS=kill,nat FAILOVER_CONTROL_PLANE=up|down
+	@$(step) "failure matrix" scripts/failure-matrix.sh
+
 .PHONY: bench-agent
 bench-agent: root setup ## speed and size of the agent: target/bench/agent.json and the table of docs/benchmarks.md
 	@scripts/bench-agent.sh
