@@ -1,4 +1,4 @@
-//! Failure detector for one gateway.
+//! Failure detector for one level of one gateway.
 //!
 //! ```text
 //!                  first answer                       hold-down over
@@ -21,9 +21,15 @@
 //!
 //! The hold-down doubles each time the gateway falls again before it was calm, and begins anew after calm.
 //!
-//! This is level L1, "the gateway answers in the VPC". Further levels are further detectors with their own `Config`.
+//! `fall` misses are enough where hardly any probe was lost lately; where some were, it takes as many as are as unlikely to be chance
+//! (`loss`), so that a way that loses one probe in twenty condemns nobody by itself.
+//!
+//! One detector is one level of one gateway; [`crate::watch`] has them all.
+
+use std::time::Duration;
 
 use crate::config::Config;
+use crate::loss::{Loss, Share};
 use crate::tick::Tick;
 
 /// How one probe ended.
@@ -87,14 +93,20 @@ pub enum Transition {
     },
 }
 
-/// Failure detector for one gateway; see the module for its states.
+/// Failure detector for one level of one gateway; see the module for its states.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Detector {
     config: Config,
     state: State,
-    /// Misses in a row up to now, and when the first was found.
+    /// Misses in a row up to now, when the first was found, and when the first and the last of them were sent.
     misses: u8,
     missed_since: Tick,
+    missing: (Tick, Tick),
+    /// When the last probe that was answered was sent.
+    answered: Option<Tick>,
+    loss: Loss,
+    /// Misses in a row that are more than chance, as things are; see [`crate::watch`].
+    beyond_chance: u8,
     /// Falls that came too soon after coming back, in a row.
     flaps: u32,
     changed: Tick,
@@ -117,14 +129,40 @@ enum State {
 impl Detector {
     /// A detector of a gateway that nothing is known of.
     pub fn new(config: Config, now: Tick) -> Self {
-        Self { config, state: State::Unknown, misses: 0, missed_since: now, flaps: 0, changed: now }
+        Self {
+            config,
+            state: State::Unknown,
+            misses: 0,
+            missed_since: now,
+            missing: (now, now),
+            answered: None,
+            loss: Loss::default(),
+            beyond_chance: 0,
+            flaps: 0,
+            changed: now,
+        }
     }
 
-    /// Takes the outcome of a probe that ended at `now`.
+    /// Goes on with other thresholds; what is known stays.
+    pub fn configure(&mut self, config: &Config) {
+        if self.config != *config {
+            self.config = config.clone();
+        }
+    }
+
+    /// Takes the outcome of a probe that ended at `now`, as soon as it was sent.
     pub fn on_probe(&mut self, now: Tick, outcome: Outcome) -> Option<Transition> {
+        self.on_sent_probe(now, now, outcome)
+    }
+
+    /// Takes the outcome of a probe that was sent at `sent` and ended at `now`.
+    pub fn on_sent_probe(&mut self, sent: Tick, now: Tick, outcome: Outcome) -> Option<Transition> {
         match outcome {
-            Outcome::Answered => self.on_answer(now),
-            Outcome::Missed => self.on_miss(now),
+            Outcome::Answered => {
+                self.answered = self.answered.max(Some(sent));
+                self.on_answer(now)
+            }
+            Outcome::Missed => self.on_miss(sent, now),
         }
     }
 
@@ -133,7 +171,7 @@ impl Detector {
         let signal = match (self.misses, self.state) {
             (0, State::Unknown) => Signal::Wavering,
             (0, _) => Signal::Answering,
-            (misses, _) if misses < self.config.fall.get() => Signal::Wavering,
+            (misses, _) if misses < self.fall() => Signal::Wavering,
             _ => Signal::Silent,
         };
         let verdict = match self.state {
@@ -163,7 +201,52 @@ impl Detector {
         self.misses
     }
 
+    /// Whether it is down.
+    pub fn is_down(&self) -> bool {
+        matches!(self.state, State::Down { .. })
+    }
+
+    /// Whether it was down before it was alive.
+    pub(crate) fn has_risen(&self) -> bool {
+        matches!(self.state, State::Alive { fell_before: true, .. })
+    }
+
+    /// When the last probe that was answered was sent.
+    pub fn last_answered(&self) -> Option<Tick> {
+        self.answered
+    }
+
+    /// When the first and the last probe of the present run of misses were sent.
+    pub fn missing(&self) -> Option<(Tick, Tick)> {
+        (self.misses > 0).then_some(self.missing)
+    }
+
+    /// Probes of the last `span` while it was not down, the present run of misses included.
+    pub(crate) fn lost(&self, span: Duration, now: Tick) -> Share {
+        let run = if matches!(self.state, State::Down { .. }) { 0 } else { self.misses };
+        self.loss.over(span, now) + Share { answered: 0, missed: run.into() }
+    }
+
+    /// The same without the present run of misses.
+    pub(crate) fn lost_before(&self, span: Duration, now: Tick) -> Share {
+        self.loss.over(span, now)
+    }
+
+    /// From now on a fall takes at least so many misses in a row.
+    pub(crate) fn expect_misses(&mut self, beyond_chance: u8) {
+        self.beyond_chance = beyond_chance;
+    }
+
+    /// Misses in a row that make it fall.
+    fn fall(&self) -> u8 {
+        self.config.fall.get().max(self.beyond_chance)
+    }
+
     fn on_answer(&mut self, now: Tick) -> Option<Transition> {
+        if !matches!(self.state, State::Down { .. }) {
+            self.loss.missed(now, self.misses.into());
+            self.loss.answered(now);
+        }
         self.misses = 0;
         match self.state {
             State::Alive { .. } => None,
@@ -190,23 +273,26 @@ impl Detector {
         trusted
     }
 
-    fn on_miss(&mut self, now: Tick) -> Option<Transition> {
+    fn on_miss(&mut self, sent: Tick, now: Tick) -> Option<Transition> {
         if self.misses == 0 {
             self.missed_since = now;
+            self.missing.0 = sent;
         }
+        self.missing.1 = sent;
         self.misses = self.misses.saturating_add(1);
         match self.state {
             State::Down { .. } => {
                 self.state = State::Down { answers: 0 };
                 return None;
             }
-            State::Unknown | State::Alive { .. } if self.misses < self.config.fall.get() => return None,
+            State::Unknown | State::Alive { .. } if self.misses < self.fall() => return None,
             State::Alive { fell_before: true, .. } if self.fell_soon(now) => {
                 self.flaps = self.flaps.saturating_add(1);
             }
             State::Unknown | State::Alive { .. } => self.flaps = 0,
         }
         self.state = State::Down { answers: 0 };
+        self.loss.clear();
         self.changed = now;
         Some(Transition::Fell { misses: self.misses, since: self.missed_since })
     }
