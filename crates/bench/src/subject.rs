@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 /// Time that a program has to say that it is ready, and to end.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -82,8 +83,7 @@ impl Subject {
         let started = Instant::now();
         let mut command = Command::new(&self.command[0]);
         if self.is_agent {
-            // As in its DaemonSet.
-            command.env("MALLOC_ARENA_MAX", "1");
+            command.envs(environment_of_the_daemonset()?);
         }
         let child = command
             .args(&self.command[1..])
@@ -106,6 +106,16 @@ impl Subject {
         running.ready_after = started.elapsed();
         Ok(running)
     }
+}
+
+/// What the shipped DaemonSet sets in the agent's environment, as far as it does not depend on the Pod: how memory is kept.
+fn environment_of_the_daemonset() -> anyhow::Result<Vec<(String, String)>> {
+    let manifest: Value = serde_saphyr::from_str(include_str!("../../../deploy/base/agent.yaml"))?;
+    let variables = manifest["spec"]["template"]["spec"]["containers"][0]["env"].as_array();
+    let fixed = variables.context("the DaemonSet has an environment")?.iter().filter_map(|variable| {
+        Some((variable["name"].as_str()?.to_owned(), variable["value"].as_str()?.to_owned()))
+    });
+    Ok(fixed.collect())
 }
 
 impl Running {
