@@ -10,6 +10,7 @@
 //! One loop ([`reconcile`]) over the node's whole route set; everything around it only wakes it or carries its words away.
 
 pub mod api_server;
+pub mod boot;
 pub mod concerns;
 pub mod definition;
 pub mod departed;

@@ -1,6 +1,7 @@
 //! What the agent counts. Labels come from closed sets: levels, outcomes, states, and the at most 32 gateways of a node.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
 
 use egress_api::{NodeEgressStatus, NodeRouteState};
 use egress_routing::RouteReport;
@@ -40,6 +41,8 @@ pub struct AgentMetrics {
     pub rollbacks: Counter,
     /// Kernel objects that were missing or wrong and were put right though nothing had been asked anew.
     pub repairs: Counter,
+    /// How long the node routed in this boot before the kernel held its first plan.
+    pub unguarded: Gauge<f64, AtomicU64>,
     /// Changes that the kernel accepted.
     pub kernel_changes: Counter,
     /// Changes that the kernel refused, and requests without answer.
@@ -119,6 +122,7 @@ impl AgentMetrics {
             failovers: Counter::default(),
             rollbacks: Counter::default(),
             repairs: Counter::default(),
+            unguarded: Gauge::default(),
             kernel_changes: Counter::default(),
             netlink_errors: Counter::default(),
             exported: BTreeSet::new(),
@@ -162,6 +166,12 @@ impl AgentMetrics {
             "repairs",
             "Kernel objects put right though nothing had been asked anew",
             ours.repairs.clone(),
+        );
+        registry.register_with_unit(
+            "unguarded",
+            "How long the node routed in this boot before the kernel held its first plan; 0 when an earlier agent left one",
+            Unit::Seconds,
+            ours.unguarded.clone(),
         );
         registry.register("kernel_changes", "Changes that the kernel accepted", ours.kernel_changes.clone());
         registry.register(

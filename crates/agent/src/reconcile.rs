@@ -46,6 +46,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api_server::ApiServer;
+use crate::boot::{self, BootWindow};
 use crate::definition::Definitions;
 use crate::departed::Departed;
 use crate::drift::{Drift, Tally};
@@ -171,6 +172,8 @@ pub struct Reconciler {
     /// Names that are protected whatever the user's list says.
     own_names: BTreeSet<String>,
     list: ProtectedList,
+    boot_id: Option<String>,
+    boot_window: BootWindow,
 }
 
 impl Reconciler {
@@ -214,6 +217,8 @@ impl Reconciler {
             leftovers_removed: BTreeSet::new(),
             own_names,
             list: ProtectedList::default(),
+            boot_id: boot::id(),
+            boot_window: BootWindow::default(),
         }
     }
 
@@ -381,6 +386,7 @@ impl Reconciler {
         if !taken {
             return self.back_off();
         }
+        self.close_boot_window();
         self.remove_leftovers(&main_routes).await;
         self.move_numbers();
         self.retry = RETRY.0;
@@ -405,9 +411,26 @@ impl Reconciler {
         if self.inherited.is_some() {
             return;
         }
+        let Observed { rules, routes, nexthops, .. } = &self.observed;
+        self.boot_window.look(!(rules.is_empty() && routes.is_empty() && nexthops.is_empty()));
         let inherited = Inherited::read(&self.observed);
         self.confirmation = Confirmation::after_start(inherited.addresses().iter().map(Ipv4Net::addr));
         self.inherited = Some(inherited);
+    }
+
+    /// The kernel took a plan: the first of this boot ends the time in which nothing held routed packets back.
+    fn close_boot_window(&mut self) {
+        let routed = self.plan.routes.iter().filter(|report| report.nexthop.is_some());
+        let routed: BTreeSet<&str> = routed.map(|report| report.uid.as_str()).collect();
+        let routed = self.objects.routes.iter().filter(|route| routed.contains(route.uid.as_str()));
+        let created = routed.map(|route| route.created);
+        if let Some(open) = self.boot_window.close(created, boot::uptime(), Timestamp::now()) {
+            tracing::info!(
+                seconds = open.as_secs_f64(),
+                "first plan of this boot; until now routed packets left with the node's address"
+            );
+            self.with.metrics.unguarded.set(open.as_secs_f64());
+        }
     }
 
     fn back_off(&mut self) -> Duration {

@@ -46,6 +46,7 @@ impl Reconciler {
     pub(super) fn publish(&mut self) {
         let observations = self.gateways.observations().map(|(_, said)| said.clone()).collect();
         let mut status = report::status(&self.plan.routes, &self.objects, &self.refused, observations);
+        status.boot_id.clone_from(&self.boot_id);
         let drift = self.drift.told(self.now()).clone();
         status.repairs = drift.repairs;
         self.with.metrics.export(&status, &self.plan.routes);
