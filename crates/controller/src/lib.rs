@@ -22,6 +22,7 @@ pub mod reconcile;
 pub mod route_status;
 pub mod settings;
 pub mod site;
+pub mod startup_taint;
 pub mod unreadable;
 pub mod user_data;
 pub mod watches;

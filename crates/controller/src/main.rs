@@ -17,6 +17,7 @@ use egress_controller::orphans;
 use egress_controller::reconcile::{self, Context};
 use egress_controller::route_status::Sums;
 use egress_controller::settings::Settings;
+use egress_controller::startup_taint::StartupTaint;
 use egress_controller::watches::{self, Mirrors};
 use egress_digitalocean::{Client as CloudClient, SharedToken};
 use egress_runtime::admin::{Admin, Liveness, Readiness};
@@ -140,6 +141,13 @@ impl Leader {
         let patience = Duration::from_secs(self.settings.forget_node_after_seconds.into());
         let sweeping =
             orphans::sweep(self.client.clone(), self.mirrors.clone(), self.claim.clone(), patience);
+        let taints = StartupTaint {
+            client: self.client.clone(),
+            mirrors: self.mirrors.clone(),
+            claim: self.claim.clone(),
+            changes: self.changes.clone(),
+            recorder: recorder.clone(),
+        };
         let sums = Sums {
             client: self.client,
             mirrors: self.mirrors,
@@ -159,6 +167,7 @@ impl Leader {
             () = steps => {}
             () = sums => {}
             () = forever(older) => {}
+            () = forever(taints.keep_off()) => {}
             () = sweeping => {}
         }
         anyhow::ensure!(self.shutdown.is_cancelled(), "the controller ended by itself");

@@ -105,9 +105,17 @@ impl Mirrors {
     }
 
     fn node(&self, node: &Node) -> NodeSeen {
-        let name = node.metadata.name.as_deref().unwrap_or_default();
-        let report = self.reports.get(&reflector::ObjectRef::new(name));
-        node_seen(node, report.and_then(|report| report.0.as_ref().ok()?.status.clone()))
+        node_seen(node, self.report(node.metadata.name.as_deref().unwrap_or_default()))
+    }
+
+    /// Every node.
+    pub fn nodes_as_read(&self) -> Vec<Arc<Node>> {
+        self.nodes.state()
+    }
+
+    /// What a node reports, if that can be read.
+    pub fn report(&self, node: &str) -> Option<NodeEgressStatus> {
+        self.reports.get(&reflector::ObjectRef::new(node))?.0.as_ref().ok()?.status.clone()
     }
 
     /// Reports without a node: name and uid.

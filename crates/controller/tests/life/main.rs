@@ -22,5 +22,6 @@ mod lives;
 mod older_operator;
 mod repair;
 mod stage;
+mod startup_taint;
 mod troubles;
 mod unreadable;

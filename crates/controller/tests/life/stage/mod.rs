@@ -131,6 +131,16 @@ impl Stage {
         Controller::start(name, &self.kubeconfig, &[])
     }
 
+    /// Applies files of `deploy/base/`.
+    pub fn install(&self, files: &[&str]) {
+        programs::apply(&self.server, files);
+    }
+
+    /// A client with a token of one of our accounts; `more` are arguments of `kubectl create token`.
+    pub fn client_of(&self, account: &str, more: &[&str]) -> Client {
+        self.server.client(&programs::token_of(&self.server, account, more)).unwrap()
+    }
+
     pub async fn put_token(&self) {
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "digitalocean-token"},
             "stringData": {"token": TOKEN}});

@@ -107,21 +107,28 @@ pub fn simulator() -> PathBuf {
 
 /// Applies the shipped namespace, account and rights; gives a kubeconfig with that account's token.
 pub fn install(server: &ApiServer) -> PathBuf {
-    for file in ["namespace.yaml", "controller-rbac.yaml"] {
+    apply(server, &["namespace.yaml", "controller-rbac.yaml", "controller-nodes.yaml"]);
+    let token = token_of(server, "egress-controller", &[]);
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(server.kubeconfig()).unwrap()).unwrap();
+    config["users"][0]["user"] = json!({"token": token});
+    let path = server.kubeconfig().with_file_name("kubeconfig-of-the-controller");
+    fs::write(&path, config.to_string()).unwrap();
+    path
+}
+
+/// Applies files of `deploy/base/`.
+pub fn apply(server: &ApiServer, files: &[&str]) {
+    for file in files {
         let path = top("deploy/base").join(file);
         let applied = server.kubectl().args(["apply", "--server-side", "-f"]).arg(&path).output().unwrap();
         assert!(applied.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&applied.stderr));
     }
-    let token = server
-        .kubectl()
-        .args(["create", "token", "egress-controller", "-n", super::NAMESPACE])
-        .output()
-        .unwrap();
+}
+
+/// A token of one of our accounts; `more` are arguments of `kubectl create token`.
+pub fn token_of(server: &ApiServer, account: &str, more: &[&str]) -> String {
+    let create = ["create", "token", account, "-n", super::NAMESPACE];
+    let token = server.kubectl().args(create).args(more).output().unwrap();
     assert!(token.status.success(), "{}", String::from_utf8_lossy(&token.stderr));
-    let token = String::from_utf8(token.stdout).unwrap();
-    let mut config: Value = serde_json::from_str(&fs::read_to_string(server.kubeconfig()).unwrap()).unwrap();
-    config["users"][0]["user"] = json!({"token": token.trim()});
-    let path = server.kubeconfig().with_file_name("kubeconfig-of-the-controller");
-    fs::write(&path, config.to_string()).unwrap();
-    path
+    String::from_utf8(token.stdout).unwrap().trim().to_owned()
 }
