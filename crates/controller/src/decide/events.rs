@@ -4,7 +4,7 @@ use egress_api::condition::{DEGRADED, READY};
 use egress_api::{EgressGatewayStatus, Failover, GatewayRole, Replacement};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Look, degraded, failover, happening};
+use super::{Look, degraded, happening};
 use crate::decision::{Effect, Happening};
 
 /// Events that belong to this step. They are published after its effect.
@@ -118,8 +118,7 @@ fn failed_over(look: &Look<'_>, after: &EgressGatewayStatus) -> Option<Happening
     let address = in_words(address.and_then(|gateway| gateway.public_address.as_ref()));
     let Failover { from, to, reason, seconds, .. } = last;
     let took = seconds.map(|seconds| format!(" within {seconds:.2} s")).unwrap_or_default();
-    let evidence = failover::evidence(look, last).map(|words| format!(" ({words})")).unwrap_or_default();
-    let note = format!("{to} ({address}) carries the traffic instead of {from}{took}: {reason}{evidence}");
+    let note = format!("{to} ({address}) carries the traffic instead of {from}{took}: {reason}");
     Some(happening(false, "FailedOver", note))
 }
 

@@ -6,15 +6,13 @@ use super::{Look, is_proven, route};
 
 /// Fills in `status.lastFailover` when the active gateway changed, or a quorum of nodes left the one they had.
 pub(super) fn note(look: &Look<'_>, status: &mut EgressGatewayStatus, head: Option<&GatewayStatus>) {
-    let by_order = head
-        .and_then(|head| Some((was_active(look)?, head)))
-        .filter(|(from, to)| from.droplet_id != to.droplet_id);
-    if let Some((from, to)) = by_order {
+    let moved = by_nodes(look, status);
+    let by_order = head.and_then(|head| Some((was_active(look)?, head)));
+    if let Some((from, to)) = by_order.filter(|(from, to)| from.droplet_id != to.droplet_id) {
         if is_told(look, status, from, to) {
             return;
         }
-        let told = by_nodes(look, status)
-            .find(|(told_from, told_to, _)| (&from.name, &to.name) == (told_from, told_to));
+        let told = moved.iter().find(|moved| (&moved.from, &moved.to) == (&from.name, &to.name));
         let own = || Failover {
             time: look.time(),
             from: from.name.clone(),
@@ -22,57 +20,59 @@ pub(super) fn note(look: &Look<'_>, status: &mut EgressGatewayStatus, head: Opti
             reason: reason(look, status, from, to),
             seconds: None,
         };
-        status.last_failover = Some(told.map_or_else(own, |(from, to, first)| of_node(from, to, first)));
+        status.last_failover = Some(told.map_or_else(own, Moved::record));
         return;
     }
-    let quorum = by_nodes(look, status).find(|(from, to, _)| {
-        let moved =
-            by_nodes(look, status).filter(|(other_from, other_to, _)| (from, to) == (other_from, other_to));
-        look.electorate.is_quorum(moved.count())
-    });
-    if let Some((from, to, first)) = quorum {
-        status.last_failover = Some(of_node(from, to, first));
+    let agree = |one: &&Moved<'_>| {
+        let same = moved.iter().filter(|other| (&one.from, &one.to) == (&other.from, &other.to));
+        look.electorate.is_quorum(same.count())
+    };
+    if let Some(first) = moved.iter().find(agree) {
+        status.last_failover = Some(first.record());
     }
 }
 
-/// What the node that moved first saw, if the recorded failover is a node's.
-pub(super) fn evidence(look: &Look<'_>, failover: &Failover) -> Option<String> {
-    failover.seconds?;
-    let moved =
-        look.electorate.reports().filter_map(|(node, report)| Some((node, report.last_failover.as_ref()?)));
-    let mut first = moved.filter(|(_, told)| told.time == failover.time && told.reason == failover.reason);
-    first.next().map(|(node, told)| format!("{}: {}", node.name, told.evidence))
+/// A node's move between two gateways of this EgressGateway.
+struct Moved<'a> {
+    from: String,
+    to: String,
+    node: &'a str,
+    told: &'a NodeFailover,
 }
 
-fn of_node(from: String, to: String, first: &NodeFailover) -> Failover {
-    Failover {
-        time: first.time.clone(),
-        from,
-        to,
-        reason: first.reason.clone(),
-        seconds: Some(first.seconds),
+impl Moved<'_> {
+    fn record(&self) -> Failover {
+        let NodeFailover { time, reason, seconds, evidence, .. } = self.told;
+        Failover {
+            time: time.clone(),
+            from: self.from.clone(),
+            to: self.to.clone(),
+            reason: format!("{reason}, says {}: {evidence}", self.node),
+            seconds: Some(*seconds),
+        }
     }
 }
 
 // What nodes did since the last failover that is on record, the earliest first. Times of different nodes are compared to tell a
-// story only; nothing is decided on them.
-fn by_nodes<'a>(
-    look: &Look<'a>,
-    status: &EgressGatewayStatus,
-) -> impl Iterator<Item = (String, String, &'a NodeFailover)> + use<'a> {
+// story only; nothing is decided on them. Whose gateways they are says which EgressGateway it concerns: of several StaticRoutes
+// that move together a node names one.
+fn by_nodes<'a>(look: &Look<'a>, status: &EgressGatewayStatus) -> Vec<Moved<'a>> {
     let name_of = |address: &str| {
         let known = status.gateways.iter().chain(&look.before.gateways);
         let mut named = known.filter(|gateway| gateway.private_address.as_deref() == Some(address));
         named.next().map(|gateway| gateway.name.clone())
     };
     let since = look.before.last_failover.as_ref().map(|last| last.time.0);
-    let own = route::ours(look).and_then(|route| route.metadata.name.as_deref());
-    let told = look.electorate.reports().filter_map(|(_, report)| report.last_failover.as_ref());
-    let news = told.filter(|told| Some(told.static_route.as_str()) == own && Some(told.time.0) > since);
-    let mut moved: Vec<_> =
-        news.filter_map(|told| Some((name_of(&told.from)?, name_of(&told.to)?, told))).collect();
-    moved.sort_by_key(|(.., told)| told.time.0);
-    moved.into_iter()
+    let told =
+        look.electorate.reports().filter_map(|(node, report)| Some((node, report.last_failover.as_ref()?)));
+    let news = told.filter(|(_, told)| Some(told.time.0) > since);
+    let mut moved: Vec<Moved<'a>> = news
+        .filter_map(|(node, told)| {
+            Some(Moved { from: name_of(&told.from)?, to: name_of(&told.to)?, node: &node.name, told })
+        })
+        .collect();
+    moved.sort_by_key(|moved| moved.told.time.0);
+    moved
 }
 
 // The nodes' move is on record already when the list follows it.
