@@ -96,11 +96,9 @@ impl Verdict {
             return Self::Condemned(why_not(look, gateway, &ballot));
         }
         let through = endpoint_ready && ballot.through > 0 && !ballot.condemns() && is_there(look, gateway);
-        if through && (gateway.ready || is_witnessed(look, status, gateway)) {
-            return Self::Works;
-        }
         if through {
-            return Self::Doubtful(Some("the outside has not seen its address yet".to_owned()));
+            let missing = if gateway.ready { None } else { missing_witness(look, status, gateway) };
+            return missing.map_or(Self::Works, |words| Self::Doubtful(Some(words)));
         }
         if !gateway.ready {
             return Self::Doubtful(Some(why_not(look, gateway, &ballot)));
@@ -122,30 +120,31 @@ fn is_there(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
     !matches!(look.presence(gateway), Presence::Gone) && !repair::is_off_in_the_cloud(look, gateway)
 }
 
-// Whether the outside saw the address that it should, as far as anybody can tell. Only a proven peer that admits the new one
-// can be asked; what nobody can tell keeps nobody out for ever.
-fn is_witnessed(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> bool {
-    let (Some(private), Some(public)) = (&gateway.private_address, &gateway.public_address) else {
-        return true;
-    };
+// What keeps a gateway out until the outside has seen the address that it should, as far as anybody can tell. Only a proven peer that
+// admits the new one can be asked; what nobody can tell keeps nobody out for ever.
+fn missing_witness(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> Option<String> {
+    let (private, public) = (gateway.private_address.as_ref()?, gateway.public_address.as_ref()?);
     let admits = |peer: &&GatewayStatus| {
         peer.droplet_id != gateway.droplet_id
             && peer.ready
             && !is_leaving(peer)
             && peer.admits.contains(public)
     };
-    if !status.gateways.iter().any(|peer| admits(&peer)) {
-        return true;
-    }
+    let peer = status.gateways.iter().find(admits)?;
     let reports = look.seen.live_nodes().filter_map(|node| node.report.as_ref());
     let views = reports.flat_map(|report| &report.gateways).filter(|view| view.address == *private);
-    let (mut seen, mut otherwise) = (false, false);
-    for view in views {
-        seen |= view.expected_source == Some(true);
-        otherwise |= view.expected_source == Some(false);
+    let sources: Vec<Option<bool>> = views.map(|view| view.expected_source).collect();
+    if sources.contains(&Some(true)) {
+        return None;
+    }
+    if sources.contains(&Some(false)) {
+        return Some(format!(
+            "{} does not answer through it: it leaves with another address than {public}, or is not let in there",
+            peer.name
+        ));
     }
     let waited = gateway.since.as_ref().is_some_and(|since| look.since(since) >= look.limits.bring_up / 2);
-    seen || (!otherwise && waited)
+    (!waited).then(|| format!("no node has asked {} yet with which address it leaves", peer.name))
 }
 
 fn drop_what_is_gone(look: &Look<'_>, status: &mut EgressGatewayStatus) {
