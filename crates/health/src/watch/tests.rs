@@ -130,17 +130,16 @@ impl World {
         let is_peer = self.gateways.contains(&witness) && level != Level::Reachability;
         let large = level == Level::FullSize;
         let gone = [Dead(gateway), Node].iter().any(|broken| self.is(*broken));
-        let alive = !gone && !self.is_lost(gateway, witness, level);
-        let leads = !self.is(Deaf(gateway))
-            && !(large && self.is(BlackHole(gateway)))
-            && (is_peer || !self.is(NoDefaultRoute(gateway)));
+        let in_vpc = !gone && !self.is_lost(gateway, witness, level);
+        let swallowed = large && self.is(BlackHole(gateway)) || !is_peer && self.is(NoDefaultRoute(gateway));
+        let leads = !swallowed && !self.is(Deaf(gateway));
         let arrives = if is_peer {
             [Dead(witness), Deaf(witness), WrongSource(gateway)].iter().all(|broken| !self.is(*broken))
                 && !(large && self.is(BlackHole(witness)))
         } else {
             !self.is(Internet) && !self.is(Target(witness))
         };
-        let answered = alive && (level == Level::Reachability || leads && arrives);
+        let answered = if level == Level::Reachability { in_vpc } else { in_vpc && leads && arrives };
         (witness, if answered { Outcome::Answered } else { Outcome::Missed })
     }
 
