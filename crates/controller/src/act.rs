@@ -8,7 +8,7 @@ use egress_digitalocean::DropletId;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::decision::{Decision, Effect, Order};
+use crate::decision::{Admission, Decision, Effect, Order};
 use crate::identity::OwnedDroplet;
 
 /// Why a create gave no id.
@@ -49,6 +49,8 @@ pub trait Ports: Sync {
     fn power_cycle(&self, droplet: &OwnedDroplet) -> impl Future<Output = Result<(), Self::Error>> + Send;
     /// Deletes by id.
     fn delete(&self, droplet: &OwnedDroplet) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Sends the list. One that the gateway does not take is no error: the next look shows it.
+    fn admit(&self, admission: &Admission) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
 
 /// Carries out the decision's effect, if it has one. `now` is the time of the decision.
@@ -64,6 +66,7 @@ pub async fn perform<P: Ports>(decision: &Decision, ports: &P, now: Timestamp) -
         Some(Effect::PowerCycle(droplet)) => power_cycle(droplet, status.clone(), ports, now).await,
         Some(Effect::PowerOn(droplet)) => power_on(droplet, status.clone(), ports, now).await,
         Some(Effect::DeleteDroplet(droplet)) => ports.delete(droplet).await,
+        Some(Effect::AdmitPeers(admission)) => ports.admit(admission).await,
         Some(Effect::RemoveFinalizer) => ports.remove_finalizer().await,
     }
 }

@@ -1,5 +1,6 @@
 //! What one step of the controller is: at most one effect, and the status that goes with it.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use egress_api::{EgressGatewayStatus, StaticRouteSpec};
@@ -95,6 +96,8 @@ pub enum Effect {
     PowerCycle(OwnedDroplet),
     /// Deletes a Droplet by id.
     DeleteDroplet(OwnedDroplet),
+    /// Tells a gateway which others may probe its public side.
+    AdmitPeers(Admission),
     /// Lets the EgressGateway go.
     RemoveFinalizer,
 }
@@ -111,9 +114,21 @@ impl Effect {
             Self::PowerOn(_) => "power_on",
             Self::PowerCycle(_) => "power_cycle",
             Self::DeleteDroplet(_) => "delete_droplet",
+            Self::AdmitPeers(_) => "admit_peers",
             Self::RemoveFinalizer => "remove_finalizer",
         }
     }
+}
+
+/// Which gateways may probe the public side of another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Name of the gateway that is told.
+    pub name: String,
+    /// Its address in the VPC.
+    pub gateway: Ipv4Addr,
+    /// Addresses in the VPC of those that it is to ask for their public address; nobody else is admitted from then on.
+    pub peers: Vec<Ipv4Addr>,
 }
 
 /// A Droplet to be made.

@@ -1,6 +1,6 @@
 //! Asks a gateway's own health endpoint, over the VPC. Its word alone proves nothing; see [`crate::decide`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ struct Report {
     #[serde(default)]
     public_address: Option<Ipv4Addr>,
     #[serde(default)]
+    peers: Option<BTreeSet<Ipv4Addr>>,
+    #[serde(default)]
     errors: Vec<String>,
 }
 
@@ -51,6 +53,17 @@ impl HealthClient {
     pub async fn ask(&self, gateways: Vec<(DropletId, Ipv4Addr)>) -> BTreeMap<DropletId, HealthSeen> {
         let asked = gateways.into_iter().map(async |(id, address)| (id, self.ask_one(address).await));
         futures::future::join_all(asked).await.into_iter().collect()
+    }
+
+    /// Names a gateway's peers by their private addresses; what it says when it does not take them.
+    pub async fn admit(&self, gateway: Ipv4Addr, peers: &[Ipv4Addr]) -> Result<(), String> {
+        let url = format!("http://{gateway}:{GATEWAY_HEALTH_PORT}/peers");
+        let body = serde_json::json!({ "peers": peers }).to_string();
+        let answer = self.http.put(url).body(body).send().await;
+        match answer.and_then(reqwest::Response::error_for_status) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.without_url().to_string()),
+        }
     }
 
     async fn ask_one(&self, address: Ipv4Addr) -> HealthSeen {
@@ -78,7 +91,8 @@ impl HealthClient {
 fn read(body: &[u8]) -> HealthSeen {
     match serde_json::from_slice::<Report>(body) {
         Ok(report) if report.ready => {
-            HealthSeen::Ready { version: report.user_data_version, public_address: report.public_address }
+            let Report { user_data_version: version, public_address, peers, .. } = report;
+            HealthSeen::Ready { version, public_address, peers }
         }
         Ok(report) if report.errors.is_empty() => {
             HealthSeen::NotReady("it is not ready and does not say why".to_owned())
@@ -99,11 +113,47 @@ mod tests {
     fn only_a_plain_yes_is_ready() {
         let ready =
             br#"{"ready": true, "userDataVersion": "abc", "publicAddress": "203.0.113.21", "more": 1}"#;
-        assert!(matches!(read(ready), HealthSeen::Ready { version: Some(version), .. } if version == "abc"));
+        assert!(
+            matches!(read(ready), HealthSeen::Ready { version: Some(version), peers: None, .. } if version == "abc")
+        );
+        let telling = br#"{"ready": true, "peers": ["203.0.113.22"]}"#;
+        assert!(matches!(read(telling), HealthSeen::Ready { peers: Some(peers), .. } if peers.len() == 1));
         let not = br#"{"ready": false, "errors": ["forwarding is off", "no iptables"]}"#;
         assert_eq!(read(not), HealthSeen::NotReady("forwarding is off; no iptables".into()));
         for other in [&b"<html>"[..], b"{}", b"", b"[]"] {
             assert!(matches!(read(other), HealthSeen::Silent(_)));
         }
+    }
+
+    #[tokio::test]
+    async fn the_list_of_peers_is_sent_whole_and_a_refusal_is_told() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        egress_runtime::kubernetes::install_crypto_provider();
+        // An address of its own, since the port is that of every gateway.
+        let gateway = Ipv4Addr::new(127, 91, 80, 1);
+        let listener = tokio::net::TcpListener::bind((gateway, GATEWAY_HEALTH_PORT)).await.unwrap();
+        let gateways = tokio::spawn(async move {
+            let mut asked = Vec::new();
+            for status in ["200 OK", "403 Forbidden"] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"}") {
+                    assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+                }
+                let answer =
+                    format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                asked.push(String::from_utf8(request).unwrap());
+            }
+            asked
+        });
+        let client = HealthClient::new().unwrap();
+        let peers = [Ipv4Addr::new(10, 116, 0, 21), Ipv4Addr::new(10, 116, 0, 22)];
+        assert_eq!(client.admit(gateway, &peers).await, Ok(()));
+        assert!(client.admit(gateway, &[]).await.unwrap_err().contains("403"));
+        let asked = gateways.await.unwrap();
+        assert!(asked[0].starts_with("PUT /peers HTTP/1.1\r\n"), "{}", asked[0]);
+        assert!(asked[0].ends_with("\r\n\r\n{\"peers\":[\"10.116.0.21\",\"10.116.0.22\"]}"), "{}", asked[0]);
+        assert!(asked[1].ends_with("{\"peers\":[]}"), "{}", asked[1]);
     }
 }

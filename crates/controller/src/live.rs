@@ -21,7 +21,8 @@ use tokio::sync::Mutex;
 
 use crate::act::{CreateFailure, Ports};
 use crate::cloud::Cloud;
-use crate::decision::Order;
+use crate::decision::{Admission, Order};
+use crate::health::HealthClient;
 use crate::identity::OwnedDroplet;
 
 // Others take the lease over at the earliest 5 s after our claim on it ends, and a changing cloud call ends after 10 s.
@@ -56,6 +57,7 @@ impl ActError {
 pub struct Live<'a> {
     client: &'a Client,
     cloud: &'a Cloud,
+    health: &'a HealthClient,
     claim: &'a Claim,
     name: String,
     uid: String,
@@ -71,6 +73,7 @@ impl<'a> Live<'a> {
     pub fn new(
         client: &'a Client,
         cloud: &'a Cloud,
+        health: &'a HealthClient,
         claim: &'a Claim,
         gateway: &EgressGateway,
         route: Option<&StaticRoute>,
@@ -79,6 +82,7 @@ impl<'a> Live<'a> {
         Self {
             client,
             cloud,
+            health,
             claim,
             name: meta.name.clone().unwrap_or_default(),
             uid: meta.uid.clone().unwrap_or_default(),
@@ -214,6 +218,18 @@ impl Ports for Live<'_> {
             }
             other => Ok(other?),
         }
+    }
+
+    async fn admit(&self, admission: &Admission) -> Result<(), ActError> {
+        self.claim.check()?;
+        if let Err(reason) = self.health.admit(admission.gateway, &admission.peers).await {
+            tracing::info!(
+                gateway = admission.name,
+                reason,
+                "the gateway did not take the list of its peers"
+            );
+        }
+        Ok(())
     }
 
     async fn delete(&self, droplet: &OwnedDroplet) -> Result<(), ActError> {

@@ -109,6 +109,8 @@ pub enum HealthSeen {
         version: Option<String>,
         /// The address it leaves with, as it knows it.
         public_address: Option<Ipv4Addr>,
+        /// Public addresses that may probe its public side; `None` if it does not say.
+        peers: Option<BTreeSet<Ipv4Addr>>,
     },
     /// It answers, and says why it is not ready.
     NotReady(String),

@@ -83,6 +83,11 @@ impl Observer {
         }
     }
 
+    /// The way to the gateways' own endpoints.
+    pub fn health(&self) -> &HealthClient {
+        &self.health
+    }
+
     /// One look for the EgressGateway of this name.
     ///
     /// The object and its StaticRoute are read from the API server's quorum, never from a cache: paid and destructive calls

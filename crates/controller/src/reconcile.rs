@@ -135,8 +135,14 @@ async fn step(
     };
     let label = effect.label();
     log_effect(effect);
-    let ports =
-        Live::new(&context.client, &context.cloud, &context.claim, &seen.gateway, seen.route.as_ref());
+    let ports = Live::new(
+        &context.client,
+        &context.cloud,
+        context.observer.health(),
+        &context.claim,
+        &seen.gateway,
+        seen.route.as_ref(),
+    );
     let outcome = perform(&decision, &ports, now).await;
     context.metrics.effect(label, outcome.as_ref().map_or_else(ActError::category, |()| "ok"));
     match outcome {
@@ -182,6 +188,9 @@ fn log_effect(effect: &Effect) {
             let gateways: Vec<_> =
                 spec.ordered_gateways().into_iter().map(|gateway| gateway.address.0).collect();
             tracing::info!(?gateways, "apply StaticRoute");
+        }
+        Effect::AdmitPeers(admission) => {
+            tracing::info!(gateway = admission.name, peers = ?admission.peers, "name the gateway's peers");
         }
         Effect::DeleteStaticRoute { uid } => tracing::info!(uid, "delete StaticRoute"),
         Effect::AddFinalizer | Effect::WriteStatus | Effect::RemoveFinalizer => {

@@ -46,6 +46,7 @@ fn of_effect(effect: &Effect) -> Option<Happening> {
         | Effect::WriteStatus
         | Effect::ApplyStaticRoute(_)
         | Effect::DeleteStaticRoute { .. }
+        | Effect::AdmitPeers(_)
         | Effect::RemoveFinalizer => None,
     }
 }

@@ -8,6 +8,7 @@
 //! - One gateway leaves at a time, and never the last one that works; one is replaced in ten minutes.
 //! - What changes or deletes a Droplet carries the proof that it is ours.
 
+mod admits;
 mod conditions;
 mod creation;
 mod degraded;
@@ -76,6 +77,7 @@ fn keep(look: &Look<'_>) -> Decision {
     }
     creation::adopt(look, &mut status);
     judge::judge(look, &mut status);
+    admits::record(look, &mut status);
     repair::plan(look, &mut status);
     population::choose(look, &mut status);
     let route = route::plan(look, &mut status);
@@ -87,6 +89,7 @@ fn keep(look: &Look<'_>) -> Decision {
             .or_else(|| repair::power(look, &status))
             .or_else(|| creation::order(look, &status))
             .or_else(|| population::deletion(look, &status))
+            .or_else(|| admits::admission(look, &status))
     };
     let effect = first_the_status(look, &status, next);
     let requeue_after = pace(look, &status, effect.as_ref());
@@ -127,6 +130,8 @@ fn pace(look: &Look<'_>, status: &EgressGatewayStatus, effect: Option<&Effect>) 
         strangers.iter().any(|droplet| droplet.name.eq_ignore_ascii_case(&intent.name))
     };
     match effect {
+        // A peer that does not answer the gateway is not asked for every second.
+        Some(Effect::AdmitPeers(_)) => LATER,
         Some(_) => SOON,
         None if unsteady().any(|gateway| lately(&gateway.since) || lately(&gateway.suspect_since)) => SOON,
         None if settling || unsteady().next().is_some() => LATER,

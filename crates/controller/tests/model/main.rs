@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so by ending")]
 
+mod admits;
 mod order;
 mod quorum;
 mod references;
@@ -76,8 +77,10 @@ fn end_state(world: &World) -> String {
         .map(|condition| (condition.type_.clone(), condition.status.clone()))
         .collect();
     let done = |verb: &str| state.journal.iter().filter(|line| line.starts_with(verb)).count();
+    let mut admitted: Vec<usize> = status.gateways.iter().map(|gateway| gateway.admits.len()).collect();
+    admitted.sort_unstable();
     format!(
-        "object {} droplets {} roles {roles:?} listed {listed:?} intents {} {conditions:?} creates {} deletes {}",
+        "admitted {admitted:?} object {} droplets {} roles {roles:?} listed {listed:?} intents {} {conditions:?} creates {} deletes {}",
         state.gateway.is_some(),
         state.ours().len(),
         status.creating.len(),

@@ -6,7 +6,7 @@ use egress_api::condition::{DEGRADED, PROGRESSING, READY};
 use egress_api::{GatewayRole, NodeEgressStatus};
 use egress_controller::act::{CreateFailure, Ports, perform};
 use egress_controller::decide::decide;
-use egress_controller::decision::{Decision, Effect, Order};
+use egress_controller::decision::{Admission, Decision, Effect, Order};
 use egress_controller::identity::OwnedDroplet;
 use egress_controller::observation::{HealthSeen, Observation, Trouble};
 use egress_digitalocean::{DropletId, DropletStatus};
@@ -20,10 +20,19 @@ pub const SECOND: DropletId = DropletId(104);
 
 pub fn calm() -> (World, Observation, i64) {
     let world = prepared();
-    let (seen, now) = {
+    let (mut seen, now) = {
         let state = world.state();
         (state.observe().unwrap(), state.now)
     };
+    // Whom gateways admit has tests of its own: `admits`.
+    for health in seen.health.values_mut() {
+        if let HealthSeen::Ready { peers, .. } = health {
+            *peers = None;
+        }
+    }
+    for gateway in &mut seen.gateway.status.as_mut().unwrap().gateways {
+        gateway.admits.clear();
+    }
     (world, seen, now)
 }
 
@@ -147,7 +156,7 @@ fn an_outside_that_answers_through_nobody_condemns_nobody() {
     assert_eq!(decision.status.gateways_ready.as_deref(), Some("2/2"));
     assert_eq!(reason(&decision, DEGRADED), yes("OutsideUnreachable"));
     // The same words about one of them only, while the other works, are a verdict.
-    seen.health.insert(SECOND, HealthSeen::Ready { version: None, public_address: None });
+    seen.health.insert(SECOND, HealthSeen::Ready { version: None, public_address: None, peers: None });
     for report in reports(&mut seen) {
         for view in &mut report.gateways {
             view.condemned = view.address == private(FIRST.0);
@@ -345,6 +354,10 @@ impl Ports for Refusing {
     async fn power_cycle(&self, _: &OwnedDroplet) -> Result<(), String> {
         Err("unexpected".into())
     }
+    async fn admit(&self, _admission: &Admission) -> Result<(), Self::Error> {
+        unreachable!()
+    }
+
     async fn delete(&self, _: &OwnedDroplet) -> Result<(), String> {
         Err("unexpected".into())
     }

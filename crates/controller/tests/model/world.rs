@@ -11,7 +11,7 @@ use egress_api::{
 };
 use egress_controller::act::{CreateFailure, Ports, perform};
 use egress_controller::decide::decide;
-use egress_controller::decision::{Decision, Limits, Order};
+use egress_controller::decision::{Admission, Decision, Limits, Order};
 use egress_controller::identity::{OwnedDroplet, droplet_id};
 use egress_controller::observation::{CloudSeen, Follower, HealthSeen, NodeSeen, Observation, Site};
 use egress_controller::user_data::UserData;
@@ -49,6 +49,8 @@ pub struct Machine {
     /// It answers, its own endpoint says that it is ready, and it forwards nothing.
     pub gray: bool,
     booted: i64,
+    /// The others that its own filter lets probe its public side.
+    pub admits: BTreeSet<u64>,
 }
 
 /// What the nodes have of a StaticRoute with `gatewayRef`.
@@ -117,6 +119,7 @@ impl World {
             frozen: false,
             gray: false,
             booted: 0,
+            admits: BTreeSet::new(),
         };
         let cluster = format!("egress-cluster:{CLUSTER}");
         let owner = format!("egress-owner:{OWNER}");
@@ -238,6 +241,7 @@ impl State {
             frozen: false,
             gray: false,
             booted: 0,
+            admits: BTreeSet::new(),
         };
         self.machines.insert(id, machine);
     }
@@ -347,7 +351,7 @@ impl State {
         let health = there()
             .map(|(id, machine)| {
                 let health = if self.is_up(machine) {
-                    HealthSeen::Ready { version: None, public_address: None }
+                    HealthSeen::Ready { version: None, public_address: None, peers: Some(admitted(machine)) }
                 } else {
                     HealthSeen::Silent("no connection".into())
                 };
@@ -470,6 +474,10 @@ pub fn private(id: u64) -> String {
     format!("10.116.0.{id}")
 }
 
+fn admitted(machine: &Machine) -> BTreeSet<std::net::Ipv4Addr> {
+    machine.admits.iter().map(|id| public(*id).parse().unwrap()).collect()
+}
+
 fn public(id: u64) -> String {
     format!("203.0.113.{id}")
 }
@@ -590,6 +598,7 @@ impl Ports for Hands<'_> {
             frozen: false,
             gray: false,
             booted: 0,
+            admits: BTreeSet::new(),
         };
         state.machines.insert(id, machine);
         state.journal.push(format!("create {}", order.name));
@@ -605,6 +614,30 @@ impl Ports for Hands<'_> {
             machine.off = false;
         }
         state.journal.push(format!("power on {}", droplet.name()));
+        end(crash)
+    }
+
+    async fn admit(&self, admission: &Admission) -> Result<(), Failed> {
+        let mut state = self.world.state();
+        let crash = state.begin()?;
+        let named: BTreeSet<u64> =
+            admission.peers.iter().map(|address| u64::from(address.octets()[3])).collect();
+        if named.iter().any(|id| !state.ours().iter().any(|(ours, _)| *ours == id)) {
+            state.violations.push("somebody is admitted who is no gateway of ours".into());
+        }
+        let told = u64::from(admission.gateway.octets()[3]);
+        if !state.machines.get(&told).is_some_and(|machine| state.is_up(machine)) {
+            return end(crash);
+        }
+        // It asks each, and takes a silent one at its last word.
+        let answers = |id: &u64| state.machines.get(id).is_some_and(|machine| state.is_up(machine));
+        let admits = named
+            .iter()
+            .filter(|id| answers(id) || state.machines[&told].admits.contains(id))
+            .copied()
+            .collect();
+        state.machines.get_mut(&told).unwrap().admits = admits;
+        state.journal.push(format!("admit at {}", admission.name));
         end(crash)
     }
 

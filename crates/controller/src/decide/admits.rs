@@ -1,0 +1,71 @@
+//! Who may probe a gateway's public side: the other gateways of the same EgressGateway (`docs/decisions/0021-peers-of-a-gateway.md`).
+//!
+//! A gateway's own endpoint says whom it admits. Where that differs from the gateways there are, the list is sent again: whatever
+//! was lost, or changed by somebody else, is right again after the next look.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use egress_api::{EgressGatewayStatus, GatewayStatus};
+
+use super::{Look, is_leaving};
+use crate::decision::{Admission, Effect};
+use crate::identity::droplet_id;
+use crate::observation::HealthSeen;
+
+/// A gateway takes no more.
+const MOST_PEERS: usize = 8;
+
+/// Writes down what each gateway says that it admits. One that says nothing is taken at its last word.
+pub(super) fn record(look: &Look<'_>, status: &mut EgressGatewayStatus) {
+    for gateway in &mut status.gateways {
+        if let Some(peers) = told(look, gateway) {
+            gateway.admits = peers.iter().take(MOST_PEERS).map(ToString::to_string).collect();
+        }
+    }
+}
+
+/// The list to send now, if any: one gateway a step.
+pub(super) fn admission(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<Effect> {
+    status.gateways.iter().filter(|gateway| !is_leaving(gateway)).find_map(|gateway| {
+        let admitted = told(look, gateway)?;
+        let peers = || peers_of(status, gateway);
+        let wanted: BTreeSet<Ipv4Addr> = peers().filter_map(public).collect();
+        // Who does not answer us would not answer the gateway, which asks each of them.
+        let answers = |peer: &GatewayStatus| told(look, peer).is_some();
+        let mut reachable = peers().filter(|peer| answers(peer)).filter_map(public);
+        let missing = reachable.any(|address| !admitted.contains(&address));
+        if !missing && admitted.is_subset(&wanted) {
+            return None;
+        }
+        Some(Effect::AdmitPeers(Admission {
+            name: gateway.name.clone(),
+            gateway: private(gateway)?,
+            peers: peers().filter_map(private).take(MOST_PEERS).collect(),
+        }))
+    })
+}
+
+// What it says that it admits; `None` while it is not well, or is older than the list.
+fn told<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> Option<&'a BTreeSet<Ipv4Addr>> {
+    match droplet_id(gateway).and_then(|id| look.seen.health.get(&id)) {
+        Some(HealthSeen::Ready { peers, .. }) => peers.as_ref(),
+        _ => None,
+    }
+}
+
+// The others that stay, the failed ones too: nodes probe through them to see when they work again.
+fn peers_of<'a>(
+    status: &'a EgressGatewayStatus,
+    gateway: &'a GatewayStatus,
+) -> impl Iterator<Item = &'a GatewayStatus> {
+    status.gateways.iter().filter(|other| other.droplet_id != gateway.droplet_id && !is_leaving(other))
+}
+
+fn private(gateway: &GatewayStatus) -> Option<Ipv4Addr> {
+    gateway.private_address.as_deref().and_then(|address| address.parse().ok())
+}
+
+fn public(gateway: &GatewayStatus) -> Option<Ipv4Addr> {
+    gateway.public_address.as_deref().and_then(|address| address.parse().ok())
+}
