@@ -21,6 +21,7 @@ mod idle;
 mod lives;
 mod older_operator;
 mod repair;
+mod secrets;
 mod stage;
 mod startup_taint;
 mod troubles;

@@ -23,7 +23,7 @@ pub const VPC: &str = "0e1f0f0e-c8a5-4e4c-a8b6-5d7b9f3b7f11";
 pub const OTHER_VPC: &str = "1e1f0f0e-c8a5-4e4c-a8b6-5d7b9f3b7f22";
 pub const NODES: [(&str, u64); 2] = [("pool-1", 501), ("pool-2", 502)];
 const NAMESPACE: &str = "egress-gateway";
-const TOKEN: &str = "dop_v1_of_this_test";
+pub const TOKEN: &str = "dop_v1_of_this_test";
 
 /// Nothing takes longer on a busy two-core machine, where the controller itself waits a minute after what was refused.
 pub const PATIENCE: Duration = Duration::from_secs(180);
@@ -129,6 +129,18 @@ impl Stage {
 
     pub fn controller(&self, name: &str) -> Controller {
         Controller::start(name, &self.kubeconfig, &[])
+    }
+
+    /// Everything that the API server holds, but Secrets, as YAML.
+    pub fn every_object(&self) -> String {
+        let run = |arguments: &[&str]| {
+            let output = self.server.kubectl().args(arguments).output().unwrap();
+            assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let kinds = run(&["api-resources", "--verbs=list", "-o", "name"]);
+        let kinds: Vec<&str> = kinds.split_whitespace().filter(|kind| *kind != "secrets").collect();
+        run(&["get", &kinds.join(","), "--all-namespaces", "--show-managed-fields", "-o", "yaml"])
     }
 
     /// Applies files of `deploy/base/`.
