@@ -239,6 +239,7 @@ impl Objects {
             reference_fault,
             weights: (route.spec.mode == RouteMode::ActiveActive).then_some(&weights),
             on_no_gateway: on_no_gateway(route.spec.on_no_gateway),
+            drain_seconds: u32::try_from(route.spec.drain_seconds).unwrap_or(0),
         });
         for (index, gateway) in gateways.iter().enumerate() {
             let Some(egress) = &gateway.egress_address else { continue };

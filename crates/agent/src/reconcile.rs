@@ -14,6 +14,7 @@
 
 mod agenda;
 mod confirming;
+mod draining;
 mod holding;
 mod inherited;
 mod leftovers;
@@ -25,7 +26,7 @@ mod telling;
 mod unknown;
 mod writing;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,6 +139,8 @@ pub struct Reconciler {
     results: mpsc::Receiver<ProbeResult>,
     gateways: Gateways,
     selection: Selection,
+    /// Since when the StaticRoutes that are in a planned move are, by uid.
+    drains: BTreeMap<String, Tick>,
     labels: Option<Labels>,
     objects: Objects,
     view: Option<NodeView>,
@@ -193,6 +196,7 @@ impl Reconciler {
             results,
             gateways: Gateways::default(),
             selection: Selection::new(),
+            drains: BTreeMap::new(),
             labels: None,
             objects: Objects::default(),
             view: None,

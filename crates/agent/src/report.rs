@@ -234,7 +234,7 @@ fn node_route(
         message: message.or_else(|| caveat(report)).map(|message| shortened(&message)),
         guarded: report.guarded && !refused.guard && refused.rule.is_none(),
         no_gateway: report.no_gateway,
-        draining: None,
+        draining: report.draining.filter(|drain| drain.moving).map(|drain| drain.from.to_string()),
         unusable_gateways: allowance.some_of(unusable.chain(invalid)),
         failures: allowance.some_of(planned.chain(unwritten)),
     }

@@ -394,7 +394,9 @@ impl Confirmation {
             State::Trying(trial) => trial,
         };
         let owner = |nexthop: NexthopId| {
-            let report = reports.iter().find(|report| report.nexthop == Some(nexthop));
+            let report = reports
+                .iter()
+                .find(|report| report.nexthop == Some(nexthop) || report.object == Some(nexthop));
             report.map(|report| report.uid.as_str())
         };
         let is_suspect = |nexthop| owner(nexthop).is_some_and(|uid| self.suspects.contains_key(uid));

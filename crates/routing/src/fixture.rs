@@ -78,6 +78,7 @@ pub(crate) fn excluding(
         reference_fault: None,
         weights: None,
         on_no_gateway: OnNoGateway::KeepLast,
+        drain_seconds: 0,
     })
 }
 

@@ -29,6 +29,8 @@ const GROUPS: u32 = 300_000;
 /// Offset of the nexthop ids that say of a StaticRoute that it is `FailClosed`, and `FailOpen`, from its nexthop object.
 const CLOSED_RECORDS: u32 = 400_000;
 const OPEN_RECORDS: u32 = 500_000;
+/// Offset of the group of a StaticRoute whose connections leave a gateway one by one, from its nexthop object.
+const DRAINS: u32 = 600_000;
 /// Offsets of the only members of groups that drop their traffic, and let it out by the node's own default route.
 const HOLE: u32 = 120_000;
 const EXIT: u32 = 120_001;
@@ -314,10 +316,11 @@ impl Layout {
         NexthopId(nexthop.0 + GROUPS)
     }
 
-    /// The nexthop object by which the StaticRoute is known whose routes use `id`: that object itself, or the group in its stead.
+    /// The nexthop object by which the StaticRoute is known whose routes use `id`: that object itself, or a group in its stead.
     pub fn nexthop_of_routes(&self, id: NexthopId) -> Option<NexthopId> {
         let of_group = NexthopId(id.0.wrapping_sub(GROUPS));
-        [id, of_group].into_iter().find(|id| self.is_object_nexthop(*id))
+        let of_drain = NexthopId(id.0.wrapping_sub(DRAINS));
+        [id, of_group, of_drain].into_iter().find(|id| self.is_object_nexthop(*id))
     }
 
     /// The group that records the gateways of the StaticRoute whose routes use `nexthop`; see [`crate::recovery`].
@@ -329,6 +332,17 @@ impl Layout {
     pub fn nexthop_of_list(&self, list: NexthopId) -> Option<NexthopId> {
         let nexthop = NexthopId(list.0.checked_sub(LISTS)?);
         self.is_object_nexthop(nexthop).then_some(nexthop)
+    }
+
+    /// The group in which the old and the new gateway of the StaticRoute known by `nexthop` share its traffic during a planned
+    /// move; see [`crate::plan::Draining`].
+    pub fn drain_nexthop(&self, nexthop: NexthopId) -> NexthopId {
+        NexthopId(nexthop.0 + DRAINS)
+    }
+
+    /// Whether it is such a group.
+    pub fn is_drain(&self, id: NexthopId) -> bool {
+        self.is_object_nexthop(NexthopId(id.0.wrapping_sub(DRAINS)))
     }
 
     /// Records that the StaticRoute whose nexthop object this is is `FailClosed`; no route uses it.

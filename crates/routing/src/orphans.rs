@@ -70,7 +70,7 @@ pub fn orphans(
             let (uid, name) =
                 known.unwrap_or_else(|| (uid_of_unknown(object(id)), format!("nexthop-{}", object(id))));
             // Who shares traffic is probed, also where it is alone in its list and there is nothing to record.
-            let shared = object(id) != id;
+            let shared = layout.group_nexthop(object(id)) == id;
             let inside = |prefix: &&Ipv4Net| destinations.keys().any(|one| one.contains(*prefix));
             let excluded = passed_over.iter().filter(inside).copied().collect();
             Ok(WantedRoute {
@@ -86,6 +86,7 @@ pub fn orphans(
                 invalid_gateways: Vec::new(),
                 refused: None,
                 reference_fault: None,
+                drain_seconds: 0,
                 on_no_gateway: recovered.on_no_gateway(object(id), layout),
                 guarded: BTreeSet::new(),
             })

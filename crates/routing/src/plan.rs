@@ -25,6 +25,7 @@
 
 mod claims;
 mod course;
+pub(crate) mod draining;
 mod gateways;
 mod probes;
 mod rules;
@@ -48,6 +49,7 @@ use crate::wanted::{OnNoGateway, WantedRoute};
 use claims::{report_claims, resolve_claims};
 pub(crate) use course::Course;
 use course::{add_diversions, choose_nexthop};
+pub use draining::{Draining, watch_seconds};
 use gateways::{add_twins, check_gateways, in_order, record_lists, sharers};
 use probes::{add_probes, probed_slots};
 use rules::add_rules;
@@ -65,12 +67,14 @@ pub struct Chosen {
     pub gateways: BTreeSet<Ipv4Addr>,
     /// None works: what its `onNoGateway` says is in force.
     pub none_works: bool,
+    /// Connections still leave this gateway for the chosen one.
+    pub draining: Option<Draining>,
 }
 
 impl From<BTreeSet<Ipv4Addr>> for Chosen {
     /// These, and they work.
     fn from(gateways: BTreeSet<Ipv4Addr>) -> Self {
-        Self { gateways, none_works: false }
+        Self { gateways, none_works: false, draining: None }
     }
 }
 
@@ -144,9 +148,25 @@ pub fn plan(
     let uids: Vec<&str> = able.iter().map(|index| wanted[*index].uid.as_str()).collect();
     let ids = nexthop_ids::assign(&uids, &resolution.table, observed, layout);
     for (index, id) in able.iter().zip(ids) {
-        let shared = wanted[*index].is_shared();
-        plan.routes[*index].nexthop = id.map(|id| if shared { layout.group_nexthop(id) } else { id });
+        let (route, report) = (&wanted[*index], &mut plan.routes[*index]);
+        report.object = id;
+        report.draining =
+            id.and_then(|id| draining::drain_of(id, route, report, (selection, observed), &slots, layout));
+        report.nexthop = id.map(|id| match (route.is_shared(), report.draining) {
+            (true, _) => layout.group_nexthop(id),
+            (false, Some(_)) => layout.drain_nexthop(id),
+            (false, None) => id,
+        });
     }
+    let sharers: Vec<Vec<Sharer>> = sharers
+        .into_iter()
+        .zip(&plan.routes)
+        .map(
+            |(sharers, report)| {
+                if report.draining.is_some() { draining::able(report, &slots) } else { sharers }
+            },
+        )
+        .collect();
     let mut routed = BTreeSet::new();
     for (destination, object) in &resolution.table {
         if foreign.contains_key(destination) {
@@ -206,7 +226,7 @@ pub fn plan(
 impl NodePlan {
     /// Moves one StaticRoute to other gateways of its list, one or with `ActiveActive` several, or to what its `onNoGateway` says:
     /// the change that does it, or `None` when there is nothing to do. The plan then says the same as a new one made with that
-    /// selection would.
+    /// selection would, but where a drain begins or ends: its routes move one by one ([`Self::is_behind`]).
     pub fn switch(
         &mut self,
         uid: &str,
@@ -219,7 +239,13 @@ impl NodePlan {
         let index = self.routes.iter().position(|report| report.uid == uid)?;
         let report = &mut self.routes[index];
         let id = report.nexthop?;
-        let sharers = report.shared.then(|| recovery::sharers(id, &self.state, layout));
+        let is_drain = layout.is_drain(id);
+        let sharers = if is_drain {
+            let slots = self.probes.iter().map(|path| (path.slot, path.gateway)).collect();
+            Some(draining::able(report, &slots))
+        } else {
+            report.shared.then(|| recovery::sharers(id, &self.state, layout))
+        };
         let able = |gateway: &Ipv4Addr| {
             sharers.as_ref().is_none_or(|sharers| sharers.iter().any(|sharer| sharer.gateway == *gateway))
         };
@@ -228,12 +254,16 @@ impl NodePlan {
         if !report.shared {
             gateways.truncate(1);
         }
-        let course = if chosen.none_works {
-            Course::without_gateway(report.on_no_gateway, gateways, node.default_way)
-        } else {
-            Course::Through(gateways)
+        let course = match chosen.draining {
+            Some(_) if !is_drain => return None,
+            Some(drain) => Course::Draining(drain, gateways),
+            None if chosen.none_works => {
+                Course::without_gateway(report.on_no_gateway, gateways, node.default_way)
+            }
+            None => Course::Through(gateways),
         };
         let nexthop = course.nexthop(id, sharers.as_deref(), vpc.index, layout)?;
+        report.draining = chosen.draining;
         report.no_gateway = chosen.none_works;
         report.in_use = course.gateways();
         if self.state.nexthops.get(&id) == Some(&nexthop) {
@@ -241,6 +271,14 @@ impl NodePlan {
         }
         self.state.insert_nexthop(nexthop.clone());
         Some(Change::PutNexthop { replaces: observed.nexthops.get(&id).cloned(), nexthop })
+    }
+}
+
+impl NodePlan {
+    /// Whether only a new plan can make it so: a drain begins, or is over.
+    pub fn is_behind(&self, uid: &str, chosen: &Chosen, layout: &Layout) -> bool {
+        let nexthop = self.routes.iter().find(|report| report.uid == uid).and_then(|report| report.nexthop);
+        nexthop.is_some_and(|id| layout.is_drain(id) != chosen.draining.is_some())
     }
 }
 
@@ -253,6 +291,8 @@ fn blank_report(route: &WantedRoute) -> RouteReport {
         in_use: Vec::new(),
         shared: route.is_shared(),
         nexthop: None,
+        object: None,
+        draining: None,
         usable_gateways: Vec::new(),
         gateway_issues: Vec::new(),
         invalid_gateways: route.invalid_gateways.clone(),

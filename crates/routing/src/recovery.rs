@@ -41,8 +41,10 @@ pub struct Recovered {
 pub struct RecoveredRoute {
     /// The nexthop object or group of its routes.
     pub nexthop: NexthopId,
-    /// Whether its gateways share the traffic.
+    /// Whether its gateways share the traffic, or two do for the time of a planned move.
     pub shared: bool,
+    /// The latter: no other gateway may join.
+    pub draining: bool,
     /// What happens while none works.
     pub on_no_gateway: OnNoGateway,
     /// The gateways it uses; empty when its packets are dropped.
@@ -237,7 +239,7 @@ fn routes_of(list: &Nexthop, state: &KernelState, layout: &Layout) -> Vec<Recove
     let mut members = members.clone();
     members.sort_by_key(|member| member.weight);
     let gateways: Vec<Gateway> = members.iter().filter_map(|member| gateway(member.id, state)).collect();
-    [object, layout.group_nexthop(object)]
+    [object, layout.group_nexthop(object), layout.drain_nexthop(object)]
         .into_iter()
         .filter_map(|nexthop| {
             let via = &state.nexthops.get(&nexthop)?.via;
@@ -253,7 +255,15 @@ fn routes_of(list: &Nexthop, state: &KernelState, layout: &Layout) -> Vec<Recove
             };
             // What is let out goes to a gateway of no list.
             let current = current.into_iter().filter(listed).collect();
-            Some(RecoveredRoute { nexthop, shared, on_no_gateway, current, gateways: gateways.clone() })
+            let draining = layout.is_drain(nexthop);
+            Some(RecoveredRoute {
+                nexthop,
+                shared,
+                draining,
+                on_no_gateway,
+                current,
+                gateways: gateways.clone(),
+            })
         })
         .collect()
 }

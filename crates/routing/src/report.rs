@@ -8,6 +8,7 @@ use crate::confirm::Target;
 use crate::kernel_state::NexthopId;
 use crate::node::Uncertainty;
 use crate::origin::{Protocol, RouteOrigin};
+use crate::plan::Draining;
 use crate::prefix::InvalidValue;
 use crate::protected::ProtectedReason;
 use crate::wanted::{Destination, OnNoGateway, ReferenceFault};
@@ -30,6 +31,10 @@ pub struct RouteReport {
     pub shared: bool,
     /// The nexthop object or group of this StaticRoute's routes: one replace of it switches them all. `None` when it has none.
     pub nexthop: Option<NexthopId>,
+    /// What it is known by in the kernel, whichever nexthop object or group its routes use.
+    pub object: Option<NexthopId>,
+    /// A planned move that goes on.
+    pub draining: Option<Draining>,
     /// Gateways that this node can use, in the order of the list.
     pub usable_gateways: Vec<Ipv4Addr>,
     /// Gateways that it can't.

@@ -32,6 +32,8 @@ pub struct StaticRouteFields<'a> {
     pub weights: Option<&'a [i32]>,
     /// `spec.onNoGateway`.
     pub on_no_gateway: OnNoGateway,
+    /// `spec.drainSeconds`.
+    pub drain_seconds: u32,
 }
 
 /// What happens to routed traffic while no gateway works (`docs/decisions/0018`).
@@ -109,6 +111,8 @@ pub struct WantedRoute {
     pub invalid_gateways: Vec<InvalidValue>,
     /// What happens while no gateway works.
     pub on_no_gateway: OnNoGateway,
+    /// So long connections keep a gateway that works and that a planned move leaves, at most; 0: it is left at once.
+    pub drain_seconds: u32,
     /// What is dropped whatever works: destinations of a `FailClosed` version that was rolled back (`confirm`).
     pub guarded: BTreeSet<Ipv4Net>,
     /// An exclusion that was refused. The whole object is then left out: without it, it would route what it must not.
@@ -199,6 +203,7 @@ impl WantedRoute {
             invalid_destinations,
             invalid_gateways,
             on_no_gateway: fields.on_no_gateway,
+            drain_seconds: fields.drain_seconds,
             guarded: BTreeSet::new(),
             refused,
         }

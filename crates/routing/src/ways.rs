@@ -28,6 +28,10 @@ impl Ways {
                 continue;
             }
             match route.kind {
+                // A drain is no other way: it ends by itself, and is among gateways of the list.
+                RouteKind::Nexthop(id) if layout.is_drain(id) => {
+                    ways.push((route.destination, layout.nexthop_of_routes(id)));
+                }
                 RouteKind::Nexthop(id) => ways.push((route.destination, Some(id))),
                 RouteKind::Blackhole => ways.push((route.destination, Some(DROPPED))),
                 RouteKind::Throw => ways.push((route.destination, None)),

@@ -20,6 +20,7 @@ fn route(name: &str) -> WantedRoute {
         reference_fault: None,
         weights: None,
         on_no_gateway: OnNoGateway::KeepLast,
+        drain_seconds: 0,
     })
 }
 
@@ -138,6 +139,8 @@ fn an_orphan_lets_go_for_good_of_what_others_route() {
         invalid_gateways: Vec::new(),
         problem: None,
         caveat: None,
+        object: None,
+        draining: None,
         on_no_gateway: OnNoGateway::KeepLast,
         no_gateway: false,
         guarded: true,

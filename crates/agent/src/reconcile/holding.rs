@@ -6,6 +6,8 @@
 //! What the node lives by is looked at too: an agent that was killed while it tried a change may have left one that cuts the
 //! node off from the very API server that it waits for.
 
+use std::collections::BTreeSet;
+
 use egress_health::selection::Why;
 use egress_netlink::monitor::Monitor;
 use egress_routing::{Chosen, OnNoGateway, Recovered, changes};
@@ -150,7 +152,10 @@ impl Reconciler {
                 let mut working = listed.iter().copied().filter(|gateway| self.gateways.works(*gateway, now));
                 if route.shared { working.collect() } else { working.next().into_iter().collect() }
             } else if route.shared {
-                self.gateways.share(&listed, &route.current, now)
+                let next = self.gateways.share(&listed, &route.current, now);
+                let stay: BTreeSet<_> = next.intersection(&route.current).copied().collect();
+                // A planned move goes on between its two gateways; nobody else joins.
+                if route.draining && !stay.is_empty() { stay } else { next }
             } else {
                 match self.gateways.choose(&listed, route.current.first().copied(), now) {
                     Some(choice) if choice.why == Why::CurrentDown => [choice.gateway].into(),
@@ -160,7 +165,7 @@ impl Reconciler {
             if gateways == route.current && !(none_works && !gateways.is_empty()) {
                 continue;
             }
-            let next = Chosen { gateways, none_works };
+            let next = Chosen { gateways, none_works, draining: None };
             tracing::warn!(nexthop = %route.nexthop, from = ?route.current, to = ?next, "switching to other gateways");
             if let Some(change) = held.switch(index, &next, &self.observed, &self.layout) {
                 self.with.metrics.failovers.inc();

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use egress_routing::{Chosen, plan};
+use egress_routing::{Chosen, Draining, plan};
 use k8s_openapi::jiff::Timestamp;
 
 use super::Reconciler;
@@ -18,10 +18,14 @@ impl Reconciler {
         self.plan = plan(self.routes_in_force(), &view, &self.selection, &self.observed, &self.layout);
         let probed = self.plan.probes.iter().map(|path| path.gateway).collect();
         self.gateways.retain(&probed, self.now());
-        let chosen = self.choices();
-        for (uid, chosen) in chosen {
+        let mut behind = false;
+        for (uid, chosen) in self.choices() {
             self.plan.switch(&uid, &chosen, &view, &self.observed, &self.layout);
-            self.selection.insert(uid, chosen);
+            behind |= self.plan.is_behind(&uid, &chosen, &self.layout);
+            self.select(uid, chosen);
+        }
+        if behind {
+            self.plan = plan(self.routes_in_force(), &view, &self.selection, &self.observed, &self.layout);
         }
         for report in &mut self.plan.routes {
             if let Some(rolled_back) = self.confirmation.rolled_back().get(&report.uid) {
@@ -42,13 +46,16 @@ impl Reconciler {
                 let current = selected.map_or(&planned, |chosen| &chosen.gateways);
                 let listed = &report.usable_gateways;
                 let none_works = wanted.health_checked && self.gateways.none_works(listed, now);
+                let mut draining = None;
                 let gateways = if none_works {
                     current.clone()
                 } else if wanted.is_shared() {
                     self.gateways.share(listed, current, now)
                 } else if wanted.health_checked {
                     let current = listed.iter().copied().find(|gateway| current.contains(gateway));
-                    BTreeSet::from([self.gateways.choose(listed, current, now)?.gateway])
+                    let choice = self.gateways.choose(listed, current, now)?;
+                    draining = self.drained(wanted, report, current, &choice, now);
+                    BTreeSet::from([choice.gateway])
                 } else {
                     BTreeSet::from([*listed.first()?])
                 };
@@ -58,8 +65,12 @@ impl Reconciler {
                 if report.is_diverted() && !none_works && gateways.iter().all(is_unproven) {
                     return None;
                 }
-                let is_moved = !report.is_diverted() && planned != gateways;
-                let chosen = Chosen { gateways, none_works };
+                let used = match draining {
+                    Some(Draining { from, moving: false, .. }) => BTreeSet::from([from]),
+                    _ => gateways.clone(),
+                };
+                let is_moved = !report.is_diverted() && planned != used;
+                let chosen = Chosen { gateways, none_works, draining };
                 let is_new = selected != Some(&chosen) || is_moved || report.no_gateway != none_works;
                 is_new.then(|| (wanted.uid.clone(), chosen))
             })
@@ -92,15 +103,23 @@ impl Reconciler {
 
     /// Moves every StaticRoute whose choice has changed: one nexthop message each, whatever the number of its routes.
     pub(super) async fn reconsider(&mut self) {
-        let Some(view) = &self.view else { return };
+        let Some(view) = self.view.clone() else { return };
         let mut moves = Vec::new();
+        let mut behind = false;
         for (uid, chosen) in self.choices() {
-            let previous = self.selection.insert(uid.clone(), chosen.clone());
-            if let Some(change) = self.plan.switch(&uid, &chosen, view, &self.observed, &self.layout) {
+            let previous = self.selection.get(&uid).cloned();
+            behind |= self.plan.is_behind(&uid, &chosen, &self.layout);
+            let change = self.plan.switch(&uid, &chosen, &view, &self.observed, &self.layout);
+            if let Some(change) = change {
                 tracing::warn!(uid, ?previous, ?chosen, "switching to other gateways");
                 self.with.metrics.failovers.inc();
                 moves.push(change);
             }
+            self.select(uid, chosen);
+        }
+        if behind {
+            self.drift.ask(true);
+            self.with.changed.notify_one();
         }
         if moves.is_empty() {
             return;

@@ -19,6 +19,8 @@ fn report(applied: usize, total: usize) -> RouteReport {
         invalid_gateways: Vec::new(),
         problem: None,
         caveat: None,
+        object: None,
+        draining: None,
         on_no_gateway: OnNoGateway::KeepLast,
         no_gateway: false,
         guarded: true,

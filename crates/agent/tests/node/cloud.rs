@@ -297,7 +297,8 @@ pub fn ours() -> String {
     let routes = sh("ip -4 route show table all proto 157");
     // `ip rule show` takes a protocol and does not filter by it.
     let rules = sh("ip -4 -details rule show | grep 'proto 157' || true");
-    let nexthops = sh("ip nexthop show proto 157");
+    // Without the time for which a group has been out of balance, which goes on.
+    let nexthops = sh("ip nexthop show proto 157 | sed 's/ unbalanced_time [0-9.]*//'");
     format!("{routes}{rules}{nexthops}")
 }
 

@@ -16,13 +16,13 @@ use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, Cloud, ip, ours, seen_from, sh, unt
 use crate::scene::{Agent, LISTED, Monitor, SOON, Scene, until_ready};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/staticroute-active-active.yaml");
-const PORT: u16 = 7007;
+pub const PORT: u16 = 7007;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Longer than a gateway must be up before it is used again.
 const HOLD_DOWN: Duration = Duration::from_secs(30);
 
 /// A connection to the outside, and the address that it has there.
-struct Flow {
+pub struct Flow {
     stream: TcpStream,
     seen: Ipv4Addr,
 }
@@ -47,19 +47,19 @@ impl Flow {
 }
 
 /// Connections through the node that live on.
-struct Flows(Vec<Flow>);
+pub struct Flows(Vec<Flow>);
 
 impl Flows {
-    fn open(count: u8) -> Self {
+    pub fn open(count: u8) -> Self {
         Self((0..count).map(Flow::open).collect())
     }
 
-    fn through(&self, gateway: Ipv4Addr) -> usize {
+    pub fn through(&self, gateway: Ipv4Addr) -> usize {
         self.0.iter().filter(|flow| flow.seen == gateway).count()
     }
 
     /// Uses every connection; those that broke are taken out, and the address that each had is returned.
-    fn broken(&mut self) -> Vec<Ipv4Addr> {
+    pub fn broken(&mut self) -> Vec<Ipv4Addr> {
         let mut broken = Vec::new();
         self.0.retain_mut(|flow| {
             let lives = flow.ask().is_ok_and(|seen| {
@@ -76,7 +76,7 @@ impl Flows {
 }
 
 /// Tells each connection its own address for every byte.
-fn serve(cloud: &Cloud) {
+pub fn serve(cloud: &Cloud) {
     let namespace = std::fs::File::open(format!("/run/netns/{}", cloud.name("inet"))).unwrap();
     let (ready, is_ready) = std::sync::mpsc::channel();
     std::thread::spawn(move || {

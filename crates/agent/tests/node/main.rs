@@ -8,6 +8,7 @@ mod clash;
 mod cloud;
 mod confirm;
 mod deaf;
+mod draining;
 mod drift;
 mod ebpf;
 mod ecmp;

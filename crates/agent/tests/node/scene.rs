@@ -86,7 +86,10 @@ impl Scene {
         child.wait().unwrap().success()
     }
 
+    /// A StaticRoute. Planned moves are made at once where `spec` says nothing of drains.
     pub fn route(&self, name: &str, spec: &Value) {
+        let mut spec = spec.clone();
+        spec.as_object_mut().unwrap().entry("drainSeconds").or_insert_with(|| json!(0));
         self.apply(&json!({"apiVersion": "networking.digitalocean.com/v1", "kind": "StaticRoute",
             "metadata": {"name": name}, "spec": spec}));
     }

@@ -271,6 +271,7 @@ impl Case {
                 reference_fault: None,
                 weights: object.shared.then_some(&[3, 1]),
                 on_no_gateway: OnNoGateway::KeepLast,
+                drain_seconds: 0,
             })
         });
         objects.collect()

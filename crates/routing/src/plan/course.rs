@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use super::draining::{self, Draining};
 use super::gateways::{in_order, kept_gateways, through};
 use super::{Chosen, Selection};
 use crate::kernel_state::{
@@ -22,6 +23,8 @@ use crate::wanted::{OnNoGateway, WantedRoute};
 pub(crate) enum Course {
     /// To these gateways: one, or with `ActiveActive` several.
     Through(Vec<Ipv4Addr>),
+    /// From one gateway to this one, connection by connection.
+    Draining(Draining, Vec<Ipv4Addr>),
     /// Nowhere.
     Closed,
     /// By the node's own default route.
@@ -54,6 +57,9 @@ impl Course {
                 return sharing::group(id, sharers, &gateways.iter().copied().collect(), layout);
             }
             (Self::Through(gateways), None) => return Some(through(id, *gateways.first()?, interface)),
+            (Self::Draining(drain, to), sharers) => {
+                return draining::group(id, *drain, to.first().copied(), sharers.unwrap_or_default(), layout);
+            }
             (Self::Closed, Some(_)) => alone(layout.hole_nexthop()),
             (Self::Closed, None) => NexthopTarget::Blackhole,
             (Self::Open(_), Some(_)) => alone(layout.exit_nexthop()),
@@ -66,6 +72,13 @@ impl Course {
     pub fn gateways(self) -> Vec<Ipv4Addr> {
         match self {
             Self::Through(gateways) => gateways,
+            Self::Draining(drain, to) => {
+                if drain.moving {
+                    to
+                } else {
+                    vec![drain.from]
+                }
+            }
             Self::Closed | Self::Open(_) => Vec::new(),
         }
     }
@@ -84,6 +97,10 @@ pub(super) fn choose_nexthop(
     let id = report.nexthop?;
     if !vpc.up {
         return link_down(id, route, node, report);
+    }
+    if let Some(drain) = report.draining {
+        let course = Course::Draining(drain, report.in_use.clone());
+        return course.nexthop(id, Some(sharers), vpc.index, layout);
     }
     let able =
         |gateway: &Ipv4Addr| !route.is_shared() || sharers.iter().any(|sharer| sharer.gateway == *gateway);
@@ -180,7 +197,7 @@ pub(super) fn add_diversions<'a>(
             OnNoGateway::KeepLast => {}
             OnNoGateway::FailClosed => {
                 state.insert_nexthop(blackhole(layout.closed_nexthop(object)));
-                if route.is_shared() {
+                if route.is_shared() || layout.is_drain(id) {
                     state.insert_nexthop(blackhole(layout.hole_nexthop()));
                 }
             }

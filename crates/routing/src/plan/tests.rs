@@ -7,6 +7,7 @@ use crate::node::Uncertainty;
 use crate::protected::Protected;
 use crate::wanted::ReferenceFault;
 
+mod draining;
 mod no_gateway;
 mod properties;
 

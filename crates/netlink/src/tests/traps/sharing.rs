@@ -49,6 +49,7 @@ impl Node {
             reference_fault: None,
             weights: Some(&[]),
             on_no_gateway: OnNoGateway::KeepLast,
+            drain_seconds: 0,
         });
         Self {
             socket,

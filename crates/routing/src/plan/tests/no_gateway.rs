@@ -17,7 +17,7 @@ fn object(mode: OnNoGateway, is_shared: bool) -> WantedRoute {
 }
 
 fn none_works(last: &str) -> Chosen {
-    Chosen { gateways: ips(&[last]), none_works: true }
+    Chosen { gateways: ips(&[last]), none_works: true, draining: None }
 }
 
 fn selecting(chosen: Chosen) -> Selection {

@@ -1,0 +1,122 @@
+//! Planned moves: a node goes back to the head of its list, and connections through the gateway that it leaves live on.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, ip, ours, seen_from, until};
+use crate::ecmp::{Flows, serve};
+use crate::packets::Packets;
+use crate::scene::{Agent, LISTED, Monitor, SOON, Scene, settled, until_ready};
+
+fn spec(gateways: [&str; 2], seconds: u32) -> Value {
+    let gateways = gateways.map(|address| json!({"address": address}));
+    json!({"destinations": ["0.0.0.0/0"], "gateways": gateways, "drainSeconds": seconds})
+}
+
+/// The gateway that the node says new connections use, and the one that old ones still do.
+fn told(scene: &Scene) -> (Option<String>, Option<String>) {
+    scene.route_report("all").map(|report| (report.gateway, report.draining)).unwrap_or_default()
+}
+
+fn said(gateway: &str, draining: Option<&str>) -> (Option<String>, Option<String>) {
+    (Some(gateway.to_owned()), draining.map(str::to_owned))
+}
+
+/// An address that nobody has connected to.
+fn fresh(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(198, 18, 9, number)
+}
+
+/// Uses all connections while `over` is not yet; none may break or change its address.
+fn use_until(flows: &mut Flows, deadline: Duration, mut over: impl FnMut() -> bool) {
+    until("goes on", &true, deadline, || {
+        assert_eq!(flows.broken(), [] as [Ipv4Addr; 0], "a planned move broke connections");
+        over()
+    });
+}
+
+#[test]
+fn a_planned_move_keeps_every_connection_that_is_used_and_no_packet_is_lost_or_leaks() {
+    let scene = Scene::new();
+    serve(&scene.cloud);
+    let agent = Agent::start(&scene);
+    scene.route("all", &spec([A, B], 300));
+    scene.until_applied("all", 1);
+    until("through A", &said(A, None), SOON, || told(&scene));
+    until_ready();
+    let mut flows = Flows::open(60);
+    assert_eq!(flows.through(A_PUBLIC), 60);
+    let packets = Packets::start(&scene.cloud);
+
+    // The other order: both work.
+    scene.route("all", &spec([B, A], 300));
+    use_until(&mut flows, SOON, || told(&scene) == said(B, Some(A)));
+    let through_b = (0..32).filter(|number| seen_from(fresh(*number)) == Some(B_PUBLIC)).count();
+    assert!(through_b >= 26, "of 32 new pairs {through_b} go through the new head of the list");
+    use_until(&mut flows, Duration::from_secs(2), || true);
+
+    // An agent that starts in the middle goes on, and writes nothing.
+    let before = settled();
+    agent.kill();
+    let monitor = Monitor::start(&["route", "rule", "nexthop"]);
+    let agent = Agent::start(&scene);
+    until_ready();
+    assert_eq!((settled(), monitor.stop()), (before, Vec::new()), "a restart wrote to the kernel");
+    assert_eq!(flows.broken(), [] as [Ipv4Addr; 0]);
+    assert_eq!(told(&scene), said(B, Some(A)));
+
+    // Ended by hand: what still uses A is reset, and nothing is left of the drain.
+    scene.route("all", &spec([B, A], 0));
+    until("over", &said(B, None), SOON, || told(&scene));
+    until("plain", &false, SOON, || ip("nexthop show proto 157").contains("resilient"));
+    packets.all_arrived(&scene.cloud);
+    let broken = flows.broken();
+    assert!(broken.len() == 60 && broken.iter().all(|seen| *seen == A_PUBLIC), "{broken:?}");
+    assert_eq!(seen_from(LISTED), Some(B_PUBLIC));
+    drop(agent);
+}
+
+#[test]
+fn a_gateway_that_dies_in_a_planned_move_is_left_at_once_and_0_seconds_move_at_once() {
+    let scene = Scene::new();
+    let agent = Agent::start(&scene);
+    scene.route("all", &spec([A, B], 300));
+    scene.until_applied("all", 1);
+    until("through A", &said(A, None), SOON, || told(&scene));
+    until_ready();
+    scene.cloud.count_leaks(LISTED);
+    scene.route("all", &spec([B, A], 300));
+    until("draining", &said(B, Some(A)), SOON, || told(&scene));
+    // An agent that never saw the API server in the middle of it; the one that is left dies, then the other one too.
+    scene.cut_off_api_server();
+    agent.kill();
+    let agent = Agent::start(&scene);
+    agent.until_says("keeping what the kernel holds");
+    scene.cloud.power_off("a");
+    until("all through B", &true, Duration::from_secs(5), || {
+        (0..24).all(|number| seen_from(fresh(number)) == Some(B_PUBLIC))
+    });
+    scene.cloud.start_gateway("a", "203.0.113.5", A);
+    std::thread::sleep(Duration::from_secs(1));
+    scene.cloud.power_off("b");
+    until("all through A", &true, Duration::from_secs(5), || {
+        (0..24).all(|number| seen_from(fresh(number)) == Some(A_PUBLIC))
+    });
+    scene.reconnect_api_server();
+    until_ready();
+    until("through A", &said(A, None), SOON, || told(&scene));
+
+    // The deadline, also for who sends all the time; and at once, where nobody waits.
+    scene.cloud.start_gateway("b", "203.0.113.6", B);
+    scene.route("all", &spec([B, A], 8));
+    until("draining", &said(B, Some(A)), SOON, || told(&scene));
+    until("over", &said(B, None), SOON, || told(&scene));
+    until("plain", &(false, Some(B_PUBLIC)), SOON, || (ours().contains("resilient"), seen_from(LISTED)));
+    scene.route("all", &spec([A, B], 0));
+    until("through A", &Some(A_PUBLIC), SOON, || seen_from(LISTED));
+    assert!(!ours().contains("resilient"));
+    assert_eq!(scene.cloud.leaks(), 0);
+    drop(agent);
+}
