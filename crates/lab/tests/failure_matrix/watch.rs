@@ -134,10 +134,10 @@ impl Watch {
         seen.map(|one| one.ended_ms).reduce(f64::max)
     }
 
-    /// How often a node changed from one address to another.
-    pub fn moves(&self, node: &str, policy: Policy, since_ms: f64) -> usize {
-        let mut seen: Vec<_> =
-            self.of(node, policy, since_ms).filter_map(|one| Some((one.ended_ms, one.seen_as?))).collect();
+    /// How often a node that left through `from` changed from one address to another.
+    pub fn moves(&self, node: &str, policy: Policy, since_ms: f64, from: Ipv4Addr) -> usize {
+        let seen = self.of(node, policy, since_ms).filter_map(|one| Some((one.ended_ms, one.seen_as?)));
+        let mut seen: Vec<_> = std::iter::once((since_ms, from)).chain(seen).collect();
         seen.sort_by(|one, other| one.0.total_cmp(&other.0));
         seen.windows(2).filter(|two| two[0].1 != two[1].1).count()
     }
