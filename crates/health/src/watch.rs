@@ -90,7 +90,7 @@ pub struct Noticed {
 
 /// Windows of the loss detectors, fast and slow. Besides the share that is lost, so many probes must have been lost that chance does
 /// not do it at a true 10 %: of eleven probes through a gateway in six seconds (two levels, about one a second each) seven, of about
-/// fifty-five in thirty seconds sixteen, each about once in 50,000 windows. Misses are asked again at once, so that at 60 % loss there are
+/// fifty-five in thirty seconds sixteen: about once in 44,000 windows, and in 15,000. Misses are asked again at once, so that at 60 % loss there are
 /// twenty probes and more in six seconds. The VPC is asked ten times a second.
 const FAST: Window =
     Window { span: Duration::from_secs(6), lost: 7, clean: 6, lost_in_vpc: 20, clean_in_vpc: 30 };

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so by ending")]
 
 mod admits;
+mod exploration;
 mod order;
 mod quorum;
 mod references;

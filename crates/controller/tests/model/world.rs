@@ -35,6 +35,7 @@ pub enum Crash {
     LateSuccess,
 }
 
+#[derive(Clone)]
 pub struct Machine {
     name: String,
     tags: Vec<String>,
@@ -61,6 +62,7 @@ pub struct SlowFollower {
     looks_next: i64,
 }
 
+#[derive(Clone)]
 pub struct State {
     pub now: i64,
     pub gateway: Option<EgressGateway>,
@@ -71,6 +73,8 @@ pub struct State {
     pub nodes_follow: bool,
     /// A StaticRoute that follows this EgressGateway's list, on nodes that are slow.
     pub follower: Option<SlowFollower>,
+    /// What the controller has heard of nodes that see for themselves; all others see what is so.
+    pub said: BTreeMap<String, Said>,
     delete_accepted: BTreeMap<DropletId, Timestamp>,
     versions: u64,
     /// Every change, in words.
@@ -79,6 +83,14 @@ pub struct State {
     crashes: Vec<(usize, Crash)>,
     crashed: bool,
     pub violations: Vec<String>,
+}
+
+/// The last report of a node that the controller has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Said {
+    pub gateways: Vec<GatewayObservation>,
+    pub cut_off: bool,
+    pub heard: i64,
 }
 
 pub struct World {
@@ -137,6 +149,7 @@ impl World {
             applied: None,
             nodes_follow: true,
             follower: None,
+            said: BTreeMap::new(),
             delete_accepted: BTreeMap::new(),
             versions: 1,
             journal: Vec::new(),
@@ -158,6 +171,11 @@ impl World {
 
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    /// The same world, to be led another way.
+    pub fn fork(&self) -> Self {
+        Self { state: Mutex::new(self.state().clone()), limits: self.limits.clone() }
     }
 
     /// Observes and decides.
@@ -332,6 +350,12 @@ impl State {
             && machine.deleted.is_none()
     }
 
+    /// Whether a gateway's kernel answers, and whether it leads outside, too.
+    pub fn answers_and_forwards(&self, id: u64) -> (bool, bool) {
+        let up = self.machines.get(&id).filter(|machine| self.is_up(machine));
+        (up.is_some(), up.is_some_and(|machine| !machine.gray))
+    }
+
     pub fn observe(&self) -> Option<Observation> {
         let gateway = self.gateway.clone()?;
         let status = self.status();
@@ -400,8 +424,15 @@ impl State {
             labels: BTreeMap::from([("pool".into(), name.into())]),
             droplet: Some(DropletId(id)),
             agent_ready: Some(true),
-            report: Some(report.clone()),
-            heard: Some(timestamp(self.now)),
+            report: Some(match self.said.get(name) {
+                Some(said) => NodeEgressStatus {
+                    gateways: said.gateways.clone(),
+                    cut_off: said.cut_off,
+                    ..report.clone()
+                },
+                None => report.clone(),
+            }),
+            heard: Some(timestamp(self.said.get(name).map_or(self.now, |said| said.heard))),
         };
         let user_data = UserData { text: "#cloud-config".into(), version: "v1".into() };
         Some(Observation {
