@@ -309,11 +309,11 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
             let detector = watched.levels.get(&proof)?;
             let answered = detector.last_answered()?;
             let is_better = *other != gateway && answered > last && watched.is_alive() && !detector.is_down();
-            // A peer that was dead meanwhile answered nobody: that is no word against the source of another. Once it was there for a
-            // while, it is.
-            let was_there = level != Level::Source
-                || detector.changed() <= since
-                || last >= detector.changed().after(BELIEVED_AFTER);
+            // Who was down as well and came back first proves nothing until the accused has missed another probe: the outside may have
+            // come back for both. A peer that was dead meanwhile answered nobody: that is no word against the source of another until
+            // it was there for a while.
+            let believed = if level == Level::Source { BELIEVED_AFTER } else { Duration::ZERO };
+            let was_there = detector.changed() <= since || last >= detector.changed().after(believed);
             (is_better && was_there).then_some((*other, answered))
         })?;
         Some(Evidence {
