@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use egress_api::{GatewayObservation, NodeEgress, NodeEgressStatus};
+use egress_api::{GatewayObservation, NodeEgress, NodeEgressStatus, NodeFailover};
 use egress_runtime::kubernetes::{CallError, within_deadline};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client};
@@ -57,6 +57,8 @@ pub struct Answer {
     pub reported: Vec<(String, String)>,
     /// What that report says of gateways.
     pub gateways: Vec<GatewayObservation>,
+    /// The last failover that it tells of.
+    pub last_failover: Option<NodeFailover>,
 }
 
 /// Where the loop asks.
@@ -123,10 +125,11 @@ impl Source {
                     if reported.is_none() {
                         reported = Some(self.last_report().await);
                     }
-                    let NodeEgressStatus { routes, gateways, .. } = reported.clone().unwrap_or_default();
+                    let NodeEgressStatus { routes, gateways, last_failover, .. } =
+                        reported.clone().unwrap_or_default();
                     // Names are words for people: without them routes stay all the same.
                     let reported = routes.into_iter().map(|route| (route.uid, route.name)).collect();
-                    replies.send_replace(Some(Answer { to, definition, reported, gateways }));
+                    replies.send_replace(Some(Answer { to, definition, reported, gateways, last_failover }));
                     changed.notify_one();
                     pause = RETRY.0;
                     if questions.changed().await.is_err() {

@@ -31,6 +31,7 @@ pub mod publish;
 pub mod reconcile;
 pub mod report;
 pub mod reverse_path;
+pub mod self_test;
 pub mod settings;
 pub mod surroundings;
 pub mod uninstall;

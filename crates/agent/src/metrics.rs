@@ -29,6 +29,8 @@ pub struct AgentMetrics {
     pub gateway_reachable: Family<GatewayLabels, Gauge>,
     /// Whether a connection through a gateway reached the outside.
     pub gateway_forwards: Family<GatewayLabels, Gauge>,
+    /// Whether this node condemns a gateway: it is not used while another works.
+    pub gateway_condemned: Family<GatewayLabels, Gauge>,
     /// Whether a gateway is one that a StaticRoute of this node uses now.
     pub gateway_in_use: Family<GatewayLabels, Gauge>,
     /// Probes by level and outcome.
@@ -37,6 +39,10 @@ pub struct AgentMetrics {
     pub probe_seconds: Family<LevelLabels, Histogram, fn() -> Histogram>,
     /// Switches to other gateways that this node decided by itself.
     pub failovers: Counter,
+    /// How long the last switch away from a gateway that did not work took, from its first unanswered probe.
+    pub last_failover: Gauge<f64, AtomicU64>,
+    /// The node's tests of itself, while no gateway answered.
+    pub self_tests: Family<TestLabels, Counter>,
     /// Changes of StaticRoutes that were taken back because they cut the node off.
     pub rollbacks: Counter,
     /// Kernel objects that were missing or wrong and were put right though nothing had been asked anew.
@@ -81,14 +87,37 @@ pub struct ProbeLabels {
     pub outcome: OutcomeLabel,
 }
 
+/// Label of a test of the node itself.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct TestLabels {
+    /// What came of it.
+    pub outcome: TestLabel,
+}
+
+/// Value of label `outcome` of such a test.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "label values are lower case by the naming rules of Prometheus")]
+pub enum TestLabel {
+    /// A neighbour answered.
+    connected,
+    /// None of those that were asked did.
+    cut_off,
+    /// The node knows no neighbour.
+    nobody_asked,
+}
+
 /// Value of label `level`.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
 #[allow(non_camel_case_types, reason = "label values are lower case by the naming rules of Prometheus")]
 pub enum LevelLabel {
     /// The gateway's kernel in the VPC.
     reachability,
-    /// The way through it.
+    /// The way through it to a target outside.
     forwarding,
+    /// The way through it to another gateway, which answers the expected address only.
+    source,
+    /// Packets of full size through it.
+    full_size,
 }
 
 /// Value of label `outcome`.
@@ -116,10 +145,13 @@ impl AgentMetrics {
             destinations: Gauge::default(),
             gateway_reachable: Family::default(),
             gateway_forwards: Family::default(),
+            gateway_condemned: Family::default(),
             gateway_in_use: Family::default(),
             probes: Family::default(),
             probe_seconds: Family::new_with_constructor(latency_buckets as fn() -> Histogram),
             failovers: Counter::default(),
+            last_failover: Gauge::default(),
+            self_tests: Family::default(),
             rollbacks: Counter::default(),
             repairs: Counter::default(),
             unguarded: Gauge::default(),
@@ -141,6 +173,11 @@ impl AgentMetrics {
             ours.gateway_forwards.clone(),
         );
         registry.register(
+            "gateway_condemned",
+            "1 when this node finds that the gateway does not work, and does not use it while another does",
+            ours.gateway_condemned.clone(),
+        );
+        registry.register(
             "gateway_in_use",
             "1 when a StaticRoute of this node uses the gateway",
             ours.gateway_in_use.clone(),
@@ -156,6 +193,17 @@ impl AgentMetrics {
             "failovers",
             "Switches of a StaticRoute to another gateway that this node decided",
             ours.failovers.clone(),
+        );
+        registry.register_with_unit(
+            "last_failover",
+            "From the first unanswered probe of a gateway that did not work to the last switch away from it",
+            Unit::Seconds,
+            ours.last_failover.clone(),
+        );
+        registry.register(
+            "self_tests",
+            "Tests whether it is this node that is cut off, made while no gateway answers",
+            ours.self_tests.clone(),
         );
         registry.register(
             "rollbacks",
@@ -201,6 +249,7 @@ impl AgentMetrics {
             let label = GatewayLabels { gateway: said.address.clone() };
             self.gateway_reachable.get_or_create(&label).set(i64::from(said.reachable));
             self.gateway_forwards.get_or_create(&label).set(i64::from(said.forwards == Some(true)));
+            self.gateway_condemned.get_or_create(&label).set(i64::from(said.condemned));
             self.gateway_in_use.get_or_create(&label).set(i64::from(used.contains(&said.address)));
             gone.remove(&label);
             self.exported.insert(label);
@@ -209,8 +258,19 @@ impl AgentMetrics {
         for label in gone {
             self.gateway_reachable.remove(&label);
             self.gateway_forwards.remove(&label);
+            self.gateway_condemned.remove(&label);
             self.gateway_in_use.remove(&label);
         }
+    }
+
+    /// Counts one test of the node itself.
+    pub fn count_test(&self, neighbours: &[egress_health::Outcome]) {
+        let outcome = match neighbours {
+            [] => TestLabel::nobody_asked,
+            asked if asked.contains(&egress_health::Outcome::Answered) => TestLabel::connected,
+            _ => TestLabel::cut_off,
+        };
+        self.self_tests.get_or_create(&TestLabels { outcome }).inc();
     }
 
     /// Counts one probe.
@@ -218,6 +278,8 @@ impl AgentMetrics {
         let level = match result.level {
             Level::Reachability => LevelLabel::reachability,
             Level::Forwarding => LevelLabel::forwarding,
+            Level::Source => LevelLabel::source,
+            Level::FullSize => LevelLabel::full_size,
         };
         let outcome = match result.outcome {
             Outcome::Answered => OutcomeLabel::answered,
@@ -261,7 +323,12 @@ mod tests {
         // A series that had gone in between would be another one now.
         assert_eq!(series.get(), 0);
         assert!(metrics.gateway_reachable.get(&label("10.116.0.13")).is_some());
-        for family in [&metrics.gateway_reachable, &metrics.gateway_forwards, &metrics.gateway_in_use] {
+        for family in [
+            &metrics.gateway_reachable,
+            &metrics.gateway_forwards,
+            &metrics.gateway_condemned,
+            &metrics.gateway_in_use,
+        ] {
             assert!(family.get(&label("10.116.0.12")).is_none());
         }
     }

@@ -197,7 +197,8 @@ fn is_private(subnet: Ipv4Net) -> bool {
     subnet.prefix_len() > 0 && (address.is_private() || shared)
 }
 
-fn addresses(node: &Node, types: &[&str]) -> Vec<Ipv4Addr> {
+/// Its addresses of these types.
+pub fn addresses(node: &Node, types: &[&str]) -> Vec<Ipv4Addr> {
     let listed = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
     listed
         .filter(|address| types.contains(&address.type_.as_str()))

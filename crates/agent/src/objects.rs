@@ -4,7 +4,7 @@
 //! routes. What a field's own text gets wrong (a destination, a gateway) is no matter of reading: it costs that entry only.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 
 use egress_api::{EgressGateway, Gateway, GatewayAddress, RouteMode, StaticRoute};
 use egress_routing::kernel_state::Observed;
@@ -15,6 +15,9 @@ use egress_routing::{Layout, OnNoGateway, ReferenceFault};
 use egress_runtime::guarded::Guarded;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
+
+use probed::Hearing;
+pub use probed::{Check, Probed};
 
 /// A node's labels.
 pub type Labels = BTreeMap<String, String>;
@@ -32,8 +35,8 @@ pub struct Objects {
     pub owners: BTreeMap<String, String>,
     /// EgressGateways that are being deleted, by uid.
     pub leaving: BTreeSet<String>,
-    /// Gateways to probe, each with the targets that prove the way through it (none: only the gateway itself is probed).
-    pub probed: BTreeMap<Ipv4Addr, BTreeSet<SocketAddrV4>>,
+    /// Gateways to probe, and how.
+    pub probed: BTreeMap<Ipv4Addr, Probed>,
     /// Public addresses of gateways: a route to one of them must not go through another.
     pub gateway_addresses: BTreeSet<Ipv4Addr>,
     /// StaticRoutes that can't be read, by uid. The last good version, if this agent has seen one, is among `routes`.
@@ -65,6 +68,7 @@ pub fn read<'a>(
     let static_routes: Vec<_> = static_routes.into_iter().collect();
     let egress_gateways: Vec<_> = egress_gateways.into_iter().collect();
     let mut objects = Objects::default();
+    let mut hearing = Hearing::default();
     for guarded in &static_routes {
         let metadata = guarded.meta();
         // Deleted, and only held by somebody's finalizer (the older operator's, say): its routes go.
@@ -86,7 +90,7 @@ pub fn read<'a>(
         match selected {
             Ok(Some(route)) => {
                 let followed = followed(route, &static_routes, &egress_gateways, previous);
-                objects.add_route(route, followed);
+                objects.add_route(route, followed, &mut hearing);
             }
             Ok(None) => {}
             Err(why) => objects.keep(metadata, why, previous),
@@ -94,17 +98,23 @@ pub fn read<'a>(
     }
     for guarded in &egress_gateways {
         match &guarded.0 {
-            Ok(gateway) => objects.add_candidates(gateway),
+            Ok(gateway) => {
+                objects.add_candidates(gateway);
+                hearing.egress_gateway(gateway);
+            }
             Err(broken) => {
                 let name = broken.metadata.name.clone().unwrap_or_default();
                 objects.unreadable_gateways.insert(name, broken.error.clone());
             }
         }
     }
-    for route in objects.routes.iter().filter(|route| route.health_checked) {
-        for gateway in &route.gateways {
-            objects.probed.entry(*gateway).or_default();
-        }
+    objects.probed = hearing.probed();
+    // Those of objects that can't be read any more are asked as they were.
+    for gateway in
+        objects.routes.iter().filter(|route| route.health_checked).flat_map(|route| &route.gateways)
+    {
+        let before = || previous.probed.get(gateway).cloned().unwrap_or_default();
+        objects.probed.entry(*gateway).or_insert_with(before);
     }
     objects.sort();
     objects
@@ -217,7 +227,7 @@ impl Objects {
         self.routes.sort_by(|a, b| (a.created, &a.name, &a.uid).cmp(&(b.created, &b.name, &b.uid)));
     }
 
-    fn add_route(&mut self, route: &StaticRoute, followed: Option<Followed>) {
+    fn add_route(&mut self, route: &StaticRoute, followed: Option<Followed>, hearing: &mut Hearing) {
         let uid = route.uid().unwrap_or_default();
         let (gateways, reference_fault) = match followed {
             None => (route.spec.ordered_gateways(), None),
@@ -241,11 +251,13 @@ impl Objects {
             on_no_gateway: on_no_gateway(route.spec.on_no_gateway),
             drain_seconds: u32::try_from(route.spec.drain_seconds).unwrap_or(0),
         });
+        let mut public = BTreeMap::new();
         for (index, gateway) in gateways.iter().enumerate() {
             let Some(egress) = &gateway.egress_address else { continue };
             match parse_egress_address(&format!("spec.gateways[{index}].egressAddress"), &egress.0) {
                 Ok(address) => {
                     self.gateway_addresses.insert(address);
+                    public.insert(gateway.address.0.as_str(), address);
                 }
                 // As with an address that can't be read: the entry does not count, the others do.
                 Err(invalid) => {
@@ -253,6 +265,12 @@ impl Objects {
                     wanted.invalid_gateways.push(invalid);
                 }
             }
+        }
+        if wanted.health_checked {
+            let with_public =
+                |address: &Ipv4Addr| (*address, public.get(address.to_string().as_str()).copied());
+            let listed: Vec<_> = wanted.gateways.iter().map(with_public).collect();
+            hearing.list(&listed, route.spec.health_check.as_ref());
         }
         self.routes.push(wanted);
         let owners = route.metadata.owner_references.iter().flatten();
@@ -266,18 +284,15 @@ impl Objects {
         if gateway.metadata.deletion_timestamp.is_some() {
             self.leaving.extend(gateway.uid());
         }
-        let targets: BTreeSet<SocketAddrV4> =
-            gateway.spec.health_check.targets.iter().filter_map(|target| target.0.parse().ok()).collect();
         let status = gateway.status.as_ref().map(|status| status.gateways.as_slice()).unwrap_or_default();
         for one in status {
             let parse = |text: &Option<String>| text.as_ref()?.parse::<Ipv4Addr>().ok();
             self.gateway_addresses.extend(parse(&one.public_address));
-            if let Some(address) = parse(&one.private_address) {
-                self.probed.entry(address).or_default().extend(&targets);
-            }
         }
     }
 }
+
+mod probed;
 
 #[cfg(test)]
 mod arbitrary;
@@ -499,7 +514,7 @@ mod tests {
         });
         let objects = read([], &[Guarded(Ok(gateway))], None, &Objects::default());
         let targets = &objects.probed[&Ipv4Addr::new(10, 116, 0, 100)];
-        assert_eq!(targets.len(), 3);
+        assert_eq!(targets.targets.len(), 3);
         assert!(objects.routes.is_empty());
     }
 }

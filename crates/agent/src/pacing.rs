@@ -73,8 +73,8 @@ fn count(nodes: usize) -> u32 {
     u32::try_from(nodes.max(1)).unwrap_or(u32::MAX)
 }
 
-/// FNV-1a, the upper 32 bits after a multiplication that mixes them.
-fn place(name: &str) -> f64 {
+/// Place of the node of that name among all, 0 to 1: FNV-1a, the upper 32 bits after a multiplication that mixes them.
+pub fn place(name: &str) -> f64 {
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });

@@ -21,6 +21,7 @@ mod leftovers;
 mod looking;
 mod numbers;
 mod orphaned;
+mod probing;
 mod switching;
 mod telling;
 mod unknown;
@@ -31,6 +32,7 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 
+use egress_api::NodeFailover;
 use egress_health::Tick;
 use egress_netlink::Commands;
 use egress_netlink::leftover::Leftover;
@@ -55,7 +57,7 @@ use crate::gateways::Gateways;
 use crate::lifelines::Looked;
 use crate::metrics::AgentMetrics;
 use crate::objects::{Labels, Objects};
-use crate::probe::{ProbePlan, ProbeResult, Probes};
+use crate::probe::{ProbeResult, Probes};
 use crate::protected_list::ProtectedList;
 use crate::report::{Refused, Report};
 use crate::surroundings::{Names, Surroundings};
@@ -63,6 +65,7 @@ use crate::watches::Watches;
 use agenda::Agenda;
 use inherited::Inherited;
 use numbers::Numbers;
+use probing::SelfTest;
 use telling::Beside;
 
 /// A full comparison at least that often: netlink events get lost.
@@ -138,6 +141,8 @@ pub struct Reconciler {
     probes: Probes,
     results: mpsc::Receiver<ProbeResult>,
     gateways: Gateways,
+    self_test: SelfTest,
+    last_failover: Option<NodeFailover>,
     selection: Selection,
     /// Since when the StaticRoutes that are in a planned move are, by uid.
     drains: BTreeMap<String, Tick>,
@@ -195,6 +200,8 @@ impl Reconciler {
             probes: Probes::new(sender),
             results,
             gateways: Gateways::default(),
+            self_test: SelfTest::new(),
+            last_failover: None,
             selection: Selection::new(),
             drains: BTreeMap::new(),
             labels: None,
@@ -235,6 +242,7 @@ impl Reconciler {
         }
         if let Some(answer) = self.with.definitions.answer() {
             self.gateways.remember(&answer.gateways, self.now());
+            self.last_failover = answer.last_failover;
         }
         let mut beat = tokio::time::interval(BEAT);
         let mut agenda = Agenda::at(Instant::now());
@@ -245,6 +253,7 @@ impl Reconciler {
                 () = shutdown.cancelled() => return Ok(()),
                 Some(result) = self.results.recv() => self.on_probe(&result).await,
                 Some(looked) = self.looked.recv() => self.on_look(looked, &mut agenda),
+                Some(tested) = self.self_test.tested.recv() => self.on_test(tested),
                 () = tokio::time::sleep_until(next_look) => self.begin_look(),
                 () = tokio::time::sleep_until(agenda.next()) => {
                     let started = Instant::now();
@@ -258,8 +267,7 @@ impl Reconciler {
                     self.beat();
                     // The command socket may have been opened anew.
                     self.ignore_own(&mut monitor);
-                    // A hold-down may have ended.
-                    self.reconsider().await;
+                    self.on_beat().await;
                 }
             }
         }
@@ -441,21 +449,5 @@ impl Reconciler {
         let pause = self.retry;
         self.retry = (self.retry * 2).min(RETRY.1);
         pause
-    }
-
-    fn start_probes(&mut self) {
-        let wanted = self
-            .plan
-            .probes
-            .iter()
-            .map(|path| {
-                let targets: Vec<SocketAddrV4> =
-                    self.objects.probed.get(&path.gateway).into_iter().flatten().copied().collect();
-                let plan =
-                    ProbePlan { source: path.source, source_ports: path.source_ports.clone(), targets };
-                (path.gateway, plan)
-            })
-            .collect();
-        self.probes.reconcile(&wanted);
     }
 }

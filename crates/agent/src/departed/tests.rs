@@ -36,7 +36,7 @@ fn there(names: &[&str]) -> Objects {
 }
 
 fn answer(to: Question, definition: Definition) -> Answer {
-    Answer { to, definition, reported: Vec::new(), gateways: Vec::new() }
+    Answer { to, definition, reported: Vec::new(), gateways: Vec::new(), last_failover: None }
 }
 
 fn definition(created: i64) -> Definition {

@@ -44,7 +44,7 @@ impl Reconciler {
             Why::Stays => under_way?,
             _ => return None,
         };
-        if self.gateways.none_works(&[drain.from], now) {
+        if self.gateways.none_works(&[drain.from]) {
             return None;
         }
         let elapsed = self.drains.get(&wanted.uid).map_or(Duration::ZERO, |since| now.since(*since));

@@ -6,7 +6,7 @@
 //! What the node lives by is looked at too: an agent that was killed while it tried a change may have left one that cuts the
 //! node off from the very API server that it waits for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use egress_health::selection::Why;
 use egress_netlink::monitor::Monitor;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Agenda, BEAT, FULL_COMPARISON, RETRY, ReconcileError, Reconciler, SETTLE};
-use crate::probe::{ProbePlan, ProbeResult};
+use crate::probe::{ProbeResult, askings};
 
 /// How long the stores may take before the kernel's word is taken. An API server that answers fills them in less, and its
 /// word is the newer one.
@@ -115,18 +115,16 @@ impl Reconciler {
 
     /// Only whether a gateway answers: where its targets are is not known.
     fn probe_held(&mut self, held: &Recovered) {
-        let plan = |source, source_ports| ProbePlan { source, source_ports, targets: Vec::new() };
-        let wanted =
-            held.probes.iter().map(|path| (path.gateway, plan(path.source, path.source_ports.clone())));
-        self.probes.reconcile(&wanted.collect());
+        self.probes.reconcile(askings(&held.probes, &BTreeMap::new()));
         let probed = held.probes.iter().map(|path| path.gateway).collect();
-        self.gateways.retain(&probed, self.now());
+        self.gateways.retain(&probed, &BTreeMap::new(), self.now());
     }
 
     /// False: the kernel did not take a move.
     async fn on_held_probe(&mut self, held: &mut Recovered, result: &ProbeResult) -> bool {
         self.with.metrics.count_probe(result);
-        let noticed = self.gateways.on_probe(result, self.now(), k8s_openapi::jiff::Timestamp::now());
+        let (sent, time) = (self.tick(result.sent), k8s_openapi::jiff::Timestamp::now());
+        let noticed = self.gateways.on_probe(result, sent, self.now(), time);
         let taken = !noticed.may_move || self.reconsider_held(held).await;
         if noticed.fell {
             let interface = held.interface_of(result.gateway);
@@ -144,7 +142,7 @@ impl Reconciler {
             let route = &held.routes[index];
             let listed: Vec<_> = route.gateways.iter().map(|gateway| gateway.address).collect();
             let none_works =
-                route.on_no_gateway != OnNoGateway::KeepLast && self.gateways.none_works(&listed, now);
+                route.on_no_gateway != OnNoGateway::KeepLast && self.gateways.none_works(&listed);
             let gateways = if none_works {
                 route.current.clone()
             } else if route.current.is_empty() {

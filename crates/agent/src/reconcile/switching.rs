@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use egress_api::NodeFailover;
+use egress_health::Tick;
 use egress_routing::{Chosen, Draining, plan};
-use k8s_openapi::jiff::Timestamp;
 
 use super::Reconciler;
-use crate::probe::ProbeResult;
 
 impl Reconciler {
     /// Plans with the gateways that were chosen, and chooses anew where the plan says which can be used.
@@ -17,7 +17,7 @@ impl Reconciler {
         self.selection.retain(|uid, _| self.objects.generations.contains_key(uid));
         self.plan = plan(self.routes_in_force(), &view, &self.selection, &self.observed, &self.layout);
         let probed = self.plan.probes.iter().map(|path| path.gateway).collect();
-        self.gateways.retain(&probed, self.now());
+        self.gateways.retain(&probed, &self.objects.probed, self.now());
         let mut behind = false;
         for (uid, chosen) in self.choices() {
             self.plan.switch(&uid, &chosen, &view, &self.observed, &self.layout);
@@ -45,7 +45,7 @@ impl Reconciler {
                 let planned: BTreeSet<Ipv4Addr> = report.in_use.iter().copied().collect();
                 let current = selected.map_or(&planned, |chosen| &chosen.gateways);
                 let listed = &report.usable_gateways;
-                let none_works = wanted.health_checked && self.gateways.none_works(listed, now);
+                let none_works = wanted.health_checked && self.gateways.none_works(listed);
                 let mut draining = None;
                 let gateways = if none_works {
                     current.clone()
@@ -77,42 +77,22 @@ impl Reconciler {
             .collect()
     }
 
-    pub(super) async fn on_probe(&mut self, result: &ProbeResult) {
-        self.with.metrics.count_probe(result);
-        let noticed = self.gateways.on_probe(result, self.now(), Timestamp::now());
-        if noticed.may_move {
-            self.reconsider().await;
-        }
-        if noticed.fell {
-            let interface = self.view.as_ref().and_then(|view| Some(view.vpc.as_ref()?.index));
-            self.ask_anew(interface, result.gateway).await;
-        }
-        if noticed.words {
-            self.publish();
-        }
-    }
-
-    /// The address may have come back on another machine, and the kernel would believe its old Ethernet address for long.
-    pub(super) async fn ask_anew(&self, interface: Option<u32>, gateway: Ipv4Addr) {
-        let Some(interface) = interface else { return };
-        match self.with.kernel.forget_neighbour(interface, gateway).await {
-            Ok(forgotten) => tracing::debug!(%gateway, forgotten, "its Ethernet address will be asked anew"),
-            Err(error) => tracing::debug!(%gateway, %error, "its Ethernet address could not be forgotten"),
-        }
-    }
-
     /// Moves every StaticRoute whose choice has changed: one nexthop message each, whatever the number of its routes.
     pub(super) async fn reconsider(&mut self) {
         let Some(view) = self.view.clone() else { return };
         let mut moves = Vec::new();
         let mut behind = false;
+        let mut failovers = Vec::new();
         for (uid, chosen) in self.choices() {
             let previous = self.selection.get(&uid).cloned();
             behind |= self.plan.is_behind(&uid, &chosen, &self.layout);
             let change = self.plan.switch(&uid, &chosen, &view, &self.observed, &self.layout);
             if let Some(change) = change {
-                tracing::warn!(uid, ?previous, ?chosen, "switching to other gateways");
+                let failover = previous.as_ref().and_then(|previous| self.left(&uid, previous, &chosen));
+                let evidence = failover.as_ref().map(|(failover, _)| failover.evidence.as_str());
+                tracing::warn!(uid, ?previous, ?chosen, evidence, "switching to other gateways");
                 self.with.metrics.failovers.inc();
+                failovers.extend(failover);
                 moves.push(change);
             }
             self.select(uid, chosen);
@@ -128,6 +108,18 @@ impl Reconciler {
             // The plan says so and the kernel may not: the next pass puts that right, and soon.
             self.with.changed.notify_one();
         }
+        if let Some((failover, since)) = failovers.into_iter().next() {
+            let seconds = self.now().since(since).as_secs_f64();
+            self.with.metrics.last_failover.set(seconds);
+            self.last_failover = Some(NodeFailover { seconds, ..failover });
+        }
         self.publish();
+    }
+
+    /// Which gateway was left because it does not work, and the first that is used instead.
+    fn left(&self, uid: &str, previous: &Chosen, chosen: &Chosen) -> Option<(NodeFailover, Tick)> {
+        let to = *chosen.gateways.difference(&previous.gateways).chain(&chosen.gateways).next()?;
+        let left = previous.gateways.difference(&chosen.gateways);
+        left.filter(|from| **from != to).find_map(|from| self.failover(uid, *from, to))
     }
 }

@@ -41,14 +41,23 @@ impl Beside {
     }
 }
 
+impl Beside {
+    /// Name of the link with that index.
+    pub(super) fn link(&self, index: u32) -> Option<&str> {
+        self.interfaces.iter().find(|link| link.index == index).map(|link| link.name.as_str())
+    }
+}
+
 impl Reconciler {
     /// Hands the report on where it says something new.
     pub(super) fn publish(&mut self) {
         let observations = self.gateways.observations().map(|(_, said)| said.clone()).collect();
         let mut status = report::status(&self.plan.routes, &self.objects, &self.refused, observations);
-        status.boot_id.clone_from(&self.boot_id);
         let drift = self.drift.told(self.now()).clone();
         status.repairs = drift.repairs;
+        status.boot_id.clone_from(&self.boot_id);
+        status.cut_off = self.gateways.is_cut_off();
+        status.last_failover.clone_from(&self.last_failover);
         self.with.metrics.export(&status, &self.plan.routes);
         let concerns = self.concerns().into_iter().chain(drift.concern).collect();
         let report = Report { status, concerns };

@@ -1,6 +1,5 @@
 //! What the loop writes to the kernel.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use egress_routing::kernel_state::{Change, KernelState};
@@ -15,7 +14,7 @@ const REMOVALS: usize = 4;
 impl Reconciler {
     /// Takes everything of ours out of the kernel.
     pub async fn remove_everything(&mut self) {
-        self.probes.reconcile(&BTreeMap::new());
+        self.probes.reconcile(Vec::new());
         for _ in 0..REMOVALS {
             match self.with.kernel.snapshot(self.claim()).await {
                 Ok(observed) => self.observed = observed,

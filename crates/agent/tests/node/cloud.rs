@@ -121,6 +121,26 @@ impl Cloud {
         ));
     }
 
+    /// As an EgressGateway's machine does: its probe port on the public side is refused to these, and nothing is answered there to
+    /// anybody else. The one in the VPC is refused untracked.
+    pub fn admit(&self, role: &str, peers: &[Ipv4Addr]) {
+        let name = self.name(role);
+        let run = |rule: &str| sh(&format!("ip netns exec {name} iptables {rule}"));
+        for peer in peers {
+            run(&format!("-A INPUT -i eth0 -s {peer} -p tcp --dport 9181 -j REJECT --reject-with tcp-reset"));
+        }
+        run("-A INPUT -i eth0 -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT");
+        run("-A INPUT -i eth0 -j DROP");
+        // Its own only: what it forwards to another gateway's must be translated.
+        let own = if role == "a" { A } else { B };
+        for rule in [
+            format!("PREROUTING -i eth1 -d {own} -p tcp --dport 9181"),
+            format!("OUTPUT -o eth1 -s {own} -p tcp --sport 9181"),
+        ] {
+            run(&format!("-t raw -A {rule} -j NOTRACK"));
+        }
+    }
+
     /// A gateway loses power: its network stack is gone.
     pub fn power_off(&self, role: &str) {
         ip(&format!("netns del {}", self.name(role)));

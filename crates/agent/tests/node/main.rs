@@ -16,6 +16,7 @@ mod ecmp;
 #[cfg(target_arch = "x86_64")]
 mod fail_static;
 mod far;
+mod gray;
 #[cfg(target_arch = "x86_64")]
 mod half_open;
 mod inbound;

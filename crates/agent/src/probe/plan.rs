@@ -1,0 +1,120 @@
+//! Which probes to run, from how each gateway is to be probed: pure.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::ops::RangeInclusive;
+
+use egress_api::GATEWAY_PROBE_PORT;
+use egress_routing::ProbePath;
+
+use super::{Asking, Level, rate};
+use crate::objects::Probed;
+
+/// Levels that are asked through a gateway, in the order of their ports.
+const THROUGH: [Level; 3] = [Level::Forwarding, Level::Source, Level::FullSize];
+
+/// Everything to ask through these paths. A gateway that nobody says anything about is asked in the VPC only.
+pub fn askings<'a>(
+    paths: impl IntoIterator<Item = &'a ProbePath>,
+    probed: &BTreeMap<Ipv4Addr, Probed>,
+) -> Vec<Asking> {
+    let paths: Vec<_> = paths.into_iter().collect();
+    let of = |path: &ProbePath| probed.get(&path.gateway).cloned().unwrap_or_default();
+    let through = paths.iter().flat_map(|path| {
+        let probed = of(path);
+        THROUGH.map(|level| ((path.gateway, level), witnesses(&probed, level)))
+    });
+    let mut through: BTreeMap<_, _> = through.filter(|(_, witnesses)| !witnesses.is_empty()).collect();
+    let is_peer = |witness: &SocketAddrV4| witness.port() == GATEWAY_PROBE_PORT;
+    let shares =
+        rate::shares(&through, |witness| if is_peer(witness) { rate::PEER_RATE } else { rate::TARGET_RATE });
+    let mut asked = Vec::new();
+    for path in paths {
+        let check = of(path).check.unwrap_or_default();
+        let asking = |level, source_ports, witnesses, interval, share| Asking {
+            gateway: path.gateway,
+            level,
+            source: path.source,
+            source_ports,
+            witnesses,
+            interval,
+            share,
+            fall: check.fall,
+            rise: check.rise,
+        };
+        let itself = vec![at_probe_port(path.gateway)];
+        asked.push(asking(Level::Reachability, None, itself, check.interval, 0.0));
+        for (level, ports) in THROUGH.into_iter().zip(thirds(&path.source_ports)) {
+            let key = (path.gateway, level);
+            if let Some(witnesses) = through.remove(&key) {
+                let share = shares.get(&key).copied().unwrap_or_default();
+                asked.push(asking(level, Some(ports), witnesses, check.path_interval, share));
+            }
+        }
+    }
+    asked
+}
+
+/// Who is asked: of the full size everybody in turn, or one gateway's way out could not be told from the other's way in.
+fn witnesses(probed: &Probed, level: Level) -> Vec<SocketAddrV4> {
+    let targets = probed.targets.iter().copied().filter(|_| level != Level::Source);
+    let peers = probed.peers.iter().copied().map(at_probe_port).filter(|_| level != Level::Forwarding);
+    targets.chain(peers).collect()
+}
+
+fn at_probe_port(gateway: Ipv4Addr) -> SocketAddrV4 {
+    SocketAddrV4::new(gateway, GATEWAY_PROBE_PORT)
+}
+
+/// The same connection must not be begun twice at a time: levels that may have the same witnesses have ports of their own.
+fn thirds(ports: &RangeInclusive<u16>) -> [RangeInclusive<u16>; 3] {
+    let third = (ports.end() - ports.start() + 1) / 3;
+    let first = *ports.start();
+    [first..=first + third - 1, first + third..=first + 2 * third - 1, first + 2 * third..=*ports.end()]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use egress_routing::GatewaySlot;
+
+    use super::*;
+
+    fn path(slot: u8) -> ProbePath {
+        ProbePath {
+            slot: GatewaySlot(slot),
+            gateway: Ipv4Addr::new(10, 116, 0, 100 + slot),
+            source: Ipv4Addr::new(10, 116, 0, 2),
+            source_ports: 61_000 + 64 * u16::from(slot)..=61_063 + 64 * u16::from(slot),
+        }
+    }
+
+    #[test]
+    fn a_pair_is_asked_at_every_level_and_no_connection_is_begun_twice() {
+        let targets: BTreeSet<SocketAddrV4> =
+            ["1.1.1.1:443", "8.8.8.8:443", "9.9.9.9:443"].map(|text| text.parse().unwrap()).into();
+        let probed = |peer: u8| Probed {
+            targets: targets.clone(),
+            peers: [Ipv4Addr::new(203, 0, 113, peer)].into(),
+            check: None,
+        };
+        let paths = [path(0), path(1)];
+        let probed = [(paths[0].gateway, probed(101)), (paths[1].gateway, probed(100))].into();
+        let asked = askings(&paths, &probed);
+        assert_eq!(asked.len(), 8);
+        let of =
+            |level| asked.iter().find(|one| one.gateway == paths[0].gateway && one.level == level).unwrap();
+        assert_eq!(of(Level::Reachability).witnesses, ["10.116.0.100:9181".parse().unwrap()]);
+        assert_eq!(of(Level::Source).witnesses, ["203.0.113.101:9181".parse().unwrap()]);
+        assert_eq!(of(Level::FullSize).witnesses.len(), 4);
+        let ports = THROUGH.map(|level| of(level).source_ports.clone().unwrap());
+        assert_eq!(ports, [61_000..=61_020, 61_021..=61_041, 61_042..=61_063]);
+        // A target gets a third and a quarter of a probe through each of the two, of its fifty a second.
+        let (target, peer) = (2.0 * (1.0 / 3.0 + 1.0 / 4.0) / 50.0, (1.0 + 1.0 / 4.0) / 200.0);
+        assert!((of(Level::Forwarding).share - target).abs() < 1e-9);
+        assert!((of(Level::Source).share - peer).abs() < 1e-9);
+        assert!((of(Level::FullSize).share - target).abs() < 1e-9, "the busiest counts");
+        assert_eq!(askings(&paths, &BTreeMap::new()).len(), 2, "in the VPC at least");
+    }
+}
