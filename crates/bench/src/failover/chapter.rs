@@ -153,16 +153,20 @@ pub fn picture(kills: &[Kill], run: &Value) -> String {
     .collect();
     let said = |key: &str| {
         let at = |percentile: &str| shown(run[key].get(format!("{percentile}_ms")));
-        format!(
-            "{key}: half within {} ms, 99 of 100 within {} ms, all within {} ms",
-            at("p50"),
-            at("p99"),
-            at("max")
-        )
+        let any = run[key]["p50_ms"].is_number();
+        any.then(|| {
+            format!(
+                " {key}: half within {} ms, 99 of 100 within {} ms, all within {} ms.",
+                at("p50"),
+                at("p99"),
+                at("max")
+            )
+        })
     };
+    let said: String = ["dead", "gray"].into_iter().filter_map(said).collect();
     svg(
         "Time from the kill of a gateway until every node had a new connection",
-        &format!("Histograms of {} kills. {}. {}.", kills.len(), said("dead"), said("gray")),
+        &format!("Histograms of {} kills.{said}", kills.len()),
         &panels,
     )
 }

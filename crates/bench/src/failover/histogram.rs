@@ -72,15 +72,18 @@ fn draw(panel: &Panel, picture: &mut String) {
         );
     };
     text("title", "start", LEFT, 22.0, &panel.title);
-    text("", "end", LEFT - 6.0, TOP + 4.0, &most.to_string());
-    text("", "end", LEFT - 6.0, floor, "0");
+    text("said", "end", LEFT - 6.0, TOP + 4.0, &most.to_string());
+    text("said", "end", LEFT - 6.0, floor, "0");
     for step in 0..=5 {
         let ms = end * f64::from(step) / 5.0;
-        text("", "middle", x(ms), floor + 18.0, &format!("{ms:.0}"));
+        text("said", "middle", x(ms), floor + 18.0, &format!("{ms:.0}"));
     }
-    text("", "end", right, floor + 36.0, "ms after the kill");
-    for (ms, said) in &panel.marks {
-        text("", "middle", x(ms.min(end)), TOP - 8.0, said);
+    text("said", "end", right, floor + 36.0, "ms after the kill");
+    let last = panel.marks.len().saturating_sub(1);
+    for (number, (ms, said)) in panel.marks.iter().enumerate() {
+        // Marks may be close together: what is said of the last stands to its right, of the others to their left.
+        let (anchor, aside) = if number == last { ("start", 4.0) } else { ("end", -4.0) };
+        text("said", anchor, x(ms.min(end)) + aside, TOP - 8.0, said);
     }
     for (number, kills) in (0_u32..).zip(&counts).filter(|(_, kills)| **kills > 0) {
         let (from, to) = (x(panel.bin * f64::from(number)), x(panel.bin * f64::from(number + 1)));
