@@ -75,6 +75,20 @@ pub fn faults(run: &Value) -> String {
     table
 }
 
+/// How the numbers of runs with one pair at a time and with several differ.
+pub fn pairs(run: &Value) -> String {
+    let mut table = "| pairs at a time | kills, dead | p50, ms | p99 | kills, gray | p50 | p99 |\n\
+                     | --- | --- | --- | --- | --- | --- | --- |\n"
+        .to_owned();
+    for (pairs, of) in run["by_pairs_at_a_time"].as_object().into_iter().flatten() {
+        let cells =
+            ["/dead/kills", "/dead/p50_ms", "/dead/p99_ms", "/gray/kills", "/gray/p50_ms", "/gray/p99_ms"];
+        let cells = cells.map(|at| shown(of.pointer(at)));
+        let _infallible = writeln!(table, "| {pairs} | {} |", cells.join(" | "));
+    }
+    table
+}
+
 /// What planned switches lost, and what probing costs.
 pub fn price(planned: Option<&Value>, soak: Option<&Value>) -> String {
     let mut text = String::new();
@@ -195,6 +209,17 @@ mod tests {
         assert!(table.contains("a new connection, p50, ms | 400; fast 200 | 371 | 372 |"), "{table}");
         assert!(table.contains("| leaked packets | 0 | 0 | 0 |"), "{table}");
         assert!(table.contains("| kills, gray gateway |  | - | - |"), "{table}");
+    }
+
+    #[test]
+    fn runs_with_other_numbers_of_pairs_are_told_apart() {
+        let dead = |p50: f64| json!({"dead": {"kills": 7, "p50_ms": p50, "p99_ms": 400.0}, "gray": null});
+        let run = json!({"by_pairs_at_a_time": {"1": dead(371.0), "8": dead(372.0)}});
+        let table = pairs(&run);
+        assert!(
+            table.ends_with("| 1 | 7 | 371 | 400 | - | - | - |\n| 8 | 7 | 372 | 400 | - | - | - |\n"),
+            "{table}"
+        );
     }
 
     #[test]

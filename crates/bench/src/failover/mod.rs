@@ -201,7 +201,7 @@ fn kills(settings: &Settings, plan: &work::Plan) -> anyhow::Result<()> {
     write(&settings.folder().join(key.stem() + ".json"), &text)?;
     write(&settings.out.with_extension("svg"), &chapter::picture(&record.kills, &summary))?;
     println!("{}", chapter::table(&numbers::machine_in_words(&summary["machine"]), &[summary.clone()]));
-    println!("{}", chapter::faults(&summary));
+    println!("{}\n{}", chapter::faults(&summary), chapter::pairs(&summary));
     outcome
 }
 
@@ -224,7 +224,9 @@ fn publish(settings: &Settings, document: &Path) -> anyhow::Result<()> {
     let machine = numbers::machine_in_words(&first["machine"]);
     let section = [
         chapter::table(&machine, &runs),
+        "![Histograms of the first column's run](failover.svg)\n".to_owned(),
         chapter::faults(first),
+        chapter::pairs(first),
         chapter::price(planned.as_ref(), soak.as_ref()),
     ];
     document::write(document, chapter::BEGIN, chapter::END, section.join("\n").trim_end())?;

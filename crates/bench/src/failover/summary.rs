@@ -35,7 +35,18 @@ pub fn summary(kills: &[Kill], key: &Key) -> Value {
         "return_ms": percentiles(kills.iter().map(|kill| kill.return_ms).collect()),
         "strike_ms": percentiles(kills.iter().map(|kill| kill.strike_ms).collect()),
         "faults": by_fault(kills),
+        "by_pairs_at_a_time": by_pairs(kills),
     })
+}
+
+/// Whether several pairs at a time disturb each other.
+fn by_pairs(kills: &[Kill]) -> Value {
+    let pairs: BTreeSet<usize> = kills.iter().map(|kill| kill.pairs).collect();
+    let of = |pairs: usize, class| {
+        times(&kills.iter().filter(|kill| kill.pairs == pairs && kill.class() == class).collect::<Vec<_>>())
+    };
+    let both = |pairs: usize| json!({"dead": of(pairs, Class::Dead), "gray": of(pairs, Class::Gray)});
+    pairs.into_iter().map(|pairs| (pairs.to_string(), both(pairs))).collect::<serde_json::Map<_, _>>().into()
 }
 
 /// Time until every node had a new connection, and beside it of the nodes each for itself.
@@ -135,6 +146,7 @@ mod tests {
         assert_eq!(summary["gray"]["p99_ms"], 1_500.0);
         assert_eq!(summary["stalled"]["max_ms"], 1_020.0);
         assert_eq!(summary["faults"]["nat-gone"]["kills"], 1);
+        assert_eq!(summary["by_pairs_at_a_time"]["1"]["dead"]["kills"], 2);
     }
 
     #[test]
