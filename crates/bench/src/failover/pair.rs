@@ -86,8 +86,9 @@ impl<'a> Pair<'a> {
     ) -> anyhow::Result<Self> {
         let api = Api::new(runtime, server)?;
         let gateways = GATEWAYS.map(|at| json!({"address": at.private, "egressAddress": at.public}));
-        let spec =
-            json!({"destinations": [ROUTED], "gateways": gateways, "healthCheck": profile.health_check()});
+        // A return that waits for old connections to end would be waited for after each kill.
+        let spec = json!({"destinations": [ROUTED], "gateways": gateways, "drainSeconds": 0,
+            "healthCheck": profile.health_check()});
         api.create_with(ROUTE, &spec)?;
         let kubeconfig = kubeconfig(server)?;
         let mut nodes = Vec::new();

@@ -1,4 +1,5 @@
-//! Planned switches: the order of the list is changed, and a stream of datagrams on each node tells whether any is lost.
+//! Planned switches: the order of the list is changed, and a stream of datagrams on each node tells whether any is lost. Nothing
+//! drains here (`drainSeconds: 0`): the stream would stay with the gateway that it has.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
@@ -61,8 +62,6 @@ impl Planned {
 pub fn measure(pair: &mut Pair<'_>, mut more: impl FnMut() -> bool) -> anyhow::Result<Planned> {
     let mut planned = Planned::default();
     let leaked = pair.world.leaked_packets()?;
-    // Old connections would stay where they are, and a stream of datagrams is one: it is to be moved.
-    pair.api.edit_with(ROUTE, &json!({"drainSeconds": 0}))?;
     pair.forget()?;
     let mut slot = 0;
     let mut goes_on = true;
