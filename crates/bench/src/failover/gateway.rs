@@ -21,6 +21,9 @@ gateway = importlib.util.module_from_spec(importlib.util.spec_from_loader("gatew
 sys.dont_write_bytecode = True
 loader.exec_module(gateway)
 settings, facts = json.loads(sys.argv[2]), json.loads(sys.argv[3])
+# What a running gateway was told by the controller.
+gateway.admitted_peers = lambda: [sys.argv[4]]
+# Those of the connection table are the whole machine's.
 parameters = [[name, str(value)] for name, value in gateway.sysctls(facts) if "conntrack" not in name]
 print(json.dumps({"rules": gateway.rules(settings, facts), "last_line": gateway.last_line(facts),
     "parameters": parameters}))
@@ -38,37 +41,27 @@ struct Applied {
 ///
 /// The namespace is new or keeps what it had; applied twice, everything is the same.
 pub fn set_up(machine: &Namespace, at: &GatewayAt, peer: Ipv4Addr) -> anyhow::Result<()> {
-    let applied = applied(at)?;
+    let applied = applied(at, peer)?;
     machine.nft(&applied.last_line)?;
     machine.run("iptables-restore", &["--wait", "10"], &applied.rules)?;
-    machine.nft(&admit(peer))?;
     for (name, value) in &applied.parameters {
         machine.sysctl(name, value)?;
     }
     machine.sysctl("net.ipv4.ip_forward", "1")
 }
 
-/// What the controller has a gateway let in: probes of its peer, refused at once and untracked.
-fn admit(peer: Ipv4Addr) -> String {
-    format!(
-        "add rule ip raw EGRESS-PEERS ip saddr {peer} notrack\n\
-         add rule ip raw OUTPUT oifname \"eth0\" ip daddr {peer} tcp sport 9181 notrack\n\
-         add rule ip filter EGRESS-PEERS ip saddr {peer} ip protocol tcp reject with tcp reset\n"
-    )
-}
-
 /// The addresses are the same in every world, so the script is asked once for each.
-fn applied(at: &GatewayAt) -> anyhow::Result<Applied> {
+fn applied(at: &GatewayAt, peer: Ipv4Addr) -> anyhow::Result<Applied> {
     static ASKED: [OnceLock<Applied>; 2] = [OnceLock::new(), OnceLock::new()];
     let asked = &ASKED[at.slot];
     if asked.get().is_none() {
         // Two worlds that ask at once get the same answer.
-        let _first = asked.set(ask(at)?);
+        let _first = asked.set(ask(at, peer)?);
     }
     asked.get().cloned().context("asked")
 }
 
-fn ask(at: &GatewayAt) -> anyhow::Result<Applied> {
+fn ask(at: &GatewayAt, peer: Ipv4Addr) -> anyhow::Result<Applied> {
     let settings = json!({"vpc_range": VPC, "source_ranges": VPC});
     let facts = json!({
         "public": {"interface": "eth0", "address": at.public.to_string(), "gateway": PROVIDER.to_string()},
@@ -76,7 +69,7 @@ fn ask(at: &GatewayAt) -> anyhow::Result<Applied> {
         "anchor": null,
     });
     let output = Command::new("python3")
-        .args(["-c", ASK, SCRIPT, &settings.to_string(), &facts.to_string()])
+        .args(["-c", ASK, SCRIPT, &settings.to_string(), &facts.to_string(), &peer.to_string()])
         .output()
         .context("python3")?;
     ensure!(output.status.success(), "{SCRIPT}: {}", String::from_utf8_lossy(&output.stderr));
