@@ -119,7 +119,11 @@ impl Fault {
     pub fn strike(self, world: &mut World, at: &GatewayAt) -> anyhow::Result<Struck> {
         let begun = Instant::now();
         match self {
-            Self::PowerOff => world.power_off(at)?,
+            // Its kernel needs a tenth of a second to take everything down: it falls silent first.
+            Self::PowerOff | Self::Frozen => {
+                let hooks = ["ingress eth0", "egress eth0", "ingress eth1", "egress eth1"];
+                world.gateway(at)?.nft(&dropping(&hooks, ""))?;
+            }
             Self::LinksSilent => {
                 for network in [&world.vpc, &world.outside] {
                     network.ip(&format!("link set dev {} nomaster", port_of(at)))?;
@@ -129,11 +133,6 @@ impl Fault {
             Self::NatGone => world.gateway(at)?.nft("flush chain ip nat POSTROUTING\n")?,
             Self::DefaultRouteMissing => world.gateway(at)?.ip("route del default")?,
             Self::PublicLinkDown => world.outside.ip(&format!("link set dev {} down", port_of(at)))?,
-            Self::Frozen => {
-                world
-                    .gateway(at)?
-                    .nft(&dropping(&["ingress eth0", "egress eth0", "ingress eth1", "egress eth1"], ""))?;
-            }
             Self::VpcInDropped => world.gateway(at)?.nft(&dropping(&["ingress eth1"], ""))?,
             Self::VpcOutDropped => world.gateway(at)?.nft(&dropping(&["egress eth1"], ""))?,
             Self::PublicInDropped => world.gateway(at)?.nft(&dropping(&["ingress eth0"], ""))?,
@@ -143,7 +142,11 @@ impl Fault {
                 world.gateway(at)?.nft(&dropping(&["egress eth0"], &large))?;
             }
         }
-        Ok(Struck { begun, done: Instant::now() })
+        let done = Instant::now();
+        if self == Self::PowerOff {
+            world.power_off(at)?;
+        }
+        Ok(Struck { begun, done })
     }
 
     /// Undoes it.
