@@ -96,7 +96,7 @@ impl Asking {
 
     /// Time between two probes of what fails.
     fn failing(&self, nodes: usize) -> Duration {
-        let ports = self.source_ports.as_ref().map_or(0, |ports| ports.len());
+        let ports = self.source_ports.as_ref().map_or(0, ExactSizeIterator::len);
         let rested = REST_OF_PORT.div_f64(f64::from(u32::try_from(ports).unwrap_or(u32::MAX).max(1)));
         let rested = if ports == 0 { Duration::ZERO } else { rested };
         self.interval(nodes).max(rested)

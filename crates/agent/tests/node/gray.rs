@@ -25,10 +25,10 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        Self::with(json!({"targets": TARGETS, "holdDownSeconds": 2}))
+        Self::with(&json!({"targets": TARGETS, "holdDownSeconds": 2}))
     }
 
-    fn with(health_check: Value) -> Self {
+    fn with(health_check: &Value) -> Self {
         let scene = Scene::new();
         scene.cloud.admit("a", &[B_PUBLIC]);
         scene.cloud.admit("b", &[A_PUBLIC]);
@@ -231,7 +231,7 @@ fn a_node_that_reaches_nobody_in_the_vpc_says_that_it_is_cut_off_and_holds() {
     // Now the neighbour is silent as well.
     ip(&format!("netns exec {} ip addr del 10.116.0.77/20 dev fabric0", pair.scene.cloud.name("vpc")));
     until("cut off", &[(false, true); 2], SOON, || [A, B].map(told));
-    assert_eq!(metric("egress_agent_failovers_total"), 0.0, "it holds");
+    assert!(metric("egress_agent_failovers_total") < 0.5, "it holds");
     // One gateway is back.
     pair.in_gateway("a", "iptables -t raw -F");
     until("connected", &(true, false), SOON, || told(A));

@@ -11,7 +11,7 @@ fn node(boot: &str, pool: &str) -> Node {
     .unwrap()
 }
 
-fn route(name: &str, generation: i64, more: Value) -> Guarded<StaticRoute> {
+fn route(name: &str, generation: i64, more: &Value) -> Guarded<StaticRoute> {
     let mut spec = json!({"destinations": ["192.0.2.80"], "gateways": [{"address": "10.116.0.5"}]});
     spec.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
     let object = json!({"apiVersion": "networking.digitalocean.com/v1", "kind": "StaticRoute", "spec": spec,
@@ -19,7 +19,7 @@ fn route(name: &str, generation: i64, more: Value) -> Guarded<StaticRoute> {
     serde_json::from_value(object).unwrap()
 }
 
-fn gateway(name: &str, more: Value) -> Guarded<EgressGateway> {
+fn gateway(name: &str, more: &Value) -> Guarded<EgressGateway> {
     let mut spec = json!({"destinations": ["192.0.2.80"], "publicIP": "Ephemeral"});
     spec.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
     let object = json!({"apiVersion": "networking.digitalocean.com/v1alpha1", "kind": "EgressGateway", "spec": spec,
@@ -46,9 +46,9 @@ fn ask(
 #[test]
 fn without_anything_that_fails_closed_one_report_of_this_boot_is_enough() {
     let node = node("b", "a");
-    let open = [route("open", 1, json!({})), route("out", 1, json!({"onNoGateway": "FailOpen"}))];
+    let open = [route("open", 1, &json!({})), route("out", 1, &json!({"onNoGateway": "FailOpen"}))];
     let verdict =
-        |report: Option<NodeEgressStatus>| ask(&node, report.as_ref(), &open, &[gateway("pair", json!({}))]);
+        |report: Option<NodeEgressStatus>| ask(&node, report.as_ref(), &open, &[gateway("pair", &json!({}))]);
     assert_eq!(verdict(Some(report(Some("b"), 1, false))), Ok(()));
     for other in [None, Some(report(None, 1, true)), Some(report(Some("a"), 1, true))] {
         assert_eq!(verdict(other.clone()), Err(Waiting::NoReport), "{other:?}");
@@ -63,7 +63,7 @@ fn what_fails_closed_must_be_guarded_in_its_present_version_on_the_nodes_that_it
     let closed = |more: Value| {
         let mut spec = json!({"onNoGateway": "FailClosed"});
         spec.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
-        [route("open", 1, json!({})), route("closed", 2, spec)]
+        [route("open", 1, &json!({})), route("closed", 2, spec)]
     };
     let here = node("b", "a");
     let waits = Err(Waiting::NotGuarded { name: "closed".to_owned() });
@@ -93,10 +93,10 @@ fn what_fails_closed_must_be_guarded_in_its_present_version_on_the_nodes_that_it
 #[test]
 fn an_egress_gateway_that_fails_closed_waits_for_its_static_route() {
     let here = node("b", "a");
-    let pair = [gateway("pair", json!({"onNoGateway": "FailClosed"}))];
+    let pair = [gateway("pair", &json!({"onNoGateway": "FailClosed"}))];
     let said = report(Some("b"), 2, true);
     let waits = Err(Waiting::NoStaticRoute { name: "pair".to_owned() });
-    let mut own = [route("closed", 2, json!({}))];
+    let mut own = [route("closed", 2, &json!({}))];
     assert_eq!(ask(&here, Some(&said), &own, &pair), waits, "somebody's");
     own[0].meta_mut().owner_references = serde_json::from_value(json!([
         {"apiVersion": "networking.digitalocean.com/v1alpha1", "kind": "EgressGateway", "name": "pair", "uid": "uid-of-pair"}
@@ -116,13 +116,13 @@ fn an_egress_gateway_that_fails_closed_waits_for_its_static_route() {
 fn what_cannot_be_read_may_fail_closed() {
     let here = node("b", "a");
     let said = report(Some("b"), 1, true);
-    let broken = route("broken", 1, json!({"destinations": 7}));
+    let broken = route("broken", 1, &json!({"destinations": 7}));
     let words = ask(&here, Some(&said), &[broken], &[]).unwrap_err().to_string();
     assert!(
         words.starts_with("StaticRoute broken can't be read") && words.contains("destinations"),
         "{words}"
     );
-    let words = ask(&here, Some(&said), &[], &[gateway("pair", json!({"replicas": "two"}))]).unwrap_err();
+    let words = ask(&here, Some(&said), &[], &[gateway("pair", &json!({"replicas": "two"}))]).unwrap_err();
     assert!(
         matches!(&words, Waiting::Unreadable { kind: "EgressGateway", name, .. } if name == "pair"),
         "{words}"
