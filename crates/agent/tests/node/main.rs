@@ -7,6 +7,7 @@ mod boot;
 mod clash;
 mod cloud;
 mod confirm;
+mod connections;
 mod deaf;
 mod draining;
 mod drift;
