@@ -29,7 +29,7 @@ impl Reconciler {
         wanted: &WantedRoute,
         report: &RouteReport,
         current: Option<Ipv4Addr>,
-        choice: &Choice<Ipv4Addr>,
+        choice: Choice<Ipv4Addr>,
         now: Tick,
     ) -> Option<Draining> {
         if wanted.drain_seconds == 0 {

@@ -160,7 +160,7 @@ impl Reconciler {
                     _ => continue,
                 }
             };
-            if gateways == route.current && !(none_works && !gateways.is_empty()) {
+            if gateways == route.current && (!none_works || gateways.is_empty()) {
                 continue;
             }
             let next = Chosen { gateways, none_works, draining: None };

@@ -54,7 +54,7 @@ impl Reconciler {
                 } else if wanted.health_checked {
                     let current = listed.iter().copied().find(|gateway| current.contains(gateway));
                     let choice = self.gateways.choose(listed, current, now)?;
-                    draining = self.drained(wanted, report, current, &choice, now);
+                    draining = self.drained(wanted, report, current, choice, now);
                     BTreeSet::from([choice.gateway])
                 } else {
                     BTreeSet::from([*listed.first()?])

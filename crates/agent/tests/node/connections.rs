@@ -119,7 +119,9 @@ fn after_an_unplanned_switch_connections_that_send_are_reset_whatever_the_far_se
                 drop_strays(&scene.cloud);
             }
             let pod = from_pod.then(|| Pod::new(&scene.cloud, 7));
-            pod.iter().for_each(|pod| pod.translate(NODE_PUBLIC));
+            if let Some(pod) = &pod {
+                pod.translate(NODE_PUBLIC);
+            }
             let agent = Agent::start(&scene);
             scene.route(
                 "all",

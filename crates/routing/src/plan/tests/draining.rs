@@ -94,7 +94,9 @@ fn a_gateway_that_dies_in_a_drain_is_left_by_one_message_also_without_an_api_ser
         for left in [A, B] {
             let mut then = kernel.clone();
             let change = draining.clone().switch("uid-r", &ips(&[left]).into(), &node(), &kernel, &layout);
-            change.iter().for_each(|change| apply(&mut then, change));
+            if let Some(change) = &change {
+                apply(&mut then, change);
+            }
             let way = |to: &str| lookup(&then, &node().main_routes, packet(ip(to)));
             assert_eq!(["1.2.3.4", "5.6.7.8", "5.6.7.9"].map(way), [through_gateway(left); 3]);
         }
