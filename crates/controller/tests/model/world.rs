@@ -175,7 +175,7 @@ impl World {
 
     /// The same world, to be led another way.
     pub fn fork(&self) -> Self {
-        Self { state: Mutex::new(self.state().clone()), limits: self.limits.clone() }
+        Self { state: Mutex::new(self.state().clone()), limits: self.limits }
     }
 
     /// Observes and decides.

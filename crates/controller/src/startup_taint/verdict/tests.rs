@@ -63,7 +63,7 @@ fn what_fails_closed_must_be_guarded_in_its_present_version_on_the_nodes_that_it
     let closed = |more: Value| {
         let mut spec = json!({"onNoGateway": "FailClosed"});
         spec.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
-        [route("open", 1, &json!({})), route("closed", 2, spec)]
+        [route("open", 1, &json!({})), route("closed", 2, &spec)]
     };
     let here = node("b", "a");
     let waits = Err(Waiting::NotGuarded { name: "closed".to_owned() });
@@ -107,7 +107,7 @@ fn an_egress_gateway_that_fails_closed_waits_for_its_static_route() {
     assert_eq!(ask(&here, Some(&said), &own, &pair), Ok(()));
     let elsewhere = [gateway(
         "pair",
-        json!({"onNoGateway": "FailClosed", "nodeSelector": {"matchLabels": {"pool": "b"}}}),
+        &json!({"onNoGateway": "FailClosed", "nodeSelector": {"matchLabels": {"pool": "b"}}}),
     )];
     assert_eq!(ask(&here, Some(&said), &[], &elsewhere), Ok(()));
 }
