@@ -127,4 +127,3 @@ beside "packages of Debian 12 and 13" tests/debian.sh
 beside "DigitalOcean's own Python client" tests/pydo.sh "$release/do-simulator"
 together
 judge "end to end" timeout --kill-after=60s 15m scripts/e2e.sh
-judge "failure matrix" timeout --kill-after=60s 40m scripts/failure-matrix.sh
