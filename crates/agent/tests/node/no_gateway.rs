@@ -244,49 +244,21 @@ fn a_fail_closed_guard_stands_before_there_is_any_gateway_and_goes_with_the_obje
     assert_eq!(monitor.stop(), Vec::<String>::new(), "a restart wrote to the kernel");
 
     // A reference to an EgressGateway that is not there yet is no reason to let anything out.
-    scene.kubectl(&[
-        "patch",
-        "staticroute",
-        "all",
-        "--type=merge",
-        "-p",
-        &json!({"spec": {"gateways": null, "gatewayRef": {"name": "not-made-yet"}}}).to_string(),
-    ]);
+    scene.edit_route("all", &json!({"gateways": null, "gatewayRef": {"name": "not-made-yet"}}));
     until("told", &Some(Some("EgressGatewayMissing".to_owned())), SOON, || {
         Some(scene.route_report("all")?.reason)
     });
     assert_eq!(seen_from(LISTED), None);
 
     // The list comes, and goes again.
-    scene.kubectl(&[
-        "patch",
-        "staticroute",
-        "all",
-        "--type=merge",
-        "-p",
-        &json!({"spec": {"gatewayRef": null, "gateways": [{"address": A}]}}).to_string(),
-    ]);
+    scene.edit_route("all", &json!({"gatewayRef": null, "gateways": [{"address": A}]}));
     until("through A", &Some(A_PUBLIC), SOON, || seen_from(LISTED));
-    scene.kubectl(&[
-        "patch",
-        "staticroute",
-        "all",
-        "--type=merge",
-        "-p",
-        &json!({"spec": {"gateways": []}}).to_string(),
-    ]);
+    scene.edit_route("all", &json!({"gateways": []}));
     until("shut", &None, SOON, || seen_from(LISTED));
     packets.none_leaked(&scene.cloud);
 
     // What is no longer listed is no longer shut.
-    scene.kubectl(&[
-        "patch",
-        "staticroute",
-        "all",
-        "--type=merge",
-        "-p",
-        &json!({"spec": {"destinations": ["192.0.2.128/25"]}}).to_string(),
-    ]);
+    scene.edit_route("all", &json!({"destinations": ["192.0.2.128/25"]}));
     until("its own way", &Some(NODE_PUBLIC), SOON, || seen_from(LISTED));
     assert_eq!(seen_from([192, 0, 2, 200].into()), None);
     scene.delete_route("all");

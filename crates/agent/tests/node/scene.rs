@@ -94,6 +94,12 @@ impl Scene {
             "metadata": {"name": name}, "spec": spec}));
     }
 
+    /// Changes these fields of a StaticRoute's spec; `null` takes one away (RFC 7386).
+    pub fn edit_route(&self, name: &str, changes: &Value) {
+        let patch = json!({"spec": changes}).to_string();
+        self.kubectl(&["patch", "staticroute", name, "--type=merge", "-p", &patch]);
+    }
+
     pub fn delete_route(&self, name: &str) {
         self.kubectl(&["delete", "staticroute", name, "--timeout=10s"]);
     }
