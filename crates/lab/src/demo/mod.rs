@@ -100,7 +100,7 @@ const STEPS: [Step; 9] = [
     Step {
         name: "repair",
         title: "The pair is whole again",
-        why: "The controller replaces the dead Droplet: the next failure finds a standby again.",
+        why: "The controller cycles the power of the dead Droplet, which keeps its address; only if that does not help it replaces it.",
         body: steps::repair,
     },
     Step {

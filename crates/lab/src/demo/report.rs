@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::timeline::Timeline;
 
@@ -16,6 +17,9 @@ pub struct Report {
     pub egress_ip: Option<String>,
     /// The measured failover.
     pub failover: Option<FailoverReport>,
+    /// The gateway that lost its power, as its EgressGateway told of it before.
+    #[serde(skip)]
+    pub killed: Option<Value>,
     /// What was found after everything had been deleted.
     pub left_behind: Option<LeftBehind>,
 }

@@ -108,6 +108,8 @@ pub(super) fn fixed_address(stage: &Stage, _: &DemoArgs, _: &mut Report) -> anyh
 pub(super) fn failover(stage: &Stage, args: &DemoArgs, report: &mut Report) -> anyhow::Result<()> {
     let status = stage.kubectl_json(&["get", "egressgateway", GATEWAY])?["status"].clone();
     let active = status["active"].as_str().context("no active gateway")?.to_owned();
+    let mut all = status["gateways"].as_array().into_iter().flatten();
+    report.killed = all.find(|one| one["name"] == active.as_str()).cloned();
     let addresses = public_addresses(&status)?;
     let dead = egress_address(stage)?;
     let folder = args.report.parent().map(PathBuf::from).unwrap_or_default();
@@ -165,22 +167,32 @@ pub(super) fn failover(stage: &Stage, args: &DemoArgs, report: &mut Report) -> a
     Ok(())
 }
 
-pub(super) fn repair(stage: &Stage, _: &DemoArgs, _: &mut Report) -> anyhow::Result<()> {
-    let before: Vec<_> = our_droplets(stage)?.iter().map(|droplet| droplet["id"].clone()).collect();
-    stage.eventually("the pair is whole again", Duration::from_secs(240), || {
+pub(super) fn repair(stage: &Stage, _: &DemoArgs, report: &mut Report) -> anyhow::Result<()> {
+    let killed = report.killed.clone().context("no gateway was killed")?;
+    let mended = stage.eventually("the pair is whole again", Duration::from_secs(240), || {
         let gateway = stage.kubectl_json(&["get", "egressgateway", GATEWAY])?;
         let ready = gateway["status"]["gatewaysReady"].as_str().unwrap_or_default();
-        let ids: Vec<_> = gateways(&gateway).iter().map(|one| one["dropletID"].clone()).collect();
-        let is_new = ids.iter().any(|id| !before.contains(id));
+        let now = gateways(&gateway);
+        let same = now.iter().find(|one| one["dropletID"] == killed["dropletID"]).cloned();
+        // As it was before the controller noticed.
+        let is_unnoticed = same.as_ref().is_some_and(|same| same["since"] == killed["since"]);
         ensure!(
-            ready == "2/2" && ids.len() == 2 && is_new && condition(&gateway, "Ready") == Some("True"),
+            ready == "2/2" && now.len() == 2 && !is_unnoticed && condition(&gateway, "Ready") == Some("True"),
             "{ready} proven, {}",
             roles(&gateway)
         );
         let droplets = our_droplets(stage)?.len();
         ensure!(droplets == 2, "{droplets} Droplets in the cloud");
-        Ok(())
+        Ok(same)
     })?;
+    let name = killed["name"].as_str().unwrap_or_default();
+    stage.say(&match mended {
+        Some(same) => format!(
+            "{name} runs again, with its address {}",
+            same["publicAddress"].as_str().unwrap_or_default()
+        ),
+        None => format!("{name} was replaced"),
+    });
     stage.show(&["get", "egw,sr"])
 }
 
