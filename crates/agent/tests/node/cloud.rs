@@ -143,7 +143,12 @@ impl Cloud {
 
     /// A gateway loses power: its network stack is gone.
     pub fn power_off(&self, role: &str) {
-        ip(&format!("netns del {}", self.name(role)));
+        let name = self.name(role);
+        // A namespace goes some time after its name; its links, with both ends, at once.
+        for link in ["eth0", "eth1"] {
+            ip(&format!("-n {name} link del {link}"));
+        }
+        ip(&format!("netns del {name}"));
     }
 
     /// Counts from now on what reaches the internet with the node's own public address on its way to `target`, and to those
