@@ -33,94 +33,33 @@
 //! - After a start nobody knows what was confirmed. What the kernel holds counts as that, but is looked at like a change:
 //!   what is cut then is spared, since leaving out a whole object would let out what it routed.
 
+mod look;
+mod rollback;
+mod suspect;
+#[cfg(test)]
+mod tests;
+mod trial;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+pub use look::{Answers, Lifeline, Look, Target};
+pub use rollback::RolledBack;
+use rollback::{network, newly_listed, wait};
+use suspect::{Suspect, version_before};
+use trial::Trial;
 
 use crate::kernel_state::NexthopId;
 use crate::node::NodeView;
-use crate::prefix::difference;
 use crate::protected::ProtectedReason;
-use crate::report::{Failure, FailureCause, RouteProblem, RouteReport};
+use crate::report::RouteReport;
 use crate::wanted::WantedRoute;
 use crate::ways::{DROPPED, Ways};
 
-/// Looks in a row that must see the same cut. One look takes 0.9 s at most: a lost packet, and even a gateway that dies and
-/// is left in that moment, cost nobody a rollback, and three are over in well under 5 s.
-const MISSES: u32 = 3;
-
-/// Time from a look that saw a cut to the next.
-const AGAIN: Duration = Duration::from_millis(100);
-
-/// First and longest time between two looks that proved nothing.
-const SILENCE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
-
 /// Time between two looks while nothing is on trial: what answers now is compared with what answers after the next change.
 const REFRESH: Duration = Duration::from_secs(300);
-
-/// First and longest time until something is tried again for the network's sake alone, from the second time on.
-const RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
-
-/// So many destinations are named where it is not known which of them it was.
-const MOST_SUSPECTED: usize = 5;
-
-/// What a node lives by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Lifeline {
-    /// The Kubernetes API server.
-    ApiServer,
-    /// The cloud's metadata service.
-    Metadata,
-    /// A resolver of the node.
-    Resolver,
-}
-
-impl fmt::Display for Lifeline {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ApiServer => "the API server",
-            Self::Metadata => "the metadata service",
-            Self::Resolver => "the resolver",
-        })
-    }
-}
-
-/// One address of a lifeline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Target {
-    /// What is there.
-    pub lifeline: Lifeline,
-    /// Where.
-    pub address: SocketAddrV4,
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.lifeline, self.address)
-    }
-}
-
-/// How a target answered in one look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answers {
-    /// To a socket like any other on the node.
-    pub through: bool,
-    /// To a socket whose packets our table is not asked about.
-    pub around: bool,
-}
-
-/// One look at every target.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Look {
-    /// What [`Confirmation::change`] said when the look began.
-    pub change: u64,
-    /// The answers.
-    pub answers: BTreeMap<Target, Answers>,
-}
 
 /// What a look means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,19 +82,6 @@ pub enum Verdict {
     },
 }
 
-/// An object whose latest version is not in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RolledBack {
-    /// The version that was tried.
-    pub refused: WantedRoute,
-    /// The one that is in force: without a destination when none was ever confirmed.
-    pub instead: WantedRoute,
-    /// What the refused one cut off.
-    pub cut: Target,
-    network: NodeView,
-    not_before: Duration,
-}
-
 /// The state machine.
 #[derive(Debug)]
 pub struct Confirmation {
@@ -176,26 +102,9 @@ pub struct Confirmation {
 }
 
 #[derive(Debug)]
-struct Suspect {
-    /// Its version in the last confirmed plan.
-    confirmed: WantedRoute,
-    /// Its latest change.
-    since: u64,
-}
-
-#[derive(Debug)]
 enum State {
     Confirmed { ways: Ways, next_look: Duration },
     Trying(Trial),
-}
-
-/// A target that was found cut off.
-#[derive(Debug)]
-struct Cut {
-    /// In how many looks in a row.
-    looks: u32,
-    /// What had changed when the first of them began.
-    change: u64,
 }
 
 /// What leads to a target that was found cut off.
@@ -207,41 +116,6 @@ enum Guilt {
     Guard,
     /// Nothing of ours: its address is translated on the way.
     Hidden,
-}
-
-#[derive(Debug)]
-struct Trial {
-    /// `None` after a start.
-    confirmed: Option<Ways>,
-    tried: Ways,
-    misses: BTreeMap<Target, Cut>,
-    /// The change that `next_look` was set for.
-    change: u64,
-    next_look: Duration,
-    pause: Duration,
-}
-
-impl Trial {
-    fn new(confirmed: Option<Ways>, tried: Ways, change: u64, now: Duration) -> Self {
-        Self { confirmed, tried, misses: BTreeMap::new(), change, next_look: now, pause: SILENCE.0 }
-    }
-
-    /// Whether packets to `address` go to a gateway because of what is tried. `worked`: what is there answered before.
-    fn made_the_way_to(
-        &self,
-        address: Ipv4Addr,
-        worked: bool,
-        is_suspect: impl Fn(NexthopId) -> bool,
-    ) -> bool {
-        let Some(way) = self.tried.to(address) else { return false };
-        // Nobody knows what was before.
-        let Some(confirmed) = &self.confirmed else { return true };
-        match confirmed.to(address) {
-            // It worked before: the way was the one around our table, and that one answers.
-            None => true,
-            Some(before) => worked && (before != way || is_suspect(way)),
-        }
-    }
 }
 
 impl Confirmation {
@@ -312,10 +186,7 @@ impl Confirmation {
         now: Duration,
     ) -> Option<Vec<WantedRoute>> {
         let network = network(node);
-        self.rolled_back.retain(|uid, rolled_back| {
-            let is_same = wanted.iter().any(|route| route.uid == *uid && *route == rolled_back.refused);
-            is_same && (rolled_back.network == network || now < rolled_back.not_before)
-        });
+        self.rolled_back.retain(|_, rolled_back| rolled_back.holds(wanted, &network, now));
         self.rollbacks.retain(|uid, _| wanted.iter().any(|route| route.uid == *uid));
         if self.rolled_back.is_empty() {
             return None;
@@ -342,10 +213,8 @@ impl Confirmation {
                 self.change += u64::from(self.suspects.remove(&route.uid).is_some());
                 continue;
             }
-            let confirmed = match known.get(route.uid.as_str()) {
-                Some(previous) if *previous == route || is_switch(previous, route) => continue,
-                Some(previous) => WantedRoute { guarded: BTreeSet::new(), ..(*previous).clone() },
-                None => without_destinations(route),
+            let Some(confirmed) = version_before(known.get(route.uid.as_str()).copied(), route) else {
+                continue;
             };
             self.change += 1;
             let suspect = Suspect { confirmed, since: self.change };
@@ -364,12 +233,7 @@ impl Confirmation {
             }
             State::Trying(trial) => {
                 self.change += u64::from(trial.tried != ways);
-                trial.tried = ways;
-                if trial.change != self.change {
-                    trial.change = self.change;
-                    trial.next_look = now;
-                    trial.pause = SILENCE.0;
-                }
+                trial.joins(ways, self.change, now);
             }
         }
     }
@@ -384,11 +248,11 @@ impl Confirmation {
         now: Duration,
     ) -> Verdict {
         self.worked.retain(|target| look.answers.contains_key(target));
-        self.worked.extend(answering(look));
+        self.worked.extend(look.answering());
         let trial = match &mut self.state {
             State::Confirmed { next_look, .. } => {
                 *next_look = now + REFRESH;
-                self.lately = answering(look);
+                self.lately = look.answering();
                 return Verdict::Open;
             }
             State::Trying(trial) => trial,
@@ -415,13 +279,8 @@ impl Confirmation {
             .filter(|(target, said)| is_cut(target, said))
             .map(|(target, _)| *target)
             .collect();
-        trial.misses.retain(|target, _| cut.contains(target));
-        for target in &cut {
-            trial.misses.entry(*target).or_insert(Cut { looks: 0, change: look.change }).looks += 1;
-        }
-        let proven = trial.misses.iter().find(|(_, cut)| cut.looks >= MISSES);
-        if let Some((target, Cut { change, .. })) = proven {
-            let (cut, change) = (*target, *change);
+        trial.miss(&cut, look.change);
+        if let Some((cut, change)) = trial.proven() {
             let guilt = match trial.tried.to(*cut.address.ip()) {
                 None => Guilt::Hidden,
                 Some(DROPPED) => Guilt::Guard,
@@ -431,24 +290,18 @@ impl Confirmation {
         }
         let is_first = trial.confirmed.is_none();
         let is_touched = |target: &Target| trial.made_the_way_to(*target.address.ip(), true, is_suspect);
-        if look.change == self.change && cut.is_empty() && is_proof(look, &self.worked, is_first, is_touched)
-        {
+        if look.change == self.change && cut.is_empty() && look.is_proof(&self.worked, is_first, is_touched) {
             let tried = std::mem::take(&mut trial.tried);
             self.confirm(tried, look, now);
             return Verdict::Confirmed;
         }
-        if cut.is_empty() {
-            trial.next_look = now + trial.pause;
-            trial.pause = (trial.pause * 2).min(SILENCE.1);
-        } else {
-            trial.next_look = now + AGAIN;
-        }
+        trial.waits(now);
         Verdict::Open
     }
 
     fn confirm(&mut self, tried: Ways, look: &Look, now: Duration) {
         self.state = State::Confirmed { ways: tried, next_look: now + REFRESH };
-        self.lately = answering(look);
+        self.lately = look.answering();
         self.suspects.clear();
         self.rollbacks.retain(|uid, _| self.rolled_back.contains_key(uid));
         let asked: BTreeMap<Ipv4Addr, Lifeline> =
@@ -473,8 +326,7 @@ impl Confirmation {
     ) -> Verdict {
         self.change += 1;
         if let State::Trying(trial) = &mut self.state {
-            trial.misses.clear();
-            trial.next_look = now + AGAIN;
+            trial.begins_anew(now);
         }
         let objects: Vec<String> = match guilt {
             Guilt::Guard => Vec::new(),
@@ -499,100 +351,11 @@ impl Confirmation {
                 self.spared.insert(*cut.address.ip(), cut.lifeline);
             }
             let times = self.rollbacks.entry(uid.clone()).or_default();
-            let wait = times.checked_sub(1).map_or(Duration::ZERO, |times| {
-                RETRY.0.saturating_mul(2_u32.saturating_pow(times)).min(RETRY.1)
-            });
+            let not_before = now + wait(*times);
             *times += 1;
-            let not_before = now + wait;
             let network = network(node);
             self.rolled_back.insert(uid.clone(), RolledBack { refused, instead, cut, network, not_before });
         }
         Verdict::RolledBack { cut, objects }
     }
 }
-
-impl RolledBack {
-    /// Says it in the object's report.
-    pub fn mark(&self, report: &mut RouteReport) {
-        let problem = RouteProblem::RolledBack {
-            cut: self.cut,
-            restored: !self.instead.destinations.is_empty(),
-            guarded: !self.instead.guarded.is_empty(),
-        };
-        let address = *self.cut.address.ip();
-        let mut guilty: Vec<_> =
-            self.refused.destinations.keys().filter(|destination| destination.contains(&address)).collect();
-        guilty.sort_by_key(|destination| std::cmp::Reverse(destination.prefix_len()));
-        guilty.truncate(1);
-        if guilty.is_empty() {
-            // The address is translated on the way: one of those that came with this version covers where it leads.
-            let is_new = |destination: &&Ipv4Net| !self.instead.destinations.contains_key(*destination);
-            guilty.extend(self.refused.destinations.keys().filter(is_new).take(MOST_SUSPECTED));
-        }
-        let failure = |destination: &Ipv4Net| Failure {
-            destination: destination.to_string(),
-            cause: FailureCause::RolledBack { cut: self.cut },
-        };
-        report.failures = guilty.into_iter().map(failure).collect();
-        report.total = self.refused.destinations.len() + self.refused.invalid_destinations.len();
-        report.applied = 0;
-        report.problem = Some(problem);
-    }
-}
-
-/// What answers through our table.
-fn answering(look: &Look) -> BTreeSet<Target> {
-    look.answers.iter().filter(|(_, said)| said.through).map(|(target, _)| *target).collect()
-}
-
-/// Whether everything that ever answered does so through what is tried. An address that its name has lost and a resolver that
-/// died are not waited for: what is silent both ways, to where what is tried makes no other way, beside one of its kind that
-/// answers.
-fn is_proof(
-    look: &Look,
-    worked: &BTreeSet<Target>,
-    is_first: bool,
-    is_touched: impl Fn(&Target) -> bool,
-) -> bool {
-    let answers = |target: &Target| look.answers.get(target).is_some_and(|said| said.through);
-    let is_dead =
-        |target: &Target| look.answers.get(target).is_some_and(|said| !said.through && !said.around);
-    let has_another = |target: &Target| {
-        look.answers.iter().any(|(other, said)| other.lifeline == target.lifeline && said.through)
-    };
-    let is_left_behind = |target: &Target| is_dead(target) && has_another(target) && !is_touched(target);
-    let silent_since_the_start = is_first && worked.is_empty() && !look.answers.is_empty();
-    !silent_since_the_start && worked.iter().all(|target| answers(target) || is_left_behind(target))
-}
-
-/// What of a node makes it worth another try.
-fn network(node: &NodeView) -> NodeView {
-    NodeView { candidates: BTreeSet::new(), served: BTreeSet::new(), ..node.clone() }
-}
-
-/// The same but for gateways, and none that was not in the list before.
-fn is_switch(before: &WantedRoute, after: &WantedRoute) -> bool {
-    let is_subset = after.gateways.iter().all(|gateway| before.gateways.contains(gateway));
-    is_subset && !after.gateways.is_empty() && {
-        let weights = if before.is_shared() == after.is_shared() { &before.weights } else { &after.weights };
-        let (gateways, weights) = (before.gateways.clone(), weights.clone());
-        WantedRoute { gateways, weights, ..after.clone() } == *before
-    }
-}
-
-/// What `refused` lists, without what it excludes, and `confirmed` does not.
-fn newly_listed(refused: &WantedRoute, confirmed: &WantedRoute) -> BTreeSet<Ipv4Net> {
-    let new = refused.destinations.keys().filter(|prefix| !confirmed.destinations.contains_key(*prefix));
-    new.flat_map(|prefix| {
-        let excluded: Vec<Ipv4Net> = refused.excluded.iter().copied().collect();
-        difference(*prefix, &excluded)
-    })
-    .collect()
-}
-
-fn without_destinations(route: &WantedRoute) -> WantedRoute {
-    WantedRoute { destinations: BTreeMap::new(), invalid_destinations: Vec::new(), ..route.clone() }
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,90 @@
+//! An object that was rolled back: what is in force instead, and how its report says so.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+
+use super::look::Target;
+use crate::node::NodeView;
+use crate::prefix::difference;
+use crate::report::{Failure, FailureCause, RouteProblem, RouteReport};
+use crate::wanted::WantedRoute;
+
+/// First and longest time until something is tried again for the network's sake alone, from the second time on.
+const RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+
+/// So many destinations are named where it is not known which of them it was.
+const MOST_SUSPECTED: usize = 5;
+
+/// An object whose latest version is not in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RolledBack {
+    /// The version that was tried.
+    pub refused: WantedRoute,
+    /// The one that is in force: without a destination when none was ever confirmed.
+    pub instead: WantedRoute,
+    /// What the refused one cut off.
+    pub cut: Target,
+    /// The node's network that it was tried in.
+    pub(super) network: NodeView,
+    /// Before this the network alone is no reason to try again.
+    pub(super) not_before: Duration,
+}
+
+impl RolledBack {
+    /// Says it in the object's report.
+    pub fn mark(&self, report: &mut RouteReport) {
+        let problem = RouteProblem::RolledBack {
+            cut: self.cut,
+            restored: !self.instead.destinations.is_empty(),
+            guarded: !self.instead.guarded.is_empty(),
+        };
+        let address = *self.cut.address.ip();
+        let mut guilty: Vec<_> =
+            self.refused.destinations.keys().filter(|destination| destination.contains(&address)).collect();
+        guilty.sort_by_key(|destination| std::cmp::Reverse(destination.prefix_len()));
+        guilty.truncate(1);
+        if guilty.is_empty() {
+            // The address is translated on the way: one of those that came with this version covers where it leads.
+            let is_new = |destination: &&Ipv4Net| !self.instead.destinations.contains_key(*destination);
+            guilty.extend(self.refused.destinations.keys().filter(is_new).take(MOST_SUSPECTED));
+        }
+        let failure = |destination: &Ipv4Net| Failure {
+            destination: destination.to_string(),
+            cause: FailureCause::RolledBack { cut: self.cut },
+        };
+        report.failures = guilty.into_iter().map(failure).collect();
+        report.total = self.refused.destinations.len() + self.refused.invalid_destinations.len();
+        report.applied = 0;
+        report.problem = Some(problem);
+    }
+
+    /// Whether it stays: the object is as it was refused, and so is the network, or it is too early to try that again.
+    pub(super) fn holds(&self, wanted: &[WantedRoute], network: &NodeView, now: Duration) -> bool {
+        let is_same = wanted.contains(&self.refused);
+        is_same && (self.network == *network || now < self.not_before)
+    }
+}
+
+/// How long nothing is tried again for the network's sake alone, after so many rollbacks before this one.
+pub(super) fn wait(before: u32) -> Duration {
+    before
+        .checked_sub(1)
+        .map_or(Duration::ZERO, |times| RETRY.0.saturating_mul(2_u32.saturating_pow(times)).min(RETRY.1))
+}
+
+/// What of a node makes it worth another try.
+pub(super) fn network(node: &NodeView) -> NodeView {
+    NodeView { candidates: BTreeSet::new(), served: BTreeSet::new(), ..node.clone() }
+}
+
+/// What `refused` lists, without what it excludes, and `confirmed` does not.
+pub(super) fn newly_listed(refused: &WantedRoute, confirmed: &WantedRoute) -> BTreeSet<Ipv4Net> {
+    let new = refused.destinations.keys().filter(|prefix| !confirmed.destinations.contains_key(*prefix));
+    new.flat_map(|prefix| {
+        let excluded: Vec<Ipv4Net> = refused.excluded.iter().copied().collect();
+        difference(*prefix, &excluded)
+    })
+    .collect()
+}
