@@ -4,6 +4,7 @@
 
 mod arrows;
 mod crdgen;
+mod decisions;
 mod generated;
 mod guarantees;
 mod images;
@@ -38,6 +39,12 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Writes the list of decision records, docs/decisions/README.md, from their titles.
+    Decisions {
+        /// Changes nothing; fails when a record is missing in it.
+        #[arg(long)]
+        check: bool,
+    },
     /// Everything a commit must hold: crate arrows, generated files, named guarantees, security of the manifests.
     Check,
     /// Builds target/images/*.tar without a container engine.
@@ -61,6 +68,7 @@ fn run() -> Result<()> {
     match Arguments::parse().command {
         Command::Crdgen { check } => crdgen::run(&root, check),
         Command::Rbac { check } => rbac::run(&root, check),
+        Command::Decisions { check } => decisions::run(&root, check),
         Command::Check => check(&root),
         Command::Images(arguments) => images::run(&root, &arguments),
         Command::Push(arguments) => push::run(&root, &arguments),
@@ -71,10 +79,11 @@ type Check = fn(&std::path::Path) -> Result<()>;
 
 // All of them, so that one run shows all there is to mend.
 fn check(root: &std::path::Path) -> Result<()> {
-    let checks: [(&str, Check); 5] = [
+    let checks: [(&str, Check); 6] = [
         ("crate arrows", arrows::check),
         ("generated CRDs", |root| crdgen::run(root, true)),
         ("rights of ServiceAccounts", |root| rbac::run(root, true)),
+        ("list of decision records", |root| decisions::run(root, true)),
         ("security of the manifests", manifests::check),
         ("guarantees name tests that exist", guarantees::check),
     ];
