@@ -157,6 +157,7 @@ class Life:
         self.step("tagged and untagged")
 
         self.reserved_ip(droplet_id)
+        self.firewall(droplet_id)
 
         refused(422, "invalid size", lambda: client.droplets.create(body={**body, "size": "s-99"}, **PLAIN))
         refused(422, "hostname", lambda: client.droplets.create(body={**body, "name": "a_b"}, **PLAIN))
@@ -192,6 +193,43 @@ class Life:
         left = [ip["ip"] for ip in client.reserved_ips.list(**PLAIN)["reserved_ips"]]
         must(address not in left, left)
         self.step("reserved IP created, assigned, unassigned, deleted")
+
+    def firewall(self, droplet_id):
+        client = self.client
+        rule = {"protocol": "tcp", "ports": "9181", "sources": {"addresses": ["203.0.113.21"]}}
+        body = {"name": "judge-wall", "tags": [TAG], "inbound_rules": [rule], "outbound_rules": [
+            {"protocol": "udp", "ports": "all", "destinations": {"addresses": ["0.0.0.0/0"]}}]}
+        refused(422, "tag judge-unknown does not exist",
+                lambda: client.firewalls.create(body={**body, "tags": ["judge-unknown"]}, **PLAIN))
+        wall = client.firewalls.create(body=body, **PLAIN)["firewall"]
+        must(wall["pending_changes"] == [{"droplet_id": droplet_id, "removing": False, "status": "waiting"}], wall)
+        refused(409, "duplicate name", lambda: client.firewalls.create(body=body, **PLAIN))
+
+        def get():
+            return client.firewalls.get(wall["id"], **PLAIN)["firewall"]
+
+        def settled():
+            until("the firewall acts", lambda: get()["status"] == "succeeded" and get()["pending_changes"] == [])
+
+        settled()
+        must(get()["inbound_rules"] == [rule] and get()["outbound_rules"][0]["ports"] == "0", get())
+        must([w["id"] for w in client.droplets.list_firewalls(droplet_id, **PLAIN)["firewalls"]] == [wall["id"]], "of the Droplet")
+        must(client.firewalls.list(**PLAIN)["meta"]["total"] == 1, "list")
+        more = {"inbound_rules": [{"protocol": "icmp", "ports": "0", "sources": {"droplet_ids": [droplet_id]}}]}
+        client.firewalls.assign_droplets(wall["id"], body={"droplet_ids": [droplet_id]}, **PLAIN)
+        client.firewalls.delete_tags(wall["id"], body={"tags": [TAG]}, **PLAIN)
+        client.firewalls.add_rules(wall["id"], body=more, **PLAIN)
+        must(get()["droplet_ids"] == [droplet_id] and get()["tags"] == [] and len(get()["inbound_rules"]) == 2, get())
+        client.firewalls.delete_rules(wall["id"], body=more, **PLAIN)
+        client.firewalls.add_tags(wall["id"], body={"tags": [TAG]}, **PLAIN)
+        client.firewalls.delete_droplets(wall["id"], body={"droplet_ids": [droplet_id]}, **PLAIN)
+        settled()
+        shorter = client.firewalls.update(wall["id"], body={"name": "judge-wall", "inbound_rules": [rule]}, **PLAIN)["firewall"]
+        must(shorter["tags"] == [] and shorter["outbound_rules"] == [] and shorter["pending_changes"][0]["removing"], shorter)
+        settled()
+        client.firewalls.delete(wall["id"], **PLAIN)
+        refused(404, "", lambda: client.firewalls.get(wall["id"], **PLAIN))
+        self.step("firewall created, changed part by part and whole, deleted")
 
 
 def free_port():

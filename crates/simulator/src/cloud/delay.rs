@@ -23,6 +23,8 @@ pub struct Delays {
     pub action: u64,
     /// Shortest time of an assign or unassign of a Reserved IP.
     pub reserved_ip: u64,
+    /// Change of a firewall to in force.
+    pub firewall: u64,
 }
 
 impl Delays {
@@ -36,6 +38,7 @@ impl Delays {
             tag_ghost: 200,
             action: 300,
             reserved_ip: 400,
+            firewall: 300,
         }
     }
 
@@ -49,6 +52,7 @@ impl Delays {
             tag_ghost: 3_000,
             action: 8_000,
             reserved_ip: 12_000,
+            firewall: 5_000,
         }
     }
 }

@@ -171,7 +171,7 @@ impl Cloud {
             }
             _ => droplet.vanish_at,
         });
-        actions.chain(droplets).min()
+        actions.chain(droplets).chain(self.next_firewall_step()).min()
     }
 
     /// Whether the boot command of the create action is through.
@@ -223,6 +223,8 @@ impl Cloud {
         for id in ripe {
             self.complete(id, at);
         }
+        self.step_firewalls(at);
+        self.bring_firewalls_after(at);
     }
 
     fn complete(&mut self, id: u64, at: Timestamp) {

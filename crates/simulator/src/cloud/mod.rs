@@ -16,6 +16,7 @@ mod create;
 mod delay;
 mod droplet;
 mod event;
+mod firewall;
 mod image;
 mod paging;
 mod request;
@@ -43,6 +44,7 @@ pub use create::Variant;
 pub use delay::Delays;
 pub use droplet::{Droplet, Phase, Status};
 pub use event::{Effect, MachineVerb};
+pub use firewall::{Enforcement, Firewall};
 pub use image::Image;
 pub use request::{Answer, Refusal, Request};
 pub use reserved_ip::ReservedIp;
@@ -73,6 +75,8 @@ pub struct Cloud {
     pub tags: BTreeMap<String, Tag>,
     /// Reserved IPv4 addresses.
     pub reserved_ips: BTreeMap<Ipv4Addr, ReservedIp>,
+    /// Firewalls by id, those that are deleted and still act included.
+    pub firewalls: BTreeMap<String, Firewall>,
     /// Where addresses come from.
     pub pools: Pools,
     /// How long things take.
@@ -81,6 +85,10 @@ pub struct Cloud {
     pub machines: bool,
     /// Addresses of machines that could not be destroyed; never handed out again.
     pub lost_addresses: BTreeSet<Ipv4Addr>,
+    /// Droplets whose firewalls' effect the machine room has yet to confirm.
+    enforcing: BTreeSet<u64>,
+    /// When the next tag lands on a Droplet, while there are firewalls.
+    landing: Option<Timestamp>,
     counters: Counters,
     #[serde(skip)]
     outbox: Vec<Effect>,
@@ -109,10 +117,13 @@ impl Cloud {
             actions: BTreeMap::new(),
             tags: BTreeMap::new(),
             reserved_ips: BTreeMap::new(),
+            firewalls: BTreeMap::new(),
             pools: Pools::default(),
             delays,
             machines,
             lost_addresses: BTreeSet::new(),
+            enforcing: BTreeSet::new(),
+            landing: None,
             counters: Counters { droplet: 3_164_494, action: 36_804_636, ssh_key: 289_794, uuid: 1 },
             outbox: Vec::new(),
         }
@@ -124,6 +135,9 @@ impl Cloud {
     pub fn apply(&mut self, request: &Request, variant: Option<&Variant>, now: Timestamp) -> Answer {
         self.advance(now);
         let answer = routes::dispatch(self, request, variant, now).unwrap_or_else(|refusal| refusal.answer());
+        if request.method != "GET" {
+            self.bring_firewalls_after(now);
+        }
         self.advance(now);
         answer
     }

@@ -17,7 +17,10 @@ enum Step {
     Assign(usize, usize),
     Unassign(usize),
     Release(usize),
+    Wall(usize, Option<usize>),
+    Unwall(usize),
     Machine(bool),
+    Enforced(usize),
     Wait(u64),
     Restart,
 }
@@ -40,6 +43,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..3_usize, 0..8_usize).prop_map(|(ip, n)| Step::Assign(ip, n)),
         1 => (0..3_usize).prop_map(Step::Unassign),
         1 => (0..3_usize).prop_map(Step::Release),
+        2 => (0..3_usize, prop::option::of(0..8_usize)).prop_map(|(n, droplet)| Step::Wall(n, droplet)),
+        1 => (0..3_usize).prop_map(Step::Unwall),
+        3 => (0..8_usize).prop_map(Step::Enforced),
         5 => prop::bool::weighted(0.8).prop_map(Step::Machine),
         5 => (0..900_u64).prop_map(Step::Wait),
         1 => Just(Step::Restart),
@@ -74,11 +80,16 @@ impl Run {
         ips.get(n % ips.len().max(1)).map_or_else(|| "192.0.2.1".into(), ToString::to_string)
     }
 
+    /// Id of the firewall of that number.
+    fn wall(&self, n: usize) -> Option<String> {
+        let mut walls = self.cloud.firewalls.values();
+        walls.find(|wall| !wall.deleted && wall.name == format!("wall-{n}")).map(|wall| wall.id.clone())
+    }
+
     fn take(&mut self, step: Step) {
         match step {
             Step::Create(variant) => {
-                let body =
-                    json!({"name": "d", "size": "s-1vcpu-1gb", "image": "debian-12-x64", "region": "nyc1"});
+                let body = json!({"name": "d", "size": "s-1vcpu-1gb", "image": "debian-12-x64", "region": "nyc1", "tags": ["t"]});
                 self.call("POST", "/v2/droplets", &body, variant.as_ref());
             }
             Step::Delete(n) => {
@@ -105,6 +116,27 @@ impl Run {
             }
             Step::Release(ip) => {
                 self.call("DELETE", &format!("/v2/reserved_ips/{}", self.ip(ip)), &Value::Null, None);
+            }
+            // Made when it is not there, else changed.
+            Step::Wall(n, droplet) => {
+                let named: Vec<u64> = droplet.map(|n| self.droplet(n)).into_iter().collect();
+                let tags = if named.is_empty() { vec!["t"] } else { Vec::new() };
+                let body = json!({"name": format!("wall-{n}"), "droplet_ids": named, "tags": tags, "inbound_rules": [
+                    {"protocol": "tcp", "ports": "22", "sources": {"tags": tags, "droplet_ids": named}}]});
+                match self.wall(n) {
+                    Some(id) => self.call("PUT", &format!("/v2/firewalls/{id}"), &body, None),
+                    None => self.call("POST", "/v2/firewalls", &body, None),
+                }
+            }
+            Step::Unwall(n) => {
+                let id = self.wall(n).unwrap_or_default();
+                self.call("DELETE", &format!("/v2/firewalls/{id}"), &Value::Null, None);
+            }
+            Step::Enforced(n) => {
+                let told = self.cloud.enforcements();
+                if let Some(one) = told.get(n % told.len().max(1)) {
+                    self.cloud.enforced(one);
+                }
             }
             Step::Machine(succeeds) => {
                 if !self.waiting.is_empty() {
@@ -167,6 +199,26 @@ impl Run {
     }
 }
 
+/// When nothing happens any more every Droplet has what the firewalls ask for, and they say so.
+fn check_quiet_firewalls(mut run: Run) {
+    run.now = later(run.now, 5_000);
+    run.cloud.advance(run.now);
+    for told in run.cloud.enforcements() {
+        run.cloud.enforced(&told);
+    }
+    assert_eq!(run.cloud.enforcements(), []);
+    let cloud = &run.cloud;
+    for firewall in cloud.firewalls.values() {
+        assert!(!firewall.deleted, "{firewall:?} acts after its end");
+        assert!(firewall.places.values().all(|place| place.coming.is_none() && !place.unconfirmed));
+    }
+    for droplet in cloud.droplets.values() {
+        let covered =
+            droplet.exists() && cloud.firewalls.values().any(|firewall| firewall.covers(droplet, run.now));
+        assert_eq!(cloud.policy_json(droplet.id)["rules"].is_null(), !covered, "{droplet:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(200), ..ProptestConfig::default() })]
 
@@ -180,5 +232,6 @@ proptest! {
             run.take(step);
             run.check();
         }
+        check_quiet_firewalls(run);
     }
 }

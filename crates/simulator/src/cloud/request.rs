@@ -122,6 +122,9 @@ pub enum Refusal {
     /// Not allowed in the resource's state.
     #[error("{0}")]
     Forbidden(String),
+    /// Somebody else has what was asked for.
+    #[error("{0}")]
+    Conflict(String),
     /// The tag endpoints' own error shape.
     #[error("{0}")]
     BadTag(String),
@@ -141,6 +144,7 @@ impl Refusal {
             Self::BadRequest(_) => (400, "bad_request"),
             Self::Unprocessable(_) => (422, "unprocessable_entity"),
             Self::Forbidden(_) => (403, "forbidden"),
+            Self::Conflict(_) => (409, "conflict"),
             Self::BadTag(_) => {
                 let body =
                     json!({"error": self.to_string(), "messages": null, "root_causes": [self.to_string()]});

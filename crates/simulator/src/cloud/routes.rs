@@ -1,10 +1,11 @@
 //! Which call is meant.
 //!
 //! Responsibility: method and path to the function that answers. A method that a known path does not have is a 405, every other path
-//! a 404. Of firewalls, projects and reserved IPv6 there is only the list, and it is empty.
+//! a 404. Of projects and reserved IPv6 there is only the list, and it is empty.
 
 use jiff::Timestamp;
 
+use super::firewall::Change;
 use super::{Answer, Cloud, Refusal, Request, Variant};
 
 /// Answers a request.
@@ -40,10 +41,7 @@ pub(super) fn dispatch(
         ("GET", ["droplets", id, "actions"]) => cloud.list_droplet_actions(id, request),
         ("POST", ["droplets", id, "actions"]) => cloud.post_droplet_action(id, request, now),
         ("GET", ["droplets", id, "actions", action]) => cloud.get_droplet_action(id, action),
-        ("GET", ["droplets", id, "firewalls"]) => {
-            cloud.existing(id)?;
-            super::paging::page(request, "firewalls", 0, |_| serde_json::Value::Null)
-        }
+        ("GET", ["droplets", id, "firewalls"]) => cloud.list_firewalls_of(id, request, now),
         ("GET", ["actions"]) => cloud.page_of_actions(request, |_| true),
         ("GET", ["actions", id]) => cloud.get_action(id, |_| true),
 
@@ -66,9 +64,19 @@ pub(super) fn dispatch(
         ("POST", ["reserved_ips", ip, "actions"]) => cloud.post_reserved_ip_action(ip, request, now),
         ("GET", ["reserved_ips", ip, "actions", action]) => cloud.get_reserved_ip_action(ip, action),
 
-        ("GET", [list @ ("firewalls" | "projects")]) => {
-            super::paging::page(request, list, 0, |_| serde_json::Value::Null)
+        ("GET", ["firewalls"]) => cloud.list_firewalls(request),
+        ("POST", ["firewalls"]) => cloud.create_firewall(request, now),
+        ("GET", ["firewalls", id]) => cloud.get_firewall(id),
+        ("PUT", ["firewalls", id]) => cloud.update_firewall(id, request, now),
+        ("DELETE", ["firewalls", id]) => cloud.delete_firewall(id, now),
+        ("POST", ["firewalls", id, part @ ("droplets" | "tags" | "rules")]) => {
+            cloud.change_firewall(id, part, Change::Add, request, now)
         }
+        ("DELETE", ["firewalls", id, part @ ("droplets" | "tags" | "rules")]) => {
+            cloud.change_firewall(id, part, Change::Remove, request, now)
+        }
+
+        ("GET", ["projects"]) => super::paging::page(request, "projects", 0, |_| serde_json::Value::Null),
         ("GET", ["reserved_ipv6"]) => {
             super::paging::page(request, "reserved_ipv6s", 0, |_| serde_json::Value::Null)
         }
@@ -79,7 +87,8 @@ pub(super) fn dispatch(
                 | "reserved_ips" | "firewalls" | "projects" | "reserved_ipv6",
             ]
             | ["account", "keys"]
-            | ["droplets" | "tags" | "vpcs" | "actions" | "images" | "reserved_ips", _],
+            | ["droplets" | "tags" | "vpcs" | "actions" | "images" | "reserved_ips" | "firewalls", _]
+            | ["firewalls", _, "droplets" | "tags" | "rules"],
         ) => Err(Refusal::MethodNotAllowed),
         _ => Err(Refusal::NotFound),
     }

@@ -92,6 +92,9 @@ impl Cloud {
         for droplet in self.droplets.values_mut() {
             droplet.tags.retain(|tagged| tagged.name != name);
         }
+        for firewall in self.firewalls.values_mut() {
+            firewall.tags.retain(|tag| tag != name);
+        }
         Ok(Answer::no_content())
     }
 

@@ -124,6 +124,48 @@ impl Description {
         self.call("GET", address, &Value::Null, 200).await
     }
 
+    async fn firewalls(&mut self, id: u64) {
+        self.call("POST", "/v2/tags", &json!({"name": "walled"}), 201).await;
+        let wanted = json!({"name": "gw-1a2b", "droplet_ids": [id], "tags": ["walled"], "inbound_rules": [
+            {"protocol": "tcp", "ports": "9181", "sources": {"addresses": ["203.0.113.21"]}},
+            {"protocol": "icmp", "sources": {"addresses": ["10.116.0.0/20"]}}], "outbound_rules": [
+            {"protocol": "udp", "ports": "all", "destinations": {"addresses": ["0.0.0.0/0"]}}]});
+        let made = self.call("POST", "/v2/firewalls", &wanted, 202).await;
+        let address = format!("/v2/firewalls/{}", made["firewall"]["id"].as_str().unwrap());
+        for _ in 0..2 {
+            self.get("/v2/firewalls").await;
+            self.get(&address).await;
+            self.get(&format!("/v2/droplets/{id}/firewalls")).await;
+            self.simulator.advance(1_000).await;
+        }
+        self.call("PUT", &address, &wanted, 200).await;
+        self.call("POST", "/v2/firewalls", &wanted, 409).await;
+        for (part, body, twice) in [
+            ("droplets", json!({"droplet_ids": [id]}), 204),
+            ("tags", json!({"tags": ["walled"]}), 204),
+            (
+                "rules",
+                json!({"inbound_rules": [{"protocol": "tcp", "ports": "22", "sources": {"droplet_ids": [id]}}]}),
+                422,
+            ),
+        ] {
+            let part = format!("{address}/{part}");
+            self.call("POST", &part, &body, 204).await;
+            self.call("POST", &part, &body, twice).await;
+            self.get(&address).await;
+            self.call("DELETE", &part, &body, 204).await;
+            self.call("DELETE", &part, &body, 422).await;
+            self.call("POST", &part, &json!({}), 422).await;
+        }
+        self.call("PUT", &address, &json!([null]), 400).await;
+        let unknown = json!({"name": "gw-1a2b", "tags": ["unknown"], "inbound_rules": []});
+        self.call("PUT", &address, &unknown, 422).await;
+        self.call("POST", "/v2/firewalls", &unknown, 422).await;
+        self.call("DELETE", &address, &Value::Null, 204).await;
+        self.call("DELETE", &address, &Value::Null, 404).await;
+        self.call("GET", &address, &Value::Null, 404).await;
+    }
+
     async fn reserved_ips(&mut self, id: u64) {
         let made = self.call("POST", "/v2/reserved_ips", &json!({"region": "nyc1"}), 202).await;
         let ip = made["reserved_ip"]["ip"].as_str().unwrap().to_owned();
@@ -153,7 +195,7 @@ impl Description {
 }
 
 /// Operations that answer more than an empty list or a 404.
-const IMPLEMENTED: [&str; 34] = [
+const IMPLEMENTED: [&str; 44] = [
     "account_get",
     "actions_get",
     "actions_list",
@@ -167,6 +209,16 @@ const IMPLEMENTED: [&str; 34] = [
     "droplets_get",
     "droplets_list",
     "droplets_list_firewalls",
+    "firewalls_add_rules",
+    "firewalls_add_tags",
+    "firewalls_assign_droplets",
+    "firewalls_create",
+    "firewalls_delete",
+    "firewalls_delete_droplets",
+    "firewalls_delete_rules",
+    "firewalls_delete_tags",
+    "firewalls_get",
+    "firewalls_update",
     "images_get",
     "images_list",
     "regions_list",
@@ -277,6 +329,7 @@ async fn every_answer_is_in_the_description() {
     api.call("DELETE", "/v2/tags/blue", &none, 204).await;
 
     api.reserved_ips(id).await;
+    api.firewalls(id).await;
 
     // Refusals.
     api.call("POST", "/v2/droplets", &json!({"name": "x"}), 422).await;

@@ -93,7 +93,7 @@ async fn unknown_paths_and_methods_are_told_apart() {
         ("PATCH", "/v2/droplets"),
         ("POST", "/v2/account/keys"),
         ("POST", "/v2/vpcs"),
-        ("POST", "/v2/firewalls"),
+        ("PATCH", "/v2/firewalls"),
         ("POST", "/v2/projects"),
         ("POST", "/v2/reserved_ipv6"),
     ] {
