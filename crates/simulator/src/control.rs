@@ -12,6 +12,7 @@
 //! | `DELETE /simulator/faults` | | 204; none left |
 //! | `GET /simulator/droplets/{id}/machine` | | what the machine command gets on standard input |
 //! | `POST /simulator/droplets/{id}/machine` | `{"running": bool}` | 204: the machine went down or came up without an action; 409 while an event is pending |
+//! | `GET /simulator/droplets/{id}/firewall` | | what acts on its packets now: `{"id", "rules"}`, as the machine command gets it with the verb `firewall` |
 
 use std::sync::Arc;
 
@@ -37,6 +38,7 @@ pub(crate) fn routes() -> Router<Arc<Shell>> {
         .route("/simulator/clock", get(clock).post(advance_clock))
         .route("/simulator/faults", get(faults).post(add_faults).delete(clear_faults))
         .route("/simulator/droplets/{id}/machine", get(machine).post(machine_changed))
+        .route("/simulator/droplets/{id}/firewall", get(firewall))
 }
 
 #[derive(Deserialize)]
@@ -106,6 +108,15 @@ async fn machine(State(shell): State<Arc<Shell>>, Path(id): Path<u64>) -> Respon
     match inner.cloud.droplets.get(&id) {
         Some(droplet) => Json(inner.cloud.machine_json(droplet)).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+async fn firewall(State(shell): State<Arc<Shell>>, Path(id): Path<u64>) -> Response {
+    let mut inner = shell.lock();
+    inner.cloud.advance(shell.clock.now());
+    match inner.cloud.droplets.contains_key(&id) {
+        true => Json(inner.cloud.policy_json(id)).into_response(),
+        false => StatusCode::NOT_FOUND.into_response(),
     }
 }
 

@@ -1,15 +1,19 @@
 //! Runs the machine command (docs/architecture.md, the machine hook).
 //!
 //! Responsibility: `CMD <verb> <droplet id>` with JSON on standard input, one verb after the other, exit code 0 is
-//! done. The core allows one event a Droplet, so commands for one machine never overlap.
+//! done. The core allows one event a Droplet, so commands for one machine never overlap; what firewalls do is told by commands of
+//! their own, one after the other, beside them.
 
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-use crate::cloud::Effect;
+use crate::cloud::{Effect, Enforcement};
+use crate::server::Shell;
 
 /// The command line before verb and id, already split.
 #[derive(Debug, Clone)]
@@ -40,7 +44,7 @@ impl MachineCommand {
     pub(crate) async fn run(&self, effect: &Effect) -> bool {
         for verb in &effect.verbs {
             let started = std::time::Instant::now();
-            match self.once(verb.word(), effect).await {
+            match self.once(verb.word(), effect.droplet, &effect.machine).await {
                 Ok(()) => tracing::info!(
                     droplet = effect.droplet,
                     verb = verb.word(),
@@ -56,22 +60,64 @@ impl MachineCommand {
         true
     }
 
-    async fn once(&self, verb: &str, effect: &Effect) -> Result<(), Failure> {
+    /// Tells what acts on a Droplet; true when it does.
+    async fn enforce(&self, enforcement: &Enforcement) -> bool {
+        let droplet = enforcement.droplet;
+        let told = self.once("firewall", droplet, &enforcement.policy).await;
+        if let Err(error) = &told {
+            tracing::error!(droplet, %error, "the machine command did not take a firewall");
+        }
+        told.is_ok()
+    }
+
+    async fn once(&self, verb: &str, droplet: u64, input: &Value) -> Result<(), Failure> {
         let (program, arguments) = self.words.split_first().ok_or(Failure::Empty)?;
         let mut child = Command::new(program)
             .args(arguments)
             .arg(verb)
-            .arg(effect.droplet.to_string())
+            .arg(droplet.to_string())
             .stdin(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
             // A command that does not read its input is not an error (EPIPE).
-            let _ = stdin.write_all(effect.machine.to_string().as_bytes()).await;
+            let _ = stdin.write_all(input.to_string().as_bytes()).await;
         }
         let status = tokio::time::timeout(self.deadline, child.wait())
             .await
             .map_err(|_| Failure::Deadline(self.deadline))??;
         if status.success() { Ok(()) } else { Err(Failure::Exit(status)) }
+    }
+}
+
+impl Shell {
+    pub(crate) async fn carry_out(self: Arc<Self>, effect: Effect) {
+        let succeeded = match &self.machine {
+            Some(machine) => machine.run(&effect).await,
+            // A snapshot made with a machine command, continued without one.
+            None => true,
+        };
+        let now = self.clock.now();
+        self.lock().cloud.machine_finished(effect.action, succeeded, now);
+        self.wake();
+    }
+
+    /// Tells the machine room what acts on each Droplet, until it has taken it.
+    pub(crate) async fn enforce_firewalls(self: Arc<Self>) {
+        loop {
+            let wanted = self.lock().cloud.enforcements();
+            for enforcement in &wanted {
+                let taken = match &self.machine {
+                    Some(machine) => machine.enforce(enforcement).await,
+                    None => true,
+                };
+                if taken {
+                    self.lock().cloud.enforced(enforcement);
+                    self.after_change();
+                }
+            }
+            // What was not taken, or changed meanwhile, is told again after a moment at the latest.
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.policies.notified()).await;
+        }
     }
 }

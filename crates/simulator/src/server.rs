@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
-use crate::cloud::{Answer, Cloud, Effect, Request};
+use crate::cloud::{Answer, Cloud, Request};
 use crate::connection::{Acceptor, Peer};
 use crate::fault::{self, Fault, Kind};
 use crate::journal::{Entry, Journal};
@@ -106,8 +106,10 @@ pub(crate) struct Shell {
     pub(crate) clock: Clock,
     token: String,
     state: Option<PathBuf>,
-    machine: Option<MachineCommand>,
+    pub(crate) machine: Option<MachineCommand>,
     changed: Notify,
+    /// Wakes the task that tells the machine room what firewalls do.
+    pub(crate) policies: Notify,
 }
 
 pub(crate) struct Inner {
@@ -163,6 +165,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         state,
         machine: machine_command.map(|line| MachineCommand::new(&line, machine_deadline)),
         changed: Notify::new(),
+        policies: Notify::new(),
     });
 
     let address = |listener: &TcpListener, asked: SocketAddr| listener.local_addr().unwrap_or(asked);
@@ -175,6 +178,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         running.tasks.spawn(serve(listener, routes));
     }
     running.tasks.spawn(pass_time(Arc::clone(&shell)));
+    running.tasks.spawn(Arc::clone(&shell).enforce_firewalls());
     shell.after_change();
     Ok(running)
 }
@@ -226,27 +230,19 @@ impl Shell {
 
     /// Writes the snapshot and starts what machines are asked to do.
     pub(crate) fn after_change(self: &Arc<Self>) {
-        let effects = {
+        let (effects, policies) = {
             let mut inner = self.lock();
             if let Some(path) = &self.state {
                 inner.write_state(path);
             }
-            inner.cloud.take_effects()
+            (inner.cloud.take_effects(), inner.cloud.has_enforcements())
         };
+        if policies {
+            self.policies.notify_one();
+        }
         for effect in effects {
             tokio::spawn(Arc::clone(self).carry_out(effect));
         }
-    }
-
-    async fn carry_out(self: Arc<Self>, effect: Effect) {
-        let succeeded = match &self.machine {
-            Some(machine) => machine.run(&effect).await,
-            // A snapshot made with a machine command, continued without one.
-            None => true,
-        };
-        let now = self.clock.now();
-        self.lock().cloud.machine_finished(effect.action, succeeded, now);
-        self.changed.notify_one();
     }
 
     /// Wakes the task that lets time pass.

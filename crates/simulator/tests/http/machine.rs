@@ -92,3 +92,34 @@ async fn droplets_of_the_fixtures_have_no_machine() {
     simulator.until(path, |status, _| status == 404).await;
     assert!(calls(folder.path()).is_empty());
 }
+
+#[tokio::test]
+async fn a_firewall_reaches_the_command_for_every_droplet_and_acts_when_it_was_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let simulator = with_machines(folder.path()).await;
+    let id = 412_345_601_u64;
+    let refuses = folder.path().join("fail-firewall");
+    std::fs::write(&refuses, "").unwrap();
+    let wanted = json!({"name": "wall", "droplet_ids": [id], "inbound_rules": [
+        {"protocol": "tcp", "ports": "22", "sources": {"addresses": ["192.0.2.1"]}}]});
+    let (_, made) = simulator.call("POST", "/v2/firewalls", &wanted).await;
+    let path = format!("/v2/firewalls/{}", made["firewall"]["id"].as_str().unwrap());
+    let acting = format!("/simulator/droplets/{id}/firewall");
+    simulator.until(&acting, |_, body| !body["rules"].is_null()).await;
+    simulator.until("/v2/account", |_, _| !calls(folder.path()).is_empty()).await;
+    assert_eq!(simulator.get(&path).await.1["firewall"]["status"], "waiting");
+    std::fs::remove_file(refuses).unwrap();
+    simulator.until(&path, |_, body| body["firewall"]["status"] == "succeeded").await;
+
+    assert_eq!(simulator.call("DELETE", &path, &Value::Null).await.0, 204);
+    simulator.until(&acting, |_, body| body["rules"].is_null()).await;
+    simulator
+        .until("/v2/account", |_, _| {
+            calls(folder.path()).last().is_some_and(|call| call.2["rules"].is_null())
+        })
+        .await;
+    let calls = calls(folder.path());
+    assert!(calls.iter().all(|(verb, called, _)| verb == "firewall" && *called == id), "{calls:?}");
+    let passes = json!({"inbound": [{"protocol": "tcp", "ports": "22", "addresses": ["192.0.2.1/32"]}], "outbound": []});
+    assert_eq!(calls[0].2, json!({"id": id, "rules": passes}));
+}
