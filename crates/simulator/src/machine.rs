@@ -79,13 +79,20 @@ impl MachineCommand {
             .stdin(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A command that does not read its input is not an error (EPIPE).
-            let _ = stdin.write_all(input.to_string().as_bytes()).await;
-        }
-        let status = tokio::time::timeout(self.deadline, child.wait())
-            .await
-            .map_err(|_| Failure::Deadline(self.deadline))??;
+        let input = input.to_string();
+        // With the writing: a pipe holds less than the largest user data, and not every command reads.
+        let work = async {
+            if let Some(mut stdin) = child.stdin.take() {
+                match stdin.write_all(input.as_bytes()).await {
+                    // It needs no input, and is judged by its exit code like any other.
+                    Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+                    written => written?,
+                }
+            }
+            child.wait().await
+        };
+        let deadline = |_| Failure::Deadline(self.deadline);
+        let status = tokio::time::timeout(self.deadline, work).await.map_err(deadline)??;
         if status.success() { Ok(()) } else { Err(Failure::Exit(status)) }
     }
 }
@@ -116,8 +123,36 @@ impl Shell {
                     self.after_change();
                 }
             }
-            // What was not taken, or changed meanwhile, is told again after a moment at the latest.
+            // What was not taken, or changed meanwhile, is told again after a moment at the latest: woken or not, it looks.
             let _ = tokio::time::timeout(Duration::from_secs(1), self.policies.notified()).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than a pipe holds.
+    fn large() -> Value {
+        "x".repeat(200_000).into()
+    }
+
+    #[tokio::test]
+    async fn a_command_that_neither_reads_its_input_nor_ends_is_ended_at_its_deadline() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("machine.sh");
+        std::fs::write(&script, "exec sleep 600").unwrap();
+        let command = MachineCommand::new(&format!("sh {}", script.display()), Duration::from_millis(200));
+        let ended = tokio::time::timeout(Duration::from_secs(20), command.once("boot", 1, &large())).await;
+        assert!(matches!(ended, Ok(Err(Failure::Deadline(_)))), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn a_command_that_needs_no_input_is_judged_by_its_exit_code() {
+        let once =
+            async |line| MachineCommand::new(line, Duration::from_secs(20)).once("boot", 1, &large()).await;
+        assert!(once("true").await.is_ok());
+        assert!(matches!(once("false").await, Err(Failure::Exit(_))));
     }
 }

@@ -218,6 +218,7 @@ async fn pass_time(shell: Arc<Shell>) {
             _ => Duration::from_secs(1),
         };
         let wait = wait.clamp(Duration::from_millis(1), Duration::from_secs(1));
+        // Woken or not: the state says what is due.
         let _ = tokio::time::timeout(wait, shell.changed.notified()).await;
     }
 }
