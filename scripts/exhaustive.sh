@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# name|package|cargo's target|crates it is about|cases of each property per seed|seeds|properties (as the test program takes them)
+# name|package|cargo's target|crates it is about|cases of each property per seed|seeds|properties (as the test program takes them)|its environment
 suites() {
   cat <<'TABLE'
 routing-plan|egress-routing|--lib|routing|2000|12|plan::tests::properties:: prefix::tests::difference_is_what_is_in_the_prefix_and_in_no_hole prefix::tests::parsing_never_panics_and_round_trips
@@ -24,6 +24,7 @@ netlink-codec|egress-netlink|--lib|netlink routing|50000|10|tests::bytes::a_next
 kernel-covers|egress-netlink|--lib|netlink routing|500|24|tests::covers::no_cover_sends_a_protected_address_through_a_gateway_and_every_other_goes_where_brute_force_says
 objects-of-any-json|egress-agent|--lib|agent api routing|4000|10|objects::arbitrary::any_json_in_a_spec_is_named_and_leaves_the_others_alone
 controller-decisions|egress-controller|--test model|controller api digitalocean runtime|1000|24|whatever_happens_no_invariant_breaks_and_the_pair_comes_back
+exploration|egress-controller|--profile exhaustive --test model|controller api digitalocean runtime health|1|1|exploration::every_order_of_events_to_a_depth_breaks_no_invariant|EXPLORATION_DEPTH=6 RUST_TEST_NOCAPTURE=1
 agent-killed|egress-agent|--test node|agent netlink routing|1|18|fail_static::an_agent_killed fail_static::an_agent_held_up
 TABLE
 }
@@ -36,9 +37,10 @@ if [ -z "$line" ]; then
   suites | awk -F'|' '{ printf "  %-21s %s seeds of %s cases of each of: %s\n", $1, $6, $5, $7 }' >&2
   exit 2
 fi
-IFS='|' read -r suite package cargo_target crates cases seeds properties <<<"$line"
+IFS='|' read -r suite package cargo_target crates cases seeds properties environment <<<"$line"
 read -ra properties <<<"$properties"
 read -ra cargo_target <<<"$cargo_target"
+read -ra environment <<<"$environment"
 folders=(Cargo.lock)
 for crate in $crates; do folders+=("crates/$crate"); done
 
@@ -74,7 +76,7 @@ for seed in $(seq "$seeds"); do
   [ "$(jq "any(.done[]; . == $seed)" "$progress")" = false ] || continue
   before=$SECONDS
   # Rejected cases are counted over the whole run, so their limits grow with it. Tests look for their crate's folder around them.
-  (cd "$crate_folder" && exec env PROPTEST_CASES="$cases" PROPTEST_RNG_SEED="$seed" \
+  (cd "$crate_folder" && exec env "${environment[@]}" PROPTEST_CASES="$cases" PROPTEST_RNG_SEED="$seed" \
     PROPTEST_MAX_GLOBAL_REJECTS=1000000000 PROPTEST_MAX_LOCAL_REJECTS=1000000000 \
     "../../$program" "${properties[@]}") >"$log" 2>&1 &
   job=$!
@@ -85,9 +87,11 @@ for seed in $(seq "$seeds"); do
   }
   passed=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' "$log")
   [ "${passed:-0}" -ge "${#properties[@]}" ] || fail "$suite: ${passed:-no} properties ran, ${#properties[@]} names are given"
+  # What finds its cases by itself says how many they were.
+  found=$(sed -n 's/.*[ ,]\([0-9]*\) events tried.*/\1/p' "$log")
   # shellcheck disable=SC2016
   keep '.done += [$seed] | .cases += $cases | .seconds += $seconds' \
-    --argjson seed "$seed" --argjson cases $((passed * cases)) --argjson seconds $((SECONDS - before))
+    --argjson seed "$seed" --argjson cases "${found:-$((passed * cases))}" --argjson seconds $((SECONDS - before))
   printf '%s: seed %s of %s, %s cases so far, %s s\n' "$suite" "$seed" "$seeds" "$(recorded cases)" "$(recorded seconds)"
 done
 

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use egress_api::GatewayObservation;
@@ -335,20 +336,17 @@ fn explore(depth: usize) -> Explored {
     let mut known = BTreeSet::from([first.looks()]);
     let mut edge = vec![first];
     let (mut tried, mut replaced) = (0, 0);
-    for _ in 0..depth {
+    for level in 1..=depth {
+        let led_on = level < depth;
         let mut next = Vec::new();
-        for (situation, event) in
-            edge.iter().flat_map(|one| events().into_iter().map(move |event| (one, event)))
-        {
-            let mut after = situation.fork();
-            if !after.happens(event) {
-                continue;
-            }
-            tried += 1;
-            after.check();
-            if known.insert(after.looks()) {
-                replaced += usize::from(after.world.state().status().last_replacement.is_some());
-                next.push(after);
+        for found in on_all_cores(&edge, |part| expand(part, &known, led_on)) {
+            tried += found.tried;
+            // As one core would have gone: of those that look alike the first stands for all.
+            for (looks, was_replaced, situation) in found.new {
+                if known.insert(looks) {
+                    replaced += usize::from(was_replaced);
+                    next.extend(situation);
+                }
             }
         }
         edge = next;
@@ -356,7 +354,47 @@ fn explore(depth: usize) -> Explored {
     Explored { situations: known.len(), tried, replaced }
 }
 
-/// Every run tries a few events in a row; `EXPLORATION_DEPTH` goes deeper.
+/// Calls `work` with an equal part of `edge` on each core; what it gave, in the order of the parts.
+fn on_all_cores<T: Send>(edge: &[Situation], work: impl Fn(&[Situation]) -> T + Sync) -> Vec<T> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let parts = edge.chunks(edge.len().div_ceil(cores).max(1));
+        let started: Vec<_> = parts.map(|part| scope.spawn(|| work(part))).collect();
+        let ended = started.into_iter().map(|one| one.join());
+        ended.map(|end| end.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    })
+}
+
+/// What every event in every situation of a part leads to.
+#[derive(Default)]
+struct Found {
+    tried: usize,
+    /// Those that do not look like any before, in the order they were come to: their looks, whether a gateway has been replaced,
+    /// and, if they are to be led on, they themselves.
+    new: Vec<(u64, bool, Option<Situation>)>,
+}
+
+fn expand(part: &[Situation], known: &BTreeSet<u64>, led_on: bool) -> Found {
+    let (events, mut found, mut seen) = (events(), Found::default(), BTreeSet::new());
+    for situation in part {
+        for event in &events {
+            let mut after = situation.fork();
+            if !after.happens(*event) {
+                continue;
+            }
+            found.tried += 1;
+            after.check();
+            let looks = after.looks();
+            if !known.contains(&looks) && seen.insert(looks) {
+                let was_replaced = after.world.state().status().last_replacement.is_some();
+                found.new.push((looks, was_replaced, led_on.then_some(after)));
+            }
+        }
+    }
+    found
+}
+
+/// Every run tries a few events in a row; `EXPLORATION_DEPTH` goes deeper, as the suite `exploration` of `make test-exhaustive` does.
 #[test]
 fn every_order_of_events_to_a_depth_breaks_no_invariant() {
     let wanted = env::var("EXPLORATION_DEPTH").ok().map(|depth| depth.parse().unwrap());
