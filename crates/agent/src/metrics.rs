@@ -11,7 +11,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Unit;
 
 use crate::probe::{Level, Outcome, ProbeResult};
 
@@ -140,94 +139,81 @@ fn latency_buckets() -> Histogram {
 impl AgentMetrics {
     /// Registers everything.
     pub fn register(metrics: &mut Metrics) -> Self {
-        let ours = Self {
-            static_routes: Family::default(),
-            destinations: Gauge::default(),
-            gateway_reachable: Family::default(),
-            gateway_forwards: Family::default(),
-            gateway_condemned: Family::default(),
-            gateway_in_use: Family::default(),
-            probes: Family::default(),
-            probe_seconds: Family::new_with_constructor(latency_buckets as fn() -> Histogram),
-            failovers: Counter::default(),
-            last_failover: Gauge::default(),
-            self_tests: Family::default(),
-            rollbacks: Counter::default(),
-            repairs: Counter::default(),
-            unguarded: Gauge::default(),
-            kernel_changes: Counter::default(),
-            netlink_errors: Counter::default(),
+        Self {
+            static_routes: metrics.register(
+                "static_routes",
+                "StaticRoutes on this node by state",
+                Family::default(),
+            ),
+            destinations: metrics.register("destinations", "Destinations in the kernel", Gauge::default()),
+            gateway_reachable: metrics.register(
+                "gateway_reachable",
+                "1 when the gateway's kernel answers in the VPC",
+                Family::default(),
+            ),
+            gateway_forwards: metrics.register(
+                "gateway_forwards",
+                "1 when a connection through the gateway reached the outside",
+                Family::default(),
+            ),
+            gateway_condemned: metrics.register(
+                "gateway_condemned",
+                "1 when this node finds that the gateway does not work, and does not use it while another does",
+                Family::default(),
+            ),
+            gateway_in_use: metrics.register(
+                "gateway_in_use",
+                "1 when a StaticRoute of this node uses the gateway",
+                Family::default(),
+            ),
+            probes: metrics.register("probes", "Probes by level and outcome", Family::default()),
+            probe_seconds: metrics.register_seconds(
+                "probe_duration",
+                "Time to the answer of a probe",
+                Family::new_with_constructor(latency_buckets as fn() -> Histogram),
+            ),
+            failovers: metrics.register(
+                "failovers",
+                "Switches of a StaticRoute to another gateway that this node decided",
+                Counter::default(),
+            ),
+            last_failover: metrics.register_seconds(
+                "last_failover",
+                "From the first unanswered probe of a gateway that did not work to the last switch away from it",
+                Gauge::default(),
+            ),
+            self_tests: metrics.register(
+                "self_tests",
+                "Tests whether it is this node that is cut off, made while no gateway answers",
+                Family::default(),
+            ),
+            rollbacks: metrics.register(
+                "rollbacks",
+                "Changes of StaticRoutes taken back because they cut the node off from what it lives by",
+                Counter::default(),
+            ),
+            repairs: metrics.register(
+                "repairs",
+                "Kernel objects put right though nothing had been asked anew",
+                Counter::default(),
+            ),
+            unguarded: metrics.register_seconds(
+                "unguarded",
+                "How long the node routed in this boot before the kernel held its first plan; 0 when an earlier agent left one",
+                Gauge::default(),
+            ),
+            kernel_changes: metrics.register(
+                "kernel_changes",
+                "Changes that the kernel accepted",
+                Counter::default(),
+            ),
+            netlink_errors: metrics.register(
+                "netlink_errors",
+                "Changes that the kernel refused, and requests without answer",
+                Counter::default(),
+            ),
             exported: BTreeSet::new(),
-        };
-        let registry = metrics.registry_mut();
-        registry.register("static_routes", "StaticRoutes on this node by state", ours.static_routes.clone());
-        registry.register("destinations", "Destinations in the kernel", ours.destinations.clone());
-        registry.register(
-            "gateway_reachable",
-            "1 when the gateway's kernel answers in the VPC",
-            ours.gateway_reachable.clone(),
-        );
-        registry.register(
-            "gateway_forwards",
-            "1 when a connection through the gateway reached the outside",
-            ours.gateway_forwards.clone(),
-        );
-        registry.register(
-            "gateway_condemned",
-            "1 when this node finds that the gateway does not work, and does not use it while another does",
-            ours.gateway_condemned.clone(),
-        );
-        registry.register(
-            "gateway_in_use",
-            "1 when a StaticRoute of this node uses the gateway",
-            ours.gateway_in_use.clone(),
-        );
-        registry.register("probes", "Probes by level and outcome", ours.probes.clone());
-        registry.register_with_unit(
-            "probe_duration",
-            "Time to the answer of a probe",
-            Unit::Seconds,
-            ours.probe_seconds.clone(),
-        );
-        registry.register(
-            "failovers",
-            "Switches of a StaticRoute to another gateway that this node decided",
-            ours.failovers.clone(),
-        );
-        registry.register_with_unit(
-            "last_failover",
-            "From the first unanswered probe of a gateway that did not work to the last switch away from it",
-            Unit::Seconds,
-            ours.last_failover.clone(),
-        );
-        registry.register(
-            "self_tests",
-            "Tests whether it is this node that is cut off, made while no gateway answers",
-            ours.self_tests.clone(),
-        );
-        registry.register(
-            "rollbacks",
-            "Changes of StaticRoutes taken back because they cut the node off from what it lives by",
-            ours.rollbacks.clone(),
-        );
-        registry.register(
-            "repairs",
-            "Kernel objects put right though nothing had been asked anew",
-            ours.repairs.clone(),
-        );
-        registry.register_with_unit(
-            "unguarded",
-            "How long the node routed in this boot before the kernel held its first plan; 0 when an earlier agent left one",
-            Unit::Seconds,
-            ours.unguarded.clone(),
-        );
-        registry.register("kernel_changes", "Changes that the kernel accepted", ours.kernel_changes.clone());
-        registry.register(
-            "netlink_errors",
-            "Changes that the kernel refused, and requests without answer",
-            ours.netlink_errors.clone(),
-        );
-        ours
+        }
     }
 
     /// Shows what is reported.

@@ -14,7 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 pub const PREFIX: &str = "egress_controller";
 
 /// The controller's metrics. Clones share the values.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ControllerMetrics {
     reconciles: Family<OutcomeLabels, Counter>,
     effects: Family<EffectLabels, Counter>,
@@ -77,37 +77,45 @@ const ROLES: [(GatewayRole, &str); 5] = [
 impl ControllerMetrics {
     /// Registers all of them.
     pub fn register(metrics: &mut Metrics) -> Self {
-        let this = Self::default();
-        let registry = metrics.registry_mut();
-        registry.register("reconciles", "Steps taken for EgressGateways", this.reconciles.clone());
-        registry.register("effects", "Effects carried out", this.effects.clone());
-        registry.register("cloud_requests", "Calls of DigitalOcean's API", this.cloud_requests.clone());
-        registry.register("droplets_created", "Droplets that the cloud agreed to make", this.created.clone());
-        registry.register(
-            "droplets_deleted",
-            "Droplets that the cloud agreed to delete",
-            this.deleted.clone(),
-        );
-        registry.register(
-            "cloud_quota_remaining",
-            "Calls that DigitalOcean's API still allows this hour",
-            this.quota_remaining.clone(),
-        );
-        registry.register("leader", "Whether this process leads", this.leader.clone());
-        registry.register("gateways", "Gateways by role", this.gateways.clone());
-        registry.register("gateways_wanted", "Gateways asked for", this.gateways_wanted.clone());
-        registry.register(
-            "nodes_applied",
-            "Nodes that have every route of the EgressGateway",
-            this.nodes_applied.clone(),
-        );
-        registry.register("nodes_total", "Nodes that should have them", this.nodes_total.clone());
-        registry.register(
-            "egress_gateway_info",
-            "Active gateway and egress address of each EgressGateway",
-            this.egress_gateway.clone(),
-        );
-        this
+        Self {
+            reconciles: metrics.register("reconciles", "Steps taken for EgressGateways", Family::default()),
+            effects: metrics.register("effects", "Effects carried out", Family::default()),
+            cloud_requests: metrics.register(
+                "cloud_requests",
+                "Calls of DigitalOcean's API",
+                Family::default(),
+            ),
+            created: metrics.register(
+                "droplets_created",
+                "Droplets that the cloud agreed to make",
+                Counter::default(),
+            ),
+            deleted: metrics.register(
+                "droplets_deleted",
+                "Droplets that the cloud agreed to delete",
+                Counter::default(),
+            ),
+            quota_remaining: metrics.register(
+                "cloud_quota_remaining",
+                "Calls that DigitalOcean's API still allows this hour",
+                Gauge::default(),
+            ),
+            leader: metrics.register("leader", "Whether this process leads", Gauge::default()),
+            gateways: metrics.register("gateways", "Gateways by role", Family::default()),
+            gateways_wanted: metrics.register("gateways_wanted", "Gateways asked for", Family::default()),
+            nodes_applied: metrics.register(
+                "nodes_applied",
+                "Nodes that have every route of the EgressGateway",
+                Family::default(),
+            ),
+            nodes_total: metrics.register("nodes_total", "Nodes that should have them", Family::default()),
+            egress_gateway: metrics.register(
+                "egress_gateway_info",
+                "Active gateway and egress address of each EgressGateway",
+                Family::default(),
+            ),
+            shown: Arc::default(),
+        }
     }
 
     /// One step has ended.

@@ -5,7 +5,7 @@ use std::fmt;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry, Unit};
 
 /// Content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -31,9 +31,16 @@ impl Metrics {
         Self { registry }
     }
 
-    /// Where metrics are registered while the process starts.
-    pub fn registry_mut(&mut self) -> &mut Registry {
-        &mut self.registry
+    /// Takes a metric in, while the process starts; clones share its values.
+    pub fn register<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+        self.registry.register(name, help, metric.clone());
+        metric
+    }
+
+    /// The same, of seconds: its name ends with `_seconds`.
+    pub fn register_seconds<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+        self.registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
+        metric
     }
 
     /// All metrics in OpenMetrics text form.
@@ -47,18 +54,20 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use prometheus_client::metrics::counter::Counter;
+    use prometheus_client::metrics::gauge::Gauge;
 
     use super::*;
 
     #[test]
     fn text_holds_what_was_registered_under_the_prefix() {
         let mut metrics = Metrics::new("egress_test", "1.2.3");
-        let switches = Counter::<u64>::default();
-        metrics.registry_mut().register("switches", "Switches", switches.clone());
+        let switches = metrics.register("switches", "Switches", Counter::<u64>::default());
         switches.inc_by(3);
+        metrics.register_seconds("last_switch", "How long it took", Gauge::<i64>::default()).set(7);
         let text = metrics.encode().unwrap();
         assert!(text.contains("egress_test_build_info{version=\"1.2.3\"} 1\n"), "{text}");
         assert!(text.contains("egress_test_switches_total 3\n"), "{text}");
+        assert!(text.contains("egress_test_last_switch_seconds 7\n"), "{text}");
         assert!(text.contains("# TYPE egress_test_start_time_seconds gauge\n"), "{text}");
         assert!(text.ends_with("# EOF\n"));
     }
