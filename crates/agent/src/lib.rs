@@ -15,6 +15,8 @@ pub mod concerns;
 pub mod definition;
 pub mod departed;
 pub mod drift;
+#[cfg(test)]
+mod fixture;
 pub mod gateways;
 pub mod inbound;
 pub mod lifelines;

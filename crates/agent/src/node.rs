@@ -211,19 +211,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    fn link(index: u32, name: &str, address: &str) -> Interface {
-        Interface {
-            index,
-            name: name.to_owned(),
-            mac: None,
-            mtu: 1500,
-            up: true,
-            running: true,
-            loopback: false,
-            addresses: vec![address.parse().unwrap()],
-        }
-    }
+    use crate::fixture::link;
 
     fn route(destination: &str, interface: u32, gateway: Option<&str>) -> MainRoute {
         MainRoute {

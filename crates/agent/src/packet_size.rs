@@ -52,18 +52,10 @@ mod tests {
     use egress_routing::VpcInterface;
 
     use super::*;
+    use crate::fixture;
 
     fn link(index: u32, name: &str, mtu: u32, address: &str) -> Interface {
-        Interface {
-            index,
-            name: name.to_owned(),
-            mac: None,
-            mtu,
-            up: true,
-            running: true,
-            loopback: name == "lo",
-            addresses: vec![address.parse().unwrap()],
-        }
+        Interface { mtu, loopback: name == "lo", ..fixture::link(index, name, address) }
     }
 
     fn reason(vpc: u32, public: u32, pods: u32) -> Option<&'static str> {

@@ -88,18 +88,10 @@ mod tests {
     use egress_routing::kernel_state::{Route, RouteKind};
 
     use super::*;
+    use crate::fixture;
 
     fn link(name: &str) -> Interface {
-        Interface {
-            index: 9,
-            name: name.to_owned(),
-            mac: None,
-            mtu: 1500,
-            up: true,
-            running: true,
-            loopback: false,
-            addresses: vec!["203.0.113.11/24".parse().unwrap()],
-        }
+        fixture::link(9, name, "203.0.113.11/24")
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! etcd and kube-apiserver for one test file.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +14,7 @@ use kube::config::AuthInfo;
 use kube::{Api, Client, Config, ResourceExt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use tempfile::TempDir;
 
 const ADMIN_TOKEN: &str = "admin-of-this-test";
@@ -144,6 +146,20 @@ impl ApiServer {
         let mut command = Command::new(self.programs.join("kubectl"));
         command.env("KUBECONFIG", self.kubeconfig());
         command
+    }
+
+    /// Applies an object server-side, with all rights. Whether the API server took it.
+    pub fn apply(&self, object: &Value) -> anyhow::Result<bool> {
+        let mut kubectl = self
+            .kubectl()
+            .args(["apply", "--server-side", "--force-conflicts", "-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()?;
+        let mut stdin = kubectl.stdin.take().context("kubectl has a standard input")?;
+        write!(stdin, "{object}")?;
+        drop(stdin);
+        Ok(kubectl.wait()?.success())
     }
 
     /// Installs CRDs and waits until they are established.

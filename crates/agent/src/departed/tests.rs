@@ -1,10 +1,9 @@
-use std::net::Ipv4Addr;
-
 use egress_routing::OnNoGateway;
 use egress_routing::report::Failure;
 use egress_routing::wanted::StaticRouteFields;
 
 use super::*;
+use crate::fixture::report;
 
 const MADE: i64 = 100;
 
@@ -129,25 +128,11 @@ fn an_orphan_lets_go_for_good_of_what_others_route() {
     let lost = |destination: &str| RouteReport {
         name: "a".to_owned(),
         uid: "uid-a".to_owned(),
-        applied: 1,
-        total: 2,
-        in_use: vec![Ipv4Addr::new(10, 116, 0, 5)],
-        shared: false,
-        nexthop: None,
-        usable_gateways: Vec::new(),
-        gateway_issues: Vec::new(),
-        invalid_gateways: Vec::new(),
-        problem: None,
-        caveat: None,
-        object: None,
-        draining: None,
-        on_no_gateway: OnNoGateway::KeepLast,
-        no_gateway: false,
-        guarded: true,
         failures: vec![Failure {
             destination: destination.to_owned(),
             cause: FailureCause::Conflict { winner: "other".to_owned() },
         }],
+        ..report(1, 2)
     };
     assert!(scene.departed.give_way(&[lost("192.0.2.1")]));
     scene.see(there(&[]));

@@ -1,32 +1,9 @@
-use egress_routing::OnNoGateway;
 use egress_routing::kernel_state::{Nexthop, NexthopTarget, Rule};
 use egress_routing::prefix::{Fault, InvalidValue};
 use egress_routing::report::{Failure, FailureCause, GatewayFault, GatewayIssue, RouteProblem};
 
 use super::*;
-
-fn report(applied: usize, total: usize) -> RouteReport {
-    RouteReport {
-        name: "demo".to_owned(),
-        uid: "u".to_owned(),
-        applied,
-        total,
-        in_use: vec![Ipv4Addr::new(10, 116, 0, 5)],
-        shared: false,
-        nexthop: Some(NexthopId(241_000_007)),
-        usable_gateways: Vec::new(),
-        gateway_issues: Vec::new(),
-        invalid_gateways: Vec::new(),
-        problem: None,
-        caveat: None,
-        object: None,
-        draining: None,
-        on_no_gateway: OnNoGateway::KeepLast,
-        no_gateway: false,
-        guarded: true,
-        failures: Vec::new(),
-    }
-}
+use crate::fixture::report;
 
 fn only(report: RouteReport, refused: &Refused) -> NodeRoute {
     status(&[report], &Objects::default(), refused, Vec::new()).routes.remove(0)

@@ -1,8 +1,6 @@
 //! An API server with the CRDs and what `deploy/` ships for the agent.
 
-use std::io::Write;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -33,15 +31,7 @@ pub fn kubectl(server: &ApiServer, arguments: &[&str]) -> String {
 }
 
 pub fn apply(server: &ApiServer, object: &Value) {
-    let mut child = server
-        .kubectl()
-        .args(["apply", "--server-side", "--force-conflicts", "-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success());
+    assert!(server.apply(object).unwrap());
 }
 
 /// Waits until something is there.

@@ -1,6 +1,5 @@
 //! A node with its API server and the agent on it, and what tests do to them.
 
-use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -74,16 +73,7 @@ impl Scene {
 
     /// Whether the API server took it.
     pub fn try_apply(&self, object: &Value) -> bool {
-        let mut child = self
-            .server
-            .kubectl()
-            .args(["apply", "--server-side", "--force-conflicts", "-f", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
-        child.wait().unwrap().success()
+        self.server.apply(object).unwrap()
     }
 
     /// A StaticRoute. Planned moves are made at once where `spec` says nothing of drains.

@@ -58,21 +58,26 @@ fn a_move_is_one_change_within_the_list_and_the_next_plan_keeps_it() {
     assert_eq!(changes(&kernel, &back.state), [], "the API server is back: nothing is written");
 }
 
+/// The kernel drops all nexthops on the link, their routes and groups; the guard answers until it is back.
+fn link_goes_and_comes_back(recovered: &Recovered, kernel: &mut Observed) {
+    let layout = Layout::default();
+    kernel.nexthops.clear();
+    kernel.routes.retain(|_, route| !matches!(route.get().kind, crate::kernel_state::RouteKind::Nexthop(_)));
+    for change in changes(kernel, &recovered.state(&layout, |_| false)) {
+        apply(kernel, &change);
+    }
+    assert_eq!(way(kernel), Way::Dropped);
+    for change in changes(kernel, &recovered.state(&layout, |_| true)) {
+        apply(kernel, &change);
+    }
+}
+
 #[test]
 fn what_is_lost_comes_back_and_while_the_link_is_down_packets_are_dropped() {
     let (_, _, plan, mut kernel) = scene();
     let layout = Layout::default();
     let recovered = Recovered::read(&kernel, &layout);
-    // The link goes down: the kernel drops all nexthops on it, their routes and groups.
-    kernel.nexthops.clear();
-    kernel.routes.retain(|_, route| !matches!(route.get().kind, crate::kernel_state::RouteKind::Nexthop(_)));
-    for change in changes(&kernel, &recovered.state(&layout, |_| false)) {
-        apply(&mut kernel, &change);
-    }
-    assert_eq!(way(&kernel), Way::Dropped);
-    for change in changes(&kernel, &recovered.state(&layout, |_| true)) {
-        apply(&mut kernel, &change);
-    }
+    link_goes_and_comes_back(&recovered, &mut kernel);
     assert_eq!(way(&kernel), Way::Gateway(ip(A)));
     assert_eq!(changes(&kernel, &plan.state), []);
 }
@@ -143,15 +148,6 @@ fn gateways_that_share_the_traffic_leave_and_come_back_with_their_weights() {
     apply(&mut kernel, &change);
     assert_eq!(kernel, whole);
 
-    // The link goes down: everything on it is gone, and the guard answers until it is back.
-    kernel.nexthops.clear();
-    kernel.routes.retain(|_, route| !matches!(route.get().kind, crate::kernel_state::RouteKind::Nexthop(_)));
-    for change in changes(&kernel, &recovered.state(&layout, |_| false)) {
-        apply(&mut kernel, &change);
-    }
-    assert_eq!(way(&kernel), Way::Dropped);
-    for change in changes(&kernel, &recovered.state(&layout, |_| true)) {
-        apply(&mut kernel, &change);
-    }
+    link_goes_and_comes_back(&recovered, &mut kernel);
     assert_eq!(kernel, whole);
 }
