@@ -80,11 +80,11 @@ pub struct Settings {
     pub nexthop_ids: u32,
 
     /// Log filter, such as `info` or `info,egress_agent=debug`.
-    #[arg(long, env = "LOG", default_value = egress_runtime::telemetry::DEFAULT_FILTER)]
+    #[arg(long, env = "EGRESS_LOG", default_value = egress_runtime::telemetry::DEFAULT_FILTER)]
     pub log: String,
 
     /// `json` or `text`.
-    #[arg(long, env = "LOG_FORMAT", default_value = "json")]
+    #[arg(long, env = "EGRESS_LOG_FORMAT", default_value = "json")]
     pub log_format: egress_runtime::telemetry::Format,
 
     /// Services of the cluster.

@@ -90,7 +90,7 @@ impl Subject {
             .env("KUBECONFIG", &self.kubeconfig)
             .env("NODE_NAME", &self.node)
             .env("NODE_HOSTNAME", &self.node)
-            .env("LOG", std::env::var("LOG").unwrap_or_else(|_| "info".to_owned()))
+            .env("EGRESS_LOG", std::env::var("EGRESS_LOG").unwrap_or_else(|_| "info".to_owned()))
             .stdin(Stdio::null())
             .stdout(log.reopen()?)
             .stderr(log.reopen()?)

@@ -217,7 +217,7 @@ impl Agent {
             .args(["--node-name=node-1", "--admin-listen=127.0.0.1:9191"])
             .args(arguments)
             .env("KUBECONFIG", kubeconfig)
-            .env("LOG", std::env::var("LOG").unwrap_or_else(|_| "info".to_owned()))
+            .env("EGRESS_LOG", std::env::var("EGRESS_LOG").unwrap_or_else(|_| "info".to_owned()))
             .stdin(Stdio::null())
             .stdout(log.reopen().unwrap())
             .stderr(log.reopen().unwrap())

@@ -135,8 +135,11 @@ fn deleting_and_adding_would_lose_and_leak() {
         let mut socket = CommandSocket::open().unwrap();
         let (observed, traffic) = under_traffic(&mut socket, &outside);
         let eth2 = index_of(&mut socket, "eth2");
-        let mut list = vec![Change::DeleteNexthop(observed.nexthops[&FIRST].clone())];
-        list.push(Change::PutNexthop { nexthop: gateway(FIRST, "10.117.0.5", eth2), replaces: None });
+        apply(&mut socket, &[Change::DeleteNexthop(observed.nexthops[&FIRST].clone())]);
+        // Whoever sends just then: on a busy machine nobody may have its turn in the moment between two messages.
+        assert!(traffic.goes_on(100));
+        let mut list =
+            vec![Change::PutNexthop { nexthop: gateway(FIRST, "10.117.0.5", eth2), replaces: None }];
         let routes = observed.routes.values().map(Managed::get).cloned();
         list.extend(routes.map(|route| Change::PutRoute { route, replaces: None }));
         apply(&mut socket, &list);
