@@ -32,9 +32,9 @@ pub fn fixtures() -> Value {
             "public_mac": mac(node.public), "private_mac": mac(node.vpc),
         })
     });
-    let gateways = HAND_MADE_GATEWAYS.iter().zip(400_000_011_u64..).map(|(gateway, id)| {
+    let gateways = HAND_MADE_GATEWAYS.iter().map(|gateway| {
         json!({
-            "id": id,
+            "id": gateway.droplet,
             "name": gateway.name,
             "vpc": VPC_ID,
             "public_address": gateway.public, "private_address": gateway.vpc,

@@ -10,7 +10,7 @@ use serde_json::Value;
 pub use inside::{Inside, break_inside};
 
 use crate::error::{LabError, Result};
-use crate::network::addresses::{HAND_MADE_GATEWAYS, NODES};
+use crate::network::addresses::{self, HAND_MADE_GATEWAYS, NODES};
 use crate::network::ports::{Direction, Side};
 use crate::network::{INTERNET, port_faults};
 use crate::progress::Progress;
@@ -114,9 +114,7 @@ fn port_owner(lab: &Lab, machine: &str) -> Result<String> {
     if is_ours {
         return Ok(machine.to_owned());
     }
-    let id = cloud::find_droplet(lab, machine)?;
-    let node = NODES.iter().find(|node| node.droplet == id);
-    Ok(node.map_or_else(|| format!("d{id}"), |node| node.name.to_owned()))
+    Ok(addresses::port_owner(cloud::find_droplet(lab, machine)?))
 }
 
 /// Drops everything in those directions on those sides of a machine. The links stay up.

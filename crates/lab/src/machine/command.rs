@@ -3,7 +3,12 @@
 use std::io::Read;
 use std::process::Command;
 
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
 use super::{Bridges, DropletSpec, MachineError, Place, Wiring, rootfs, supervisor, verbs};
+use crate::network::addresses::port_owner;
+use crate::network::walls::{self, Passes};
 use crate::state::{Lab, StateDir};
 
 /// Droplets as real machines. The simulator calls these with the Droplet's description on standard input.
@@ -35,6 +40,11 @@ pub enum MachineCommand {
         /// Id of the Droplet
         id: u64,
     },
+    /// Make the cloud's firewalls act on a Droplet's packets
+    Firewall {
+        /// Id of the Droplet
+        id: u64,
+    },
     /// Run a command in a Droplet
     Exec {
         /// Id of the Droplet
@@ -63,6 +73,7 @@ impl MachineCommand {
             Self::PowerOff { id } => verbs::power_off(place, *id, wiring_of(place)?.as_ref())?,
             Self::Shutdown { id } => verbs::shutdown(place, *id, wiring_of(place)?.as_ref())?,
             Self::Destroy { id } => verbs::destroy(place, *id, wiring_of(place)?.as_ref())?,
+            Self::Firewall { id } => firewall(place, *id)?,
             Self::Exec { id, command } => return exec(place, *id, command),
             Self::Run { id } => supervisor::run(place, *id, wiring_of(place)?.as_ref())?,
         }
@@ -79,15 +90,33 @@ fn wiring_of(place: &Place) -> Result<Box<dyn Wiring>, MachineError> {
 }
 
 fn boot(place: &Place, id: u64) -> Result<(), MachineError> {
-    let mut text = String::new();
-    std::io::stdin()
-        .read_to_string(&mut text)
-        .map_err(|error| MachineError::Program(format!("standard input: {error}")))?;
-    let spec: DropletSpec = serde_json::from_str(&text).map_err(MachineError::Spec)?;
+    let spec: DropletSpec = told()?;
     if spec.id != id {
         return Err(MachineError::Unknown(id));
     }
     boot_as(place, &spec)
+}
+
+/// What the simulator says on standard input.
+fn told<T: DeserializeOwned>() -> Result<T, MachineError> {
+    let mut text = String::new();
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|error| MachineError::Program(format!("standard input: {error}")))?;
+    serde_json::from_str(&text).map_err(MachineError::Spec)
+}
+
+#[derive(Deserialize)]
+struct Policy {
+    rules: Option<Passes>,
+}
+
+fn firewall(place: &Place, id: u64) -> Result<(), MachineError> {
+    let Policy { rules } = told()?;
+    let Some(lab) = Lab::load(StateDir::at(&place.state)?)? else {
+        return Err(MachineError::Program("two bridges without a lab have no firewalls".into()));
+    };
+    Ok(walls::put_up(lab.name(), &port_owner(id), rules.as_ref())?)
 }
 
 /// Switches a machine on as it was last switched on, without a word to the cloud.

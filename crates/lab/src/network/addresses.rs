@@ -101,6 +101,8 @@ pub const NODES: [Node; 2] = [
 pub struct HandMadeGateway {
     /// Its name, and of its namespace.
     pub name: &'static str,
+    /// Id of its Droplet.
+    pub droplet: u64,
     /// Public address.
     pub public: Ipv4Addr,
     /// VPC address, which the seeds' manifests name.
@@ -111,15 +113,25 @@ pub struct HandMadeGateway {
 pub const HAND_MADE_GATEWAYS: [HandMadeGateway; 2] = [
     HandMadeGateway {
         name: "gateway-a",
+        droplet: 400_000_011,
         public: Ipv4Addr::new(203, 0, 113, 5),
         vpc: Ipv4Addr::new(10, 116, 0, 5),
     },
     HandMadeGateway {
         name: "gateway-b",
+        droplet: 400_000_012,
         public: Ipv4Addr::new(203, 0, 113, 6),
         vpc: Ipv4Addr::new(10, 116, 0, 12),
     },
 ];
+
+/// What the ports of a Droplet are called after: a node's or hand-made gateway's name, or `d<id>`.
+pub fn port_owner(droplet: u64) -> String {
+    let nodes = NODES.iter().map(|node| (node.droplet, node.name));
+    let gateways = HAND_MADE_GATEWAYS.iter().map(|gateway| (gateway.droplet, gateway.name));
+    let known = nodes.chain(gateways).find(|(id, _)| *id == droplet);
+    known.map_or_else(|| format!("d{droplet}"), |(_, name)| name.to_owned())
+}
 
 /// The hardware address of an interface that the lab itself configures: locally administered, then the IPv4 address.
 pub fn mac(address: Ipv4Addr) -> String {

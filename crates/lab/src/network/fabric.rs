@@ -7,7 +7,7 @@ use super::addresses::{
     ANCHOR_GATEWAY, ANCHORS, API_SERVER, CLOUD_API, METADATA, NODES, PRIVATE_RANGES, PUBLIC_GATEWAY,
     PUBLIC_PREFIX, PUBLIC_SEGMENT, RESOLVERS, STRANGER, VPC, VPC_GATEWAY, VPC_PREFIX,
 };
-use super::{CLOUD, INTERNET, PROVIDER, ports};
+use super::{CLOUD, INTERNET, PROVIDER, ports, walls};
 use crate::error::Result;
 use crate::netns;
 use crate::state::{LabName, Variant};
@@ -47,7 +47,8 @@ pub fn build(name: &LabName, variant: Variant) -> Result<()> {
     // It has every address: the one of the transfer network asks for neighbours.
     netns::sysctl(&internet, &[("ipv4/conf/uplink/arp_announce", "2")])?;
     netns::nft(&cloud, &forwarding())?;
-    netns::nft(&cloud, ports::TABLE)
+    netns::nft(&cloud, ports::TABLE)?;
+    netns::nft(&cloud, walls::CHAINS)
 }
 
 /// Public addresses become the provider's: whatever listens there is reached at them, too.

@@ -18,6 +18,7 @@ pub mod port_faults;
 pub mod ports;
 #[cfg(test)]
 mod tests;
+pub mod walls;
 
 pub use fabric::{announce, end_silence, silence, withdraw};
 pub use machines::{DropletLinks, Segment, attach_droplet, detach_droplet};

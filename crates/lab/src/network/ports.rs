@@ -6,7 +6,7 @@
 //!   nodes); a node of a VPC-native cluster also with its pods' addresses;
 //! - there is no IPv6.
 //!
-//! Faults ([`super::port_faults`]) act at the same ports.
+//! Faults ([`super::port_faults`]) and cloud firewalls ([`super::walls`]) act at the same ports.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;

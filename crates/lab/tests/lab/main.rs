@@ -13,5 +13,6 @@ mod cleanup;
 mod cluster;
 mod demo;
 mod droplets;
+mod firewalls;
 mod network;
 mod world;
