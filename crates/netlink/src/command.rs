@@ -206,7 +206,7 @@ impl Commands {
         self.run(move |socket| socket.forget_neighbour(interface, address)).await?
     }
 
-    async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut CommandSocket) -> T + Send + 'static,
     ) -> Result<T, Error> {

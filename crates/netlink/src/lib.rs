@@ -4,6 +4,7 @@
 //!   code uses.
 //! - [`snapshot`]: what the kernel holds of ours and what is in our way.
 //! - [`reading`]: links, addresses, the main table, the kernel's own route lookup.
+//! - [`bucket`]: who of a resilient group is used.
 //! - [`neighbour`]: makes the kernel ask anew for a neighbour's Ethernet address.
 //! - [`leftover`]: what the older StaticRoute operator left in the main table.
 //! - [`monitor`]: wake-ups when something changes.
@@ -14,6 +15,7 @@
 //! notifications when a receiver is slow, so the truth is always read back with a snapshot.
 
 pub mod apply;
+pub mod bucket;
 pub mod command;
 mod connection;
 pub mod error;

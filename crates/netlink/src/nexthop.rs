@@ -11,7 +11,7 @@ use egress_routing::kernel_state::{
 use crate::wire::{Request, attributes, flag, kind, put_attribute, u16_at, u32_at};
 
 /// Length of `struct nhmsg`: family, scope, protocol, a reserved byte, flags (four bytes).
-const HEADER: usize = 8;
+pub(crate) const HEADER: usize = 8;
 const FAMILY_UNSPECIFIED: u8 = 0;
 const FAMILY_IPV4: u8 = 2;
 /// `RTNH_F_ONLINK`.
@@ -104,7 +104,8 @@ fn header(family: u8, protocol: u8, flags: u32) -> Vec<u8> {
     body
 }
 
-fn only_id(id: NexthopId) -> Vec<u8> {
+/// A message about the object of that id.
+pub(crate) fn only_id(id: NexthopId) -> Vec<u8> {
     let mut body = header(FAMILY_UNSPECIFIED, 0, 0);
     put_attribute(&mut body, ID, &id.0.to_ne_bytes());
     body

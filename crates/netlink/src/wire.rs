@@ -29,6 +29,7 @@ pub mod kind {
     pub const NEW_NEXTHOP: u16 = 104;
     pub const DEL_NEXTHOP: u16 = 105;
     pub const GET_NEXTHOP: u16 = 106;
+    pub const GET_BUCKET: u16 = 118;
 }
 
 /// Header flags (`linux/netlink.h`).
@@ -188,6 +189,11 @@ pub fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
 /// A number in the machine's byte order at an offset; `None` where the bytes end before.
 pub fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     bytes.get(offset..)?.first_chunk().copied().map(u32::from_ne_bytes)
+}
+
+/// A number in the machine's byte order at an offset; `None` where the bytes end before.
+pub fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+    bytes.get(offset..)?.first_chunk().copied().map(u64::from_ne_bytes)
 }
 
 fn i32_at(bytes: &[u8], offset: usize) -> Option<i32> {
