@@ -63,6 +63,7 @@ use crate::report::{Refused, Report};
 use crate::surroundings::{Names, Surroundings};
 use crate::watches::Watches;
 use agenda::Agenda;
+use draining::Drain;
 use inherited::Inherited;
 use numbers::Numbers;
 use probing::SelfTest;
@@ -144,8 +145,8 @@ pub struct Reconciler {
     self_test: SelfTest,
     last_failover: Option<NodeFailover>,
     selection: Selection,
-    /// Since when the StaticRoutes that are in a planned move are, by uid.
-    drains: BTreeMap<String, Tick>,
+    /// The planned moves that go on, by uid of the StaticRoute.
+    drains: BTreeMap<String, Drain>,
     labels: Option<Labels>,
     objects: Objects,
     view: Option<NodeView>,

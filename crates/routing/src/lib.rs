@@ -44,7 +44,7 @@ pub use diff::changes;
 pub use inbound::{ServedPort, Transport};
 pub use layout::{GatewaySlot, Layout, LayoutError, Numbers, ProbePath};
 pub use node::{NodeView, Uncertainty, VpcInterface};
-pub use plan::{Chosen, Draining, NodePlan, Selection, plan, watch_seconds};
+pub use plan::{Chosen, Draining, NodePlan, Selection, plan, quiet_seconds, watch_seconds};
 pub use protected::{Protected, ProtectedReason};
 pub use recovery::Recovered;
 pub use report::RouteReport;

@@ -49,7 +49,7 @@ use crate::wanted::{OnNoGateway, WantedRoute};
 use claims::{report_claims, resolve_claims};
 pub(crate) use course::Course;
 use course::{add_diversions, choose_nexthop};
-pub use draining::{Draining, watch_seconds};
+pub use draining::{Draining, quiet_seconds, watch_seconds};
 use gateways::{add_twins, check_gateways, in_order, record_lists, sharers};
 use probes::{add_probes, probed_slots};
 use rules::add_rules;

@@ -1,24 +1,90 @@
 //! When a planned move begins, goes on and ends: connections leave a gateway that works one by one (`docs/decisions/0019`).
 //!
 //! How far it is stands in the kernel, but for the time: an agent that starts counts the deadline anew.
+//!
+//! ```text
+//! watching ──► moving ── the deadline, a death ──────────────────────► over
+//!                │ every watch's length: who used the old gateway?       ▲
+//!                ├─ it is not known, or somebody did: the roll is called │
+//!                └─ nobody since the roll was called, long enough ago ───┘
+//! ```
+//!
+//! Calling the roll replaces the group by itself. Nothing moves by that, but each socket of the node, which remembers its way and
+//! is not seen any more, has to ask again with the next packet that it sends ([`egress_netlink::bucket`]).
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use egress_health::selection::Why;
 use egress_health::{Choice, Tick};
-use egress_routing::{Chosen, Draining, RouteReport, WantedRoute, watch_seconds};
+use egress_netlink::bucket::Bucket;
+use egress_routing::kernel_state::{Change, Managed, NexthopId};
+use egress_routing::{Chosen, Draining, RouteReport, WantedRoute, quiet_seconds, watch_seconds};
 
 use super::Reconciler;
+
+/// The kernel notes the use of a bucket in ticks of at most 10 ms, and tells how long ago that was in such steps.
+const COARSENESS: Duration = Duration::from_millis(20);
+
+/// A planned move that goes on.
+#[derive(Debug)]
+pub(super) struct Drain {
+    since: Tick,
+    looked: Tick,
+    /// Since then it is known who sends.
+    called: Option<Tick>,
+    /// Nothing uses the gateway that is left any more.
+    is_idle: bool,
+}
+
+/// What a look at the old gateway's buckets leads to.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Wait,
+    CallTheRoll,
+    End,
+}
+
+impl Drain {
+    fn begin(now: Tick) -> Self {
+        Self { since: now, looked: now, called: None, is_idle: false }
+    }
+
+    /// `idle`: for how long no bucket of the old gateway has been used, where it has any.
+    fn step(&self, idle: Option<Duration>, now: Tick, quiet: Duration) -> Step {
+        let Some(called) = self.called else { return Step::CallTheRoll };
+        let silence = now.since(called);
+        if idle.is_some_and(|idle| idle <= silence + COARSENESS) {
+            Step::CallTheRoll
+        } else if silence < quiet {
+            Step::Wait
+        } else {
+            Step::End
+        }
+    }
+}
 
 impl Reconciler {
     /// Takes note of a choice.
     pub(super) fn select(&mut self, uid: String, chosen: Chosen) {
         if chosen.draining.is_some() {
             let now = self.now();
-            self.drains.entry(uid.clone()).or_insert(now);
-        } else {
-            self.drains.remove(&uid);
+            self.drains.entry(uid.clone()).or_insert_with(|| Drain::begin(now));
+        } else if let Some(drain) = self.drains.remove(&uid) {
+            let seconds = self.now().since(drain.since).as_secs();
+            if drain.is_idle {
+                tracing::info!(
+                    uid,
+                    seconds,
+                    "a planned move is over: nothing used the gateway that was left"
+                );
+            } else {
+                tracing::info!(
+                    uid,
+                    seconds,
+                    "a planned move is over: what used the gateway that was left is moved"
+                );
+            }
         }
         self.selection.insert(uid, chosen);
     }
@@ -47,12 +113,105 @@ impl Reconciler {
         if self.gateways.none_works(&[drain.from]) {
             return None;
         }
-        let elapsed = self.drains.get(&wanted.uid).map_or(Duration::ZERO, |since| now.since(*since));
-        if elapsed >= Duration::from_secs(seconds.into()) {
+        let known = self.drains.get(&wanted.uid);
+        let elapsed = known.map_or(Duration::ZERO, |drain| now.since(drain.since));
+        let is_idle = drain.moving && known.is_some_and(|drain| drain.is_idle);
+        if is_idle || elapsed >= Duration::from_secs(seconds.into()) {
             return None;
         }
         let watched = elapsed >= Duration::from_secs(watch_seconds(seconds).into());
         let moving = drain.from != choice.gateway && (drain.moving || watched);
         Some(Draining { moving, ..drain })
+    }
+
+    /// Looks whether anything still uses the gateways that planned moves leave.
+    pub(super) async fn look_at_drains(&mut self) {
+        let now = self.now();
+        let is_due = |report: &RouteReport, drain: Draining| {
+            let pause = Duration::from_secs(watch_seconds(drain.seconds).into());
+            self.drains.get(&report.uid).is_some_and(|known| now.since(known.looked) >= pause)
+        };
+        let moving = self.plan.routes.iter().filter_map(|report| {
+            let drain = report.draining.filter(|drain| drain.moving && is_due(report, *drain))?;
+            Some((report.uid.clone(), report.nexthop?, drain))
+        });
+        for (uid, group, drain) in moving.collect::<Vec<_>>() {
+            self.look_at_drain(&uid, group, drain).await;
+        }
+    }
+
+    async fn look_at_drain(&mut self, uid: &str, group: NexthopId, drain: Draining) {
+        let buckets = match self.with.kernel.buckets(group).await {
+            Ok(buckets) => buckets,
+            Err(error) => {
+                tracing::debug!(uid, %error, "who uses the gateway that is left is not known");
+                return;
+            }
+        };
+        let now = self.now();
+        let idle = self.idle(&buckets, drain.from);
+        let Some(known) = self.drains.get_mut(uid) else { return };
+        known.looked = now;
+        match known.step(idle, now, Duration::from_secs(quiet_seconds(drain.seconds).into())) {
+            Step::Wait => {}
+            Step::CallTheRoll => {
+                let called = self.call_the_roll(group).await.then_some(now);
+                if let Some(known) = self.drains.get_mut(uid) {
+                    known.called = called;
+                }
+            }
+            Step::End => known.is_idle = true,
+        }
+    }
+
+    /// For how long no bucket that is with `gateway` has been used.
+    fn idle(&self, buckets: &[Bucket], gateway: Ipv4Addr) -> Option<Duration> {
+        let slot = self.plan.probes.iter().find(|path| path.gateway == gateway)?.slot;
+        let members = [self.layout.probe_nexthop(slot), self.layout.twin_nexthop(slot)];
+        buckets.iter().filter(|bucket| members.contains(&bucket.nexthop)).map(|bucket| bucket.idle).min()
+    }
+
+    /// Makes every socket of the node look up its way anew. False: it is not known whether that is so.
+    async fn call_the_roll(&mut self, group: NexthopId) -> bool {
+        let Some(nexthop) = self.plan.state.nexthops.get(&group).cloned() else { return false };
+        let replaces = self.observed.nexthops.get(&group).cloned();
+        // What is not as planned yet is changed by a pass, not from here.
+        if replaces.as_ref().map(Managed::get) != Some(&nexthop) {
+            return false;
+        }
+        self.apply(vec![Change::PutNexthop { replaces, nexthop }]).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUIET: Duration = Duration::from_secs(75);
+
+    fn at(seconds: u64) -> Tick {
+        Tick(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_drain_ends_when_nobody_has_sent_since_the_roll_was_called_and_not_on_silence_alone() {
+        let secs = Duration::from_secs;
+        let new = Drain::begin(at(100));
+        assert_eq!(new.step(Some(secs(3600)), at(500), QUIET), Step::CallTheRoll, "sockets are not seen yet");
+        assert_eq!(new.step(None, at(500), QUIET), Step::CallTheRoll);
+
+        let called = Drain { called: Some(at(115)), ..Drain::begin(at(100)) };
+        // Silent since before the roll was called.
+        for (now, then) in [(130, Step::Wait), (189, Step::Wait), (190, Step::End), (400, Step::End)] {
+            let idle = secs(now - 114);
+            assert_eq!(called.step(Some(idle), at(now), QUIET), then, "at {now}");
+            assert_eq!(called.step(None, at(now), QUIET), then, "at {now}, without a bucket");
+        }
+        // A socket that was seen right after the roll was called may have sent ever since.
+        for (now, idle) in [(130, secs(15)), (190, secs(75)), (400, secs(285)), (400, secs(1))] {
+            assert_eq!(called.step(Some(idle), at(now), QUIET), Step::CallTheRoll, "at {now}");
+            let coarse = idle + Duration::from_millis(10);
+            assert_eq!(called.step(Some(coarse), at(now), QUIET), Step::CallTheRoll, "at {now}");
+        }
     }
 }

@@ -123,8 +123,9 @@ impl Reconciler {
         }
     }
 
-    /// What a second brings: a hold-down may have ended, a verdict may have to be said anew.
+    /// What a second brings: a hold-down or a planned move may have ended, a verdict may have to be said anew.
     pub(super) async fn on_beat(&mut self) {
+        self.look_at_drains().await;
         self.reconsider().await;
         self.test_itself();
         let place = pacing::place(&self.with.node_name);

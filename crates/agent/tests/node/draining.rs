@@ -1,13 +1,18 @@
 //! Planned moves: a node goes back to the head of its list, and connections through the gateway that it leaves live on.
 
-use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, ip, ours, seen_from, until};
-use crate::ecmp::{Flows, serve};
+use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, NODE_PUBLIC, ip, ours, seen_from, until};
+use crate::ecmp::{Flows, PORT, serve};
 use crate::packets::Packets;
+use crate::pod::{Pod, inside};
 use crate::scene::{Agent, LISTED, Monitor, SOON, Scene, settled, until_ready};
 
 fn spec(gateways: [&str; 2], seconds: u32) -> Value {
@@ -23,6 +28,9 @@ fn told(scene: &Scene) -> (Option<String>, Option<String>) {
 fn said(gateway: &str, draining: Option<&str>) -> (Option<String>, Option<String>) {
     (Some(gateway.to_owned()), draining.map(str::to_owned))
 }
+
+/// What the agent says when the end comes before the deadline.
+const IDLE: &str = "nothing used the gateway that was left";
 
 /// An address that nobody has connected to.
 fn fresh(number: u8) -> Ipv4Addr {
@@ -119,4 +127,116 @@ fn a_gateway_that_dies_in_a_planned_move_is_left_at_once_and_0_seconds_move_at_o
     assert!(!ours().contains("resilient"));
     assert_eq!(scene.cloud.leaks(), 0);
     drop(agent);
+}
+
+/// Connections that a pod begins all the time, each to an address of its own, and how each ended.
+struct Begun {
+    over: Arc<AtomicBool>,
+    pod: JoinHandle<(usize, Vec<std::io::Error>)>,
+}
+
+impl Begun {
+    fn start(pod: &Pod) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&over);
+        let pod = inside(Some(&pod.namespace), move || {
+            let (mut whole, mut lost) = (0, Vec::new());
+            for number in (0..=u16::MAX).cycle() {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let [high, low] = number.to_be_bytes();
+                match ask_once(Ipv4Addr::new(198, 19, high, low)) {
+                    Ok(()) => whole += 1,
+                    Err(error) => lost.push(error),
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            (whole, lost)
+        });
+        Self { over, pod }
+    }
+
+    /// How many came to a good end, all of them.
+    fn end(self) -> usize {
+        self.over.store(true, Ordering::Relaxed);
+        let (whole, lost) = self.pod.join().unwrap();
+        assert!(lost.is_empty(), "of {whole} connections of a pod were lost: {lost:?}");
+        whole
+    }
+}
+
+/// A whole connection: a byte, its answer, the end.
+fn ask_once(to: Ipv4Addr) -> std::io::Result<()> {
+    let patience = Duration::from_secs(10);
+    let mut stream = TcpStream::connect_timeout(&(to, PORT).into(), patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.write_all(b"?")?;
+    stream.read_exact(&mut [0; 4])
+}
+
+/// Both kinds of connection: what is forwarded is looked up packet by packet, a socket of the node only when it is made to.
+#[test]
+fn a_planned_move_lasts_to_its_deadline_for_who_sends_all_the_time() {
+    for from_pod in [false, true] {
+        let scene = Scene::new();
+        serve(&scene.cloud);
+        let pod = from_pod.then(|| Pod::new(&scene.cloud, 7));
+        if let Some(pod) = &pod {
+            pod.translate(NODE_PUBLIC);
+        }
+        let agent = Agent::start(&scene);
+        scene.route("all", &spec([A, B], 16));
+        scene.until_applied("all", 1);
+        until("through A", &said(A, None), SOON, || told(&scene));
+        until_ready();
+        let mut flows =
+            pod.as_ref().map_or_else(|| Flows::open(20), |pod| Flows::open_in(&pod.namespace, 20));
+        assert_eq!(flows.through(A_PUBLIC), 20);
+        scene.route("all", &spec([B, A], 16));
+        // New connections go to B with a weight of 255.
+        use_until(&mut flows, SOON, || ours().contains(",255"));
+        let moving = Instant::now();
+        until("the deadline", &true, SOON, || !flows.broken().is_empty());
+        // After 4 s of watching.
+        let lasted = moving.elapsed();
+        eprintln!("from a pod: {from_pod}: over {lasted:?} after the move");
+        assert!(lasted >= Duration::from_secs(9), "it ended after {lasted:?} under the hands of who used it");
+        until("over", &said(B, None), SOON, || told(&scene));
+        assert!(!agent.has_said(IDLE));
+        drop((agent, pod));
+    }
+}
+
+/// Of connections that come to their end within the move none is lost.
+#[test]
+fn a_planned_move_is_over_when_nothing_uses_the_old_gateway_and_no_connection_of_a_pod_is_lost() {
+    let scene = Scene::new();
+    serve(&scene.cloud);
+    let pod = Pod::new(&scene.cloud, 7);
+    pod.translate(NODE_PUBLIC);
+    let agent = Agent::start(&scene);
+    scene.route("all", &spec([A, B], 48));
+    scene.until_applied("all", 1);
+    until("through A", &said(A, None), SOON, || told(&scene));
+    until_ready();
+    let mut flows = Flows::open_in(&pod.namespace, 60);
+    assert_eq!(flows.through(A_PUBLIC), 60);
+    let others = Begun::start(&pod);
+    scene.route("all", &spec([B, A], 48));
+    use_until(&mut flows, SOON, || told(&scene) == said(B, Some(A)));
+    let moved = Instant::now();
+    use_until(&mut flows, SOON, || moved.elapsed() > Duration::from_secs(3));
+    let whole = others.end();
+    drop(flows);
+    let closed = Instant::now();
+    until("over", &said(B, None), SOON, || told(&scene));
+    eprintln!(
+        "60 connections of a pod kept, {whole} begun meanwhile, none lost; over {:?} after the last byte",
+        closed.elapsed()
+    );
+    assert!(agent.has_said(IDLE), "it took its whole time");
+    until("plain", &false, SOON, || ours().contains("resilient"));
+    assert_eq!([seen_from(LISTED), pod.seen_from(LISTED)], [Some(B_PUBLIC); 2]);
+    drop((agent, pod));
 }

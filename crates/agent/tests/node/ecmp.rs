@@ -13,6 +13,7 @@ use nix::sched::{CloneFlags, setns};
 use serde_json::json;
 
 use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, Cloud, ip, ours, seen_from, sh, until};
+use crate::pod::inside;
 use crate::scene::{Agent, LISTED, Monitor, SOON, Scene, until_ready};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/staticroute-active-active.yaml");
@@ -52,6 +53,11 @@ pub struct Flows(Vec<Flow>);
 impl Flows {
     pub fn open(count: u8) -> Self {
         Self((0..count).map(Flow::open).collect())
+    }
+
+    /// From a namespace, such as a pod's.
+    pub fn open_in(namespace: &str, count: u8) -> Self {
+        inside(Some(namespace), move || Self::open(count)).join().unwrap()
     }
 
     pub fn through(&self, gateway: Ipv4Addr) -> usize {

@@ -56,6 +56,12 @@ pub fn watch_seconds(drain_seconds: u32) -> u32 {
     (drain_seconds / 4).clamp(1, LONGEST_WATCH)
 }
 
+/// After so many seconds in which nobody sent anything through the old gateway a drain is over. Longer than the keepalives that
+/// people set (15 to 60 s) with 300 s to drain.
+pub fn quiet_seconds(drain_seconds: u32) -> u32 {
+    (drain_seconds / 4).max(1)
+}
+
 /// The group of a drain.
 pub(super) fn group(
     id: NexthopId,
