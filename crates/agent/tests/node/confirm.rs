@@ -19,8 +19,9 @@ fn a_change_that_cuts_the_api_server_off_is_taken_back_and_says_so() {
     let far = Far::behind_a_service();
     let scene = &far.scene;
     far.let_nobody_in_through(A_PUBLIC);
-    let agent = far.start_agent();
+    // Before the agent: what it confirms first is this, and not a node without any route.
     scene.route("edited", &json!({"destinations": ["192.0.2.80"], "gateway": A}));
+    let agent = far.start_agent();
     scene.until_applied("edited", 1);
     until("through A", &Some(A_PUBLIC), SOON, || seen_from(LISTED));
     agent.until_says("confirmed");
