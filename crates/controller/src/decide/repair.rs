@@ -187,7 +187,8 @@ fn is_to_be_cycled(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
     let decided =
         gateway.power_cycled.as_ref().is_some_and(|decided| look.since(decided) < POWER_CYCLE_WINDOW);
     let condemned = gateway.role == GatewayRole::Failed && gateway.suspect_since.is_some();
-    decided && condemned && gateway.power_cycle_accepted.is_none()
+    // The nodes' word lags behind: one that answers us again since it was decided has come back by itself.
+    decided && condemned && gateway.power_cycle_accepted.is_none() && is_silent(look, gateway)
 }
 
 fn owned(look: &Look<'_>, gateway: &GatewayStatus) -> Option<OwnedDroplet> {

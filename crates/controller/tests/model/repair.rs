@@ -101,6 +101,25 @@ fn a_power_cycle_is_decided_before_it_is_sent_and_sent_once() {
     assert_eq!(status.last_replacement.map(|last| last.from_droplet_id), Some(103));
 }
 
+/// It heals between the decision and the call, and the nodes have not seen it yet.
+#[test]
+fn what_answers_again_before_its_power_cycle_is_sent_is_spared() {
+    let world = prepared();
+    world.state().first().frozen = true;
+    while world.state().status().gateways[0].power_cycled.is_none() {
+        let _ = world.carry_out(&world.next().unwrap(), None);
+        world.state().tick(1);
+    }
+    let mut seen = world.state().observe().unwrap();
+    let now = world.state().now;
+    assert!(
+        matches!(at(&world, &seen, now).effect, Some(Effect::PowerCycle(droplet)) if droplet.id() == FIRST)
+    );
+    world.state().first().frozen = false;
+    seen.health = world.state().observe().unwrap().health;
+    assert_ne!(at(&world, &seen, now).effect.map(|effect| effect.label()), Some("power_cycle"));
+}
+
 #[test]
 fn a_droplet_that_its_token_may_not_touch_is_not_power_cycled() {
     let (world, mut seen, now) = calm();
