@@ -33,19 +33,21 @@
 //!
 //! Whoever was condemned is on trial for its hold-down once it works again, as after a fall in the VPC.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU8;
-use std::time::Duration;
-
-use crate::config::Config;
-use crate::detector::{Detector, Outcome, Signal, Standing, Transition, Verdict};
-use crate::loss::{Loss, Share, misses_beyond_chance};
-use crate::selection::Candidate;
-use crate::tick::Tick;
-
 mod evidence;
+mod judge;
+#[cfg(test)]
+mod tests;
+mod watched;
+
+use std::collections::BTreeMap;
 
 pub use evidence::{Evidence, Fault};
+use watched::Watched;
+
+use crate::config::Config;
+use crate::detector::{Outcome, Signal, Standing, Transition, Verdict};
+use crate::selection::Candidate;
+use crate::tick::Tick;
 
 /// What a probe asks; the table of this module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,30 +90,6 @@ pub struct Noticed {
     pub may_move: bool,
 }
 
-/// Windows of the loss detectors, fast and slow. Besides the share that is lost, so many probes must have been lost that chance does
-/// not do it at a true 10 %: of eleven probes through a gateway in six seconds (two levels, about one a second each) seven, of about
-/// fifty-five in thirty seconds sixteen: about once in 44,000 windows, and in 15,000. Misses are asked again at once, so that at 60 % loss there are
-/// twenty probes and more in six seconds. The VPC is asked ten times a second.
-const FAST: Window =
-    Window { span: Duration::from_secs(6), lost: 7, clean: 6, lost_in_vpc: 20, clean_in_vpc: 30 };
-const SLOW: Window =
-    Window { span: Duration::from_secs(30), lost: 16, clean: 30, lost_in_vpc: 50, clean_in_vpc: 150 };
-/// So long a peer that came back must have been there before a probe that it leaves without an answer counts again.
-const BELIEVED_AFTER: Duration = Duration::from_secs(3);
-/// So many peers are told from targets: more than a list can have.
-const MOST_PEERS: usize = 32;
-
-#[derive(Debug, Clone, Copy)]
-struct Window {
-    span: Duration,
-    /// The fewest lost probes that condemn, and the fewest probes that clear, on the way through.
-    lost: u32,
-    clean: u32,
-    /// The same in the VPC.
-    lost_in_vpc: u32,
-    clean_in_vpc: u32,
-}
-
 /// The gateways of a node. `G` names a gateway, `W` whoever is asked through it.
 #[derive(Debug, Clone)]
 pub struct Watch<G, W> {
@@ -122,22 +100,6 @@ impl<G, W> Default for Watch<G, W> {
     fn default() -> Self {
         Self { gateways: BTreeMap::new() }
     }
-}
-
-#[derive(Debug, Clone)]
-struct Watched<G, W> {
-    config: Config,
-    levels: BTreeMap<Level, Detector>,
-    /// Fed by the verdict on loss, so that losing has a hold-down, too.
-    loss: Detector,
-    loses: bool,
-    /// Probes through it to targets. Those to peers would tell of the peers' losses, too.
-    path: Loss,
-    /// Who is asked as a peer.
-    peers: BTreeSet<W>,
-    /// Who did not answer in the present run of misses of each level.
-    unanswered: BTreeMap<Level, Vec<W>>,
-    condemned: BTreeMap<Fault, Evidence<G, W>>,
 }
 
 impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
@@ -261,275 +223,6 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
     fn standings(&self, now: Tick) -> Vec<Standing> {
         self.gateways.keys().map(|gateway| self.standing(*gateway, now)).collect()
     }
-
-    // By difference: pairs are few, and this is the one place where gateways are compared.
-    fn judge(&mut self, now: Tick) {
-        let gateways: Vec<G> = self.gateways.keys().copied().collect();
-        for gateway in gateways {
-            self.forgive(gateway, now);
-            for level in Level::BEYOND {
-                if let Some(evidence) = self.accuse(gateway, level) {
-                    self.condemn(gateway, evidence);
-                }
-            }
-            if let Some(evidence) = self.accuse_of_loss(gateway, now) {
-                self.condemn(gateway, evidence);
-            }
-        }
-    }
-
-    fn condemn(&mut self, gateway: G, evidence: Evidence<G, W>) {
-        if let Some(watched) = self.gateways.get_mut(&gateway) {
-            watched.condemned.entry(evidence.fault).or_insert(evidence);
-        }
-    }
-
-    fn forgive(&mut self, gateway: G, now: Tick) {
-        let Some(watched) = self.gateways.get_mut(&gateway) else { return };
-        if watched.loses && watched.hardly_loses(SLOW, now) {
-            watched.loses = false;
-            watched.loss.on_probe(now, Outcome::Answered);
-        }
-        let (levels, loses) = (&watched.levels, watched.loses);
-        watched.condemned.retain(|fault, _| match fault.level() {
-            Some(level) => levels.get(&level).is_some_and(Detector::is_down),
-            None => loses,
-        });
-    }
-
-    fn accuse(&self, gateway: G, level: Level) -> Option<Evidence<G, W>> {
-        let watched = self.gateways.get(&gateway).filter(|watched| watched.is_alive())?;
-        let detector = watched.levels.get(&level).filter(|detector| detector.is_down())?;
-        if level != Level::Forwarding && !watched.has_answered(level) {
-            return None;
-        }
-        let (since, last) = detector.missing()?;
-        let proof = if level == Level::Source { Level::Forwarding } else { level };
-        let (other, answered) = self.gateways.iter().find_map(|(other, watched)| {
-            let detector = watched.levels.get(&proof)?;
-            let answered = detector.last_answered()?;
-            let is_better = *other != gateway && answered > last && watched.is_alive() && !detector.is_down();
-            // Who was down as well and came back first proves nothing until the accused has missed another probe: the outside may have
-            // come back for both. A peer that was dead meanwhile answered nobody: that is no word against the source of another until
-            // it was there for a while.
-            let believed = if level == Level::Source { BELIEVED_AFTER } else { Duration::ZERO };
-            let was_there = detector.changed() <= since || last >= detector.changed().after(believed);
-            (is_better && was_there).then_some((*other, answered))
-        })?;
-        Some(Evidence {
-            fault: Fault::of(level),
-            since,
-            misses: detector.misses(),
-            lost_percent: None,
-            unanswered: watched.unanswered_at(level),
-            other,
-            answered: Some(answered),
-        })
-    }
-
-    fn accuse_of_loss(&mut self, gateway: G, now: Tick) -> Option<Evidence<G, W>> {
-        let watched = self.gateways.get(&gateway).filter(|watched| watched.is_alive())?;
-        let slow_percent = u32::from(watched.config.loss_percent);
-        let fast_percent = (2 * slow_percent).min(90);
-        let (span, lost, other) =
-            [(FAST, fast_percent), (SLOW, slow_percent)].into_iter().find_map(|(window, percent)| {
-                let lost = watched.loses(window, percent, now)?;
-                let better = self.gateways.iter().find(|(other, watched)| {
-                    **other != gateway
-                        && watched.is_alive()
-                        && watched.condemned.is_empty()
-                        && watched.hardly_loses(window, now)
-                })?;
-                Some((window.span, lost, *better.0))
-            })?;
-        let watched = self.gateways.get_mut(&gateway)?;
-        if !watched.loses {
-            watched.loses = true;
-            watched.loss.on_probe(now, Outcome::Missed);
-        }
-        Some(Evidence {
-            fault: Fault::LosesPackets,
-            since: Tick(now.0.saturating_sub(span)),
-            misses: u8::try_from(lost.missed).unwrap_or(u8::MAX),
-            lost_percent: Some(u8::try_from(lost.missed * 100 / lost.total().max(1)).unwrap_or(100)),
-            unanswered: Vec::new(),
-            other,
-            answered: None,
-        })
-    }
-}
-
-impl<G, W: Copy + Ord> Watched<G, W> {
-    fn new(config: Config, now: Tick) -> Self {
-        let detectors = Level::ALL.map(|level| (level, Detector::new(of_level(&config, level), now)));
-        Self {
-            loss: Detector::new(of_loss(&config), now),
-            config,
-            levels: detectors.into_iter().collect(),
-            loses: false,
-            path: Loss::default(),
-            peers: BTreeSet::new(),
-            unanswered: BTreeMap::new(),
-            condemned: BTreeMap::new(),
-        }
-    }
-
-    fn configure(&mut self, config: &Config) {
-        if self.config != *config {
-            self.config = config.clone();
-            for (level, detector) in &mut self.levels {
-                detector.configure(&of_level(config, *level));
-            }
-            self.loss.configure(&of_loss(config));
-        }
-    }
-
-    fn on_probe(&mut self, probe: Probe<W>, now: Tick) -> Option<Transition> {
-        let unanswered = self.unanswered.entry(probe.level).or_default();
-        match probe.outcome {
-            Outcome::Answered => unanswered.clear(),
-            // A few are enough to be told of.
-            Outcome::Missed if unanswered.len() < 4 && !unanswered.contains(&probe.witness) => {
-                unanswered.push(probe.witness);
-            }
-            Outcome::Missed => {}
-        }
-        self.count(probe, now);
-        // What does not get through at all says nothing of large packets.
-        if probe.level == Level::FullSize
-            && probe.outcome == Outcome::Missed
-            && self.detector(Level::Forwarding).is_down()
-        {
-            return None;
-        }
-        let beyond_chance =
-            if probe.outcome == Outcome::Missed { self.misses_beyond_chance(probe.level, now) } else { 0 };
-        let detector = self.levels.get_mut(&probe.level)?;
-        detector.expect_misses(beyond_chance);
-        let transition = detector.on_sent_probe(probe.sent, now, probe.outcome);
-        if matches!(transition, Some(Transition::Fell { .. })) {
-            // That is an outage, no loss.
-            self.path.clear();
-        }
-        transition
-    }
-
-    /// Misses in a row that are more than chance at this level: what is lost in the VPC is lost on the way through, too.
-    fn misses_beyond_chance(&self, level: Level, now: Tick) -> u8 {
-        let in_vpc = |span| misses_beyond_chance(self.detector(Level::Reachability).lost_before(span, now));
-        let beyond = |span| {
-            let shares = Level::BEYOND.map(|level| self.detector(level).lost_before(span, now));
-            misses_beyond_chance(shares.into_iter().fold(Share::default(), |all, one| all + one))
-        };
-        // What has just begun, and what comes now and then.
-        let spans = [FAST.span, SLOW.span];
-        let misses = spans.into_iter().map(|span| {
-            if level == Level::Reachability { in_vpc(span) } else { in_vpc(span).max(beyond(span)) }
-        });
-        misses.max().unwrap_or_default()
-    }
-
-    fn count(&mut self, probe: Probe<W>, now: Tick) {
-        let is_out = [Level::Reachability, Level::Forwarding, probe.level]
-            .iter()
-            .any(|level| self.detector(*level).is_down());
-        match (probe.level, probe.outcome) {
-            (Level::Source, _) if self.peers.len() < MOST_PEERS => {
-                self.peers.insert(probe.witness);
-            }
-            (Level::Reachability | Level::Source, _) => {}
-            _ if is_out || self.peers.contains(&probe.witness) => {}
-            (_, Outcome::Answered) => self.path.answered(now),
-            (_, Outcome::Missed) => self.path.missed(now, 1),
-        }
-    }
-
-    /// Whether this probe says what all the last ones said: that the way is there.
-    fn is_quiet(&self, probe: Probe<W>) -> bool {
-        let detector = self.detector(probe.level);
-        probe.outcome == Outcome::Answered
-            && detector.missing().is_none()
-            && detector.last_answered().is_some()
-    }
-
-    /// Whether anything of it is down, or was found wanting.
-    fn is_in_doubt(&self) -> bool {
-        !self.condemned.is_empty() || self.loses || self.levels.values().any(Detector::is_down)
-    }
-
-    fn detector(&self, level: Level) -> &Detector {
-        &self.levels[&level]
-    }
-
-    fn detectors(&self) -> impl Iterator<Item = &Detector> {
-        self.levels.values().chain([&self.loss])
-    }
-
-    fn unanswered_at(&self, level: Level) -> Vec<W> {
-        self.unanswered.get(&level).cloned().unwrap_or_default()
-    }
-
-    fn works(&self, level: Level) -> Option<bool> {
-        let detector = self.detector(level);
-        if detector.is_down() { Some(false) } else { detector.last_answered().map(|_| true) }
-    }
-
-    fn has_answered(&self, level: Level) -> bool {
-        self.detector(level).last_answered().is_some()
-    }
-
-    fn is_alive(&self) -> bool {
-        self.works(Level::Reachability) == Some(true)
-    }
-
-    fn standing(&self, now: Tick, another_is_proven: impl FnOnce() -> bool) -> Standing {
-        let reachable = self.detector(Level::Reachability).standing(now);
-        if !self.condemned.is_empty() {
-            // It answers in the VPC: where every other one is silent, it may be better than nothing.
-            return Standing { verdict: Verdict::Down, ..reachable };
-        }
-        if reachable.verdict != Verdict::Up {
-            return reachable;
-        }
-        let recovering = Level::BEYOND
-            .map(|level| self.detector(level))
-            .into_iter()
-            .chain([&self.loss])
-            .any(|one| one.has_risen() && one.standing(now).verdict == Verdict::Trial);
-        let doubtful = || {
-            self.works(Level::Source) == Some(false)
-                && !self.has_answered(Level::Source)
-                && another_is_proven()
-        };
-        let verdict = if recovering || doubtful() { Verdict::Trial } else { Verdict::Up };
-        Standing { verdict, ..reachable }
-    }
-
-    fn loses(&self, window: Window, percent: u32, now: Tick) -> Option<Share> {
-        let vpc = self.detector(Level::Reachability).lost(window.span, now);
-        let path = self.path.over(window.span, now);
-        let shares = [(vpc, window.lost_in_vpc), (path, window.lost)];
-        shares.into_iter().find(|(share, enough)| share.loses(percent, *enough)).map(|(share, _)| share)
-    }
-
-    // Where the way through it is not probed, the VPC alone tells.
-    fn hardly_loses(&self, window: Window, now: Tick) -> bool {
-        let vpc = self.detector(Level::Reachability).lost(window.span, now);
-        let path = self.path.over(window.span, now);
-        let is_probed = self.has_answered(Level::Forwarding);
-        vpc.is_clean(window.clean_in_vpc) && (!is_probed || path.is_clean(window.clean))
-    }
-}
-
-/// One answer from outside is proof enough: the next witness in turn may be a dead one.
-fn of_level(config: &Config, level: Level) -> Config {
-    let rise = if level == Level::Reachability { config.rise } else { NonZeroU8::MIN };
-    Config { rise, ..config.clone() }
-}
-
-/// The verdict on loss is final as it comes: it was made over many probes.
-fn of_loss(config: &Config) -> Config {
-    Config { fall: NonZeroU8::MIN, rise: NonZeroU8::MIN, ..config.clone() }
 }
 
 /// Whether it is the node that is cut off, when no gateway answers it: none of its neighbours in the VPC does. A node that knows of no
@@ -537,6 +230,3 @@ fn of_loss(config: &Config) -> Config {
 pub fn is_cut_off(all_silent: bool, neighbours: &[Outcome]) -> bool {
     all_silent && !neighbours.is_empty() && neighbours.iter().all(|outcome| *outcome == Outcome::Missed)
 }
-
-#[cfg(test)]
-mod tests;
