@@ -77,22 +77,12 @@ pub fn stray_segment(source: Ipv4Addr, target: SocketAddrV4, flags: u8) -> bool 
     let sum = tcp_checksum(source, *target.ip(), &segment);
     segment[16..18].copy_from_slice(&sum.to_be_bytes());
     socket.send_to(&segment, &SockAddr::from(SocketAddr::from((*target.ip(), 0)))).expect("send");
-
-    let ends = Instant::now() + Duration::from_millis(500);
-    while let Some(left) = ends.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-        socket.set_read_timeout(Some(left)).expect("timeout");
-        let mut packet = [0_u8; 256];
-        let Ok(length) = socket.read(&mut packet) else { return false };
-        let header = usize::from(packet[0] & 15) * 4;
-        let Some(answer) = packet.get(header..length).filter(|answer| answer.len() >= 20) else { continue };
-        if packet[12..16] == target.ip().octets()
+    answered(&mut socket, |from, answer| {
+        from == *target.ip()
+            && answer.len() >= 20
             && answer[2..4] == SOURCE_PORT.to_be_bytes()
             && answer[13] & RST != 0
-        {
-            return true;
-        }
-    }
-    false
+    })
 }
 
 /// Whether the target answers an ICMP echo within half a second.
@@ -102,17 +92,22 @@ pub fn ping(target: Ipv4Addr) -> bool {
     let sum = checksum(&request);
     request[2..4].copy_from_slice(&sum.to_be_bytes());
     socket.send_to(&request, &SockAddr::from(SocketAddr::from((target, 0)))).expect("send");
+    // The reply: type 0 with our identifier.
+    answered(&mut socket, |_, answer| {
+        answer.len() >= 8 && answer.starts_with(&[0, 0]) && answer[4..6] == [0x12, 0x34]
+    })
+}
+
+/// Whether a packet comes within half a second that is it, by its source and what follows its IP header.
+fn answered(socket: &mut Socket, is_it: impl Fn(Ipv4Addr, &[u8]) -> bool) -> bool {
     let ends = Instant::now() + Duration::from_millis(500);
     while let Some(left) = ends.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
         socket.set_read_timeout(Some(left)).expect("timeout");
         let mut packet = [0_u8; 256];
         let Ok(length) = socket.read(&mut packet) else { return false };
         let header = usize::from(packet[0] & 15) * 4;
-        // The reply: type 0 with our identifier.
-        if packet
-            .get(header..length)
-            .is_some_and(|answer| answer.starts_with(&[0, 0]) && answer[4..6] == [0x12, 0x34])
-        {
+        let source = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
+        if packet.get(header..length).is_some_and(|answer| is_it(source, answer)) {
             return true;
         }
     }
