@@ -24,7 +24,7 @@ netlink-codec|egress-netlink|--lib|netlink routing|50000|10|tests::bytes::a_next
 kernel-covers|egress-netlink|--lib|netlink routing|500|24|tests::covers::no_cover_sends_a_protected_address_through_a_gateway_and_every_other_goes_where_brute_force_says
 objects-of-any-json|egress-agent|--lib|agent api routing|4000|10|objects::arbitrary::any_json_in_a_spec_is_named_and_leaves_the_others_alone
 controller-decisions|egress-controller|--test model|controller api digitalocean runtime|1000|24|whatever_happens_no_invariant_breaks_and_the_pair_comes_back
-exploration|egress-controller|--profile exhaustive --test model|controller api digitalocean runtime health|1|1|exploration::every_order_of_events_to_a_depth_breaks_no_invariant|EXPLORATION_DEPTH=5 RUST_TEST_NOCAPTURE=1
+exploration|egress-controller|--profile thorough --test model|controller api digitalocean runtime health|1|1|exploration::every_order_of_events_to_a_depth_breaks_no_invariant|EXPLORATION_DEPTH=5 RUST_TEST_NOCAPTURE=1
 agent-killed|egress-agent|--test node|agent netlink routing|1|18|fail_static::an_agent_killed fail_static::an_agent_held_up
 TABLE
 }
