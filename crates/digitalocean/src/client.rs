@@ -261,9 +261,10 @@ impl Client {
         Ok(root.map(|root| root.firewall))
     }
 
-    /// Makes one firewall; its tags must exist. It acts on packets some seconds later.
+    /// Makes one firewall; its Droplets must exist. It acts on packets some seconds later.
     ///
-    /// On [`Error::Ambiguous`] look for it by name and tags before deciding again.
+    /// A name that another firewall has is refused as [`RefusalKind::Conflict`]. On [`Error::Ambiguous`] look for it by name
+    /// before deciding again.
     pub async fn create_firewall(&self, new: &FirewallSpec, fence: &dyn Fence) -> Result<Firewall, Error> {
         let path = "/v2/firewalls".to_owned();
         let answer = self.post("firewalls.create", path, new, Repetition::Harmful, fence).await?;

@@ -41,7 +41,7 @@ pub use model::account::{Account, ReservedIp};
 pub use model::action::{Action, ActionStatus, DropletAction};
 pub use model::catalog::{Image, Region, Size};
 pub use model::droplet::{AddressKind, AddressV4, Droplet, DropletStatus};
-pub use model::firewall::{Firewall, FirewallRule, FirewallSpec, Peers, Ports, Protocol};
+pub use model::firewall::{Firewall, FirewallRule, FirewallSpec, FirewallStatus, Peers, Ports, Protocol};
 pub use model::ids::{
     ActionId, DropletId, DropletName, FirewallId, FirewallName, ImageRef, ImageSlug, InvalidValue,
     RegionSlug, SizeSlug, SshKeyRef, TagName, UserData, VpcId,

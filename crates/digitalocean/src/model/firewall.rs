@@ -1,15 +1,17 @@
 //! Cloud firewalls: which packets reach and leave Droplets, judged at their network cards, public and VPC side alike.
 //!
 //! A firewall applies to the Droplets it names and to those with a tag it names. Several that apply to one Droplet add up;
-//! what none of them lets through is dropped; answers to what was let through pass (DigitalOcean, "VPC features").
+//! what none of them lets through is dropped; answers to what was let through pass (DigitalOcean, "VPC features"). Ours name
+//! Droplets only, by id: a tag can be given to any Droplet by anybody.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::ids::{DropletId, FirewallId, FirewallName, TagName};
+use super::ids::{DropletId, FirewallId, FirewallName};
 use super::lenient;
 
 /// A firewall as the API shows it.
@@ -20,6 +22,9 @@ pub struct Firewall {
     /// Its name, which proves nothing.
     #[serde(default)]
     pub name: String,
+    /// Whether the last change of it acts on packets yet.
+    #[serde(default)]
+    pub status: FirewallStatus,
     /// Droplets that it names by id.
     #[serde(default, deserialize_with = "lenient::list")]
     pub droplet_ids: Vec<DropletId>,
@@ -32,6 +37,22 @@ pub struct Firewall {
     /// What may go out.
     #[serde(default, rename = "outbound_rules", deserialize_with = "rules")]
     pub outbound: Vec<FirewallRule>,
+}
+
+/// How far a change of a firewall has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FirewallStatus {
+    /// The cloud is at it.
+    Waiting,
+    /// It acts on packets.
+    Succeeded,
+    /// The cloud could not do it.
+    Failed,
+    /// A word this version does not know, or none.
+    #[default]
+    #[serde(other)]
+    Unknown,
 }
 
 /// What a firewall lets through.
@@ -172,10 +193,10 @@ fn rules<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<FirewallRule>
 /// What a firewall is to be: the whole of it, since an update takes away what it does not name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirewallSpec {
-    /// Its name.
+    /// Its name. The API refuses one that another firewall of the account has.
     pub name: FirewallName,
-    /// Tags whose Droplets it applies to. They must exist, unlike the tags of a new Droplet.
-    pub tags: Vec<TagName>,
+    /// Droplets it applies to, which must exist; at most [`MOST_DROPLETS`](Self::MOST_DROPLETS).
+    pub droplets: Vec<DropletId>,
     /// What may come in.
     pub inbound: Vec<FirewallRule>,
     /// What may go out.
@@ -183,6 +204,9 @@ pub struct FirewallSpec {
 }
 
 impl FirewallSpec {
+    /// Most Droplets that one firewall may name (DigitalOcean, "Firewalls limits").
+    pub const MOST_DROPLETS: usize = 10;
+
     /// Whether a firewall is exactly this. Order does not matter.
     pub fn is_met_by(&self, firewall: &Firewall) -> bool {
         let sorted = |rules: &[FirewallRule]| {
@@ -191,13 +215,10 @@ impl FirewallSpec {
             rules.dedup();
             rules
         };
-        let mut wanted: Vec<&str> = self.tags.iter().map(TagName::as_str).collect();
-        let mut has: Vec<&str> = firewall.tags.iter().flatten().map(String::as_str).collect();
-        wanted.sort_unstable();
-        has.sort_unstable();
+        let set = |droplets: &[DropletId]| droplets.iter().copied().collect::<BTreeSet<DropletId>>();
         firewall.name == self.name.as_str()
-            && firewall.droplet_ids.is_empty()
-            && has == wanted
+            && set(&firewall.droplet_ids) == set(&self.droplets)
+            && firewall.tags.iter().flatten().next().is_none()
             && sorted(&firewall.inbound) == sorted(&self.inbound)
             && sorted(&firewall.outbound) == sorted(&self.outbound)
     }
@@ -206,8 +227,8 @@ impl FirewallSpec {
 #[derive(Serialize)]
 struct Body<'a> {
     name: &'a FirewallName,
-    droplet_ids: [u64; 0],
-    tags: &'a [TagName],
+    droplet_ids: &'a [DropletId],
+    tags: [&'static str; 0],
     inbound_rules: Vec<RuleBody<'a>>,
     outbound_rules: Vec<RuleBody<'a>>,
 }
@@ -242,8 +263,8 @@ impl Serialize for FirewallSpec {
         });
         Body {
             name: &self.name,
-            droplet_ids: [],
-            tags: &self.tags,
+            droplet_ids: &self.droplets,
+            tags: [],
             inbound_rules: inbound.collect(),
             outbound_rules: outbound.collect(),
         }
@@ -263,7 +284,7 @@ mod tests {
         };
         FirewallSpec {
             name: FirewallName::new("egress-demo-1a2b3c4d").unwrap(),
-            tags: vec![TagName::new("egress-owner:1a2b3c4d").unwrap()],
+            droplets: vec![DropletId(7), DropletId(8)],
             inbound: vec![
                 rule(Protocol::Tcp, Ports::All, "10.116.0.0/20"),
                 rule(Protocol::Icmp, Ports::All, "10.116.0.0/20"),
@@ -275,7 +296,7 @@ mod tests {
 
     // As the API writes it: other words for the same, in another order.
     const SHOWN: &str = r#"{"id": "bb4b2611-3d72-467b-8602-280330ecd65c", "name": "egress-demo-1a2b3c4d", "status": "waiting",
-        "tags": ["egress-owner:1a2b3c4d"], "droplet_ids": null, "inbound_rules": [
+        "tags": null, "droplet_ids": [8, 7], "inbound_rules": [
             {"protocol": "tcp", "ports": "9181", "sources": {"addresses": ["203.0.113.21"]}},
             {"protocol": "icmp", "ports": "0", "sources": {"addresses": ["10.116.0.0/20"], "tags": []}},
             {"protocol": "tcp", "ports": "1-65535", "sources": {"addresses": ["10.116.0.0/20"]}}],
@@ -291,9 +312,10 @@ mod tests {
     fn every_kind_of_drift_is_seen() {
         for (from, to) in [
             (r#""name": "egress-demo-"#, r#""name": "my-"#),
-            (r#"["egress-owner:1a2b3c4d"]"#, "[]"),
-            (r#"["egress-owner:1a2b3c4d"]"#, r#"["egress-owner:1a2b3c4d", "web"]"#),
-            (r#""droplet_ids": null"#, r#""droplet_ids": [7]"#),
+            (r#""tags": null"#, r#""tags": ["web"]"#),
+            ("[8, 7]", "[8]"),
+            ("[8, 7]", "null"),
+            ("[8, 7]", "[8, 7, 9]"),
             (r#""9181""#, r#""9181-9182""#),
             (r#""9181""#, r#""ssh""#),
             ("203.0.113.21", "203.0.113.0/24"),

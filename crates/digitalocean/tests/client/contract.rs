@@ -116,7 +116,7 @@ fn firewall() -> FirewallSpec {
     };
     FirewallSpec {
         name: FirewallName::new("egress-demo-1a2b3c4d").unwrap(),
-        tags: vec![TagName::new("egress-owner:1a2b3c4d-0000").unwrap()],
+        droplets: vec![DropletId(3_164_494)],
         inbound: vec![
             rule(Protocol::Tcp, Ports::one(9181), "203.0.113.21/32"),
             rule(Protocol::Udp, Ports::Range(8000, 9000), "10.116.0.0/20"),
