@@ -235,9 +235,43 @@ pub struct EgressGatewayStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_bring_up_failure: Option<String>,
 
-    /// Id of the cloud firewall around the gateways, once there is one.
-    #[serde(default, rename = "firewallID", skip_serializing_if = "Option::is_none")]
-    pub firewall_id: Option<String>,
+    /// The cloud firewall around the gateways.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firewall: Option<FirewallStatus>,
+}
+
+/// The cloud firewall of an EgressGateway: on the public side it lets in nothing but probes of one gateway by the others. Gateways work
+/// without it too, kept by their own filter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FirewallStatus {
+    /// Its name in the cloud.
+    pub name: String,
+
+    /// Its id, once the cloud has given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+
+    /// Ids of others of that name that are ours too: what came of creates whose answers were lost. They are deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub doubles: Vec<String>,
+
+    /// When it was decided to have one.
+    pub since: Time,
+
+    /// When the cloud was asked to make it, until its answer or the firewall has been seen. A second request waits for a settle
+    /// time from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<Time>,
+
+    /// Why the cloud did not do what it was asked for last, in its own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+
+    /// When it is asked again at the earliest, after a refusal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Time>,
 }
 
 /// A change of the active gateway.

@@ -19,7 +19,7 @@ mod static_route;
 
 pub use egress_gateway::{
     CreationIntent, DropletTemplate, EgressGateway, EgressGatewaySpec, EgressGatewayStatus, Failover,
-    GatewayRole, GatewayStatus, PublicIp, Replacement,
+    FirewallStatus, GatewayRole, GatewayStatus, PublicIp, Replacement,
 };
 pub use health_check::{HealthCheck, ProbeTarget};
 pub use names::*;

@@ -3,12 +3,15 @@
 //! Every primitive call asks the lease first and has a deadline; both are the duty of [`Ports`]. A call that fails ends the
 //! step, and the next step begins with a new look at the world.
 
-use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, StaticRouteSpec};
-use egress_digitalocean::DropletId;
+use std::time::Duration;
+
+use egress_api::{EgressGatewayStatus, FirewallStatus, GatewayRole, GatewayStatus, StaticRouteSpec};
+use egress_digitalocean::{DropletId, FirewallId, FirewallSpec};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::decision::{Admission, Decision, Effect, Order};
+use crate::firewall::OwnedFirewall;
 use crate::identity::OwnedDroplet;
 
 /// Why a create gave no id.
@@ -17,6 +20,20 @@ pub enum CreateFailure<E> {
     /// The cloud said no: nothing was made. Its own words.
     Refused(String),
     /// It may have happened, or was never sent; only looking can tell.
+    Unknown(E),
+}
+
+/// Why nothing came of a call about a firewall.
+#[derive(Debug)]
+pub enum FirewallFailure<E> {
+    /// The cloud said no, or did not answer to what may be repeated. Told and asked again, and nothing waits for it.
+    Refused {
+        /// Its own words, with the way out where there is one.
+        words: String,
+        /// How long it is left alone.
+        pause: Duration,
+    },
+    /// It may have happened, or may not be tried any more.
     Unknown(E),
 }
 
@@ -49,6 +66,22 @@ pub trait Ports: Sync {
     fn power_cycle(&self, droplet: &OwnedDroplet) -> impl Future<Output = Result<(), Self::Error>> + Send;
     /// Deletes by id.
     fn delete(&self, droplet: &OwnedDroplet) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Sends one create.
+    fn create_firewall(
+        &self,
+        wanted: &FirewallSpec,
+    ) -> impl Future<Output = Result<FirewallId, FirewallFailure<Self::Error>>> + Send;
+    /// Makes a firewall what is said; whether the cloud then shows it so.
+    fn update_firewall(
+        &self,
+        firewall: &OwnedFirewall,
+        wanted: &FirewallSpec,
+    ) -> impl Future<Output = Result<bool, FirewallFailure<Self::Error>>> + Send;
+    /// Deletes by id.
+    fn delete_firewall(
+        &self,
+        firewall: &OwnedFirewall,
+    ) -> impl Future<Output = Result<(), FirewallFailure<Self::Error>>> + Send;
     /// Sends the list. One that the gateway does not take is no error: the next look shows it.
     fn admit(&self, admission: &Admission) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
@@ -66,6 +99,15 @@ pub async fn perform<P: Ports>(decision: &Decision, ports: &P, now: Timestamp) -
         Some(Effect::PowerCycle(droplet)) => power_cycle(droplet, status.clone(), ports, now).await,
         Some(Effect::PowerOn(droplet)) => power_on(droplet, status.clone(), ports, now).await,
         Some(Effect::DeleteDroplet(droplet)) => ports.delete(droplet).await,
+        Some(Effect::CreateFirewall(wanted)) => create_firewall(wanted, status.clone(), ports, now).await,
+        Some(Effect::UpdateFirewall(firewall, wanted)) => {
+            let done = ports.update_firewall(firewall, wanted).await;
+            let done = done.and_then(|as_asked| as_asked.then_some(()).ok_or_else(made_otherwise));
+            note(done, status.clone(), ports, now).await
+        }
+        Some(Effect::DeleteFirewall(firewall)) => {
+            note(ports.delete_firewall(firewall).await, status.clone(), ports, now).await
+        }
         Some(Effect::AdmitPeers(admission)) => ports.admit(admission).await,
         Some(Effect::RemoveFinalizer) => ports.remove_finalizer().await,
     }
@@ -151,6 +193,64 @@ async fn power_cycle<P: Ports>(
     }
     ports.write_status(&status).await
 }
+
+// As a Droplet: marked as sent, sent once, recorded.
+async fn create_firewall<P: Ports>(
+    wanted: &FirewallSpec,
+    mut status: EgressGatewayStatus,
+    ports: &P,
+    now: Timestamp,
+) -> Result<(), P::Error> {
+    let Some(recorded) = &mut status.firewall else { return Ok(()) };
+    *recorded =
+        FirewallStatus { sent: Some(whole_second(now)), message: None, not_before: None, ..recorded.clone() };
+    ports.write_status(&status).await?;
+    let made = ports.create_firewall(wanted).await;
+    if !matches!(made, Err(FirewallFailure::Unknown(_)))
+        && let Some(recorded) = &mut status.firewall
+    {
+        recorded.sent = None;
+        recorded.id = made.as_ref().ok().map(|id| id.as_str().to_owned());
+    }
+    match made {
+        Ok(_) => ports.write_status(&status).await,
+        Err(failure) => note(Err(failure), status, ports, now).await,
+    }
+}
+
+// A refusal is written down with the time until which it rests; what went well takes it away.
+async fn note<P: Ports>(
+    outcome: Result<(), FirewallFailure<P::Error>>,
+    mut status: EgressGatewayStatus,
+    ports: &P,
+    now: Timestamp,
+) -> Result<(), P::Error> {
+    let Some(recorded) = &mut status.firewall else { return Ok(()) };
+    let before = recorded.clone();
+    match outcome {
+        Ok(()) => {
+            recorded.message = None;
+            recorded.not_before = None;
+        }
+        Err(FirewallFailure::Refused { words, pause }) => {
+            recorded.message = Some(words);
+            recorded.not_before = Some(whole_second(now + pause));
+        }
+        Err(FirewallFailure::Unknown(error)) => return Err(error),
+    }
+    if *recorded == before {
+        return Ok(());
+    }
+    ports.write_status(&status).await
+}
+
+// Asked for again at once it would be asked for without end.
+fn made_otherwise<E>() -> FirewallFailure<E> {
+    let words = "the cloud took what was asked for and shows something else".to_owned();
+    FirewallFailure::Refused { words, pause: MADE_OTHERWISE }
+}
+
+const MADE_OTHERWISE: Duration = Duration::from_secs(300);
 
 fn whole_second(now: Timestamp) -> Time {
     Time(Timestamp::from_second(now.as_second()).unwrap_or(now))

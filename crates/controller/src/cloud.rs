@@ -1,6 +1,8 @@
 //! The cloud as all EgressGateways share it: one list by tag for all of them, so that the cost in calls does not grow with
 //! their number.
 
+mod firewalls;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,6 +15,8 @@ use jiff::Timestamp;
 
 use crate::identity::cluster_tag;
 use crate::metrics::ControllerMetrics;
+
+pub use firewalls::FirewallList;
 
 /// One reading of the list.
 #[derive(Debug)]
@@ -32,6 +36,7 @@ pub struct Cloud {
     metrics: ControllerMetrics,
     // Held while the list is read: whoever comes meanwhile waits for that reading instead of starting another.
     snapshot: tokio::sync::Mutex<Option<Arc<Snapshot>>>,
+    firewalls: tokio::sync::Mutex<firewalls::Shared>,
     memory: Mutex<Memory>,
 }
 
@@ -68,6 +73,7 @@ impl Cloud {
             tag: TagName::new(cluster_tag(cluster)),
             metrics,
             snapshot: tokio::sync::Mutex::default(),
+            firewalls: tokio::sync::Mutex::default(),
             memory: Mutex::default(),
         }
     }

@@ -4,7 +4,9 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use egress_api::{EgressGatewayStatus, StaticRouteSpec};
+use egress_digitalocean::FirewallSpec;
 
+use crate::firewall::OwnedFirewall;
 use crate::identity::OwnedDroplet;
 
 /// Times that rule the decisions.
@@ -96,6 +98,12 @@ pub enum Effect {
     PowerCycle(OwnedDroplet),
     /// Deletes a Droplet by id.
     DeleteDroplet(OwnedDroplet),
+    /// Marks the firewall as asked for, sends one create, records the id.
+    CreateFirewall(FirewallSpec),
+    /// Makes the firewall what it is to be.
+    UpdateFirewall(OwnedFirewall, FirewallSpec),
+    /// Deletes a firewall by id.
+    DeleteFirewall(OwnedFirewall),
     /// Tells a gateway which others may probe its public side.
     AdmitPeers(Admission),
     /// Lets the EgressGateway go.
@@ -114,6 +122,9 @@ impl Effect {
             Self::PowerOn(_) => "power_on",
             Self::PowerCycle(_) => "power_cycle",
             Self::DeleteDroplet(_) => "delete_droplet",
+            Self::CreateFirewall(_) => "create_firewall",
+            Self::UpdateFirewall(..) => "update_firewall",
+            Self::DeleteFirewall(_) => "delete_firewall",
             Self::AdmitPeers(_) => "admit_peers",
             Self::RemoveFinalizer => "remove_finalizer",
         }

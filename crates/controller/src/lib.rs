@@ -9,6 +9,7 @@ pub mod cloud;
 pub mod credentials;
 pub mod decide;
 pub mod decision;
+pub mod firewall;
 pub mod health;
 pub mod hearing;
 pub mod identity;

@@ -9,8 +9,8 @@ use egress_api::{
     OWNED_BY_LABEL, StaticRoute, StaticRouteSpec,
 };
 use egress_digitalocean::{
-    CreateDroplet, DropletId, DropletName, Error, FenceLost, ImageRef, ImageSlug, InvalidValue, RegionSlug,
-    SizeSlug, SshKeyRef, TagName, UserData, VpcId,
+    CreateDroplet, DropletId, DropletName, Error, FenceLost, FirewallId, FirewallSpec, ImageRef, ImageSlug,
+    InvalidValue, RefusalKind, RegionSlug, Retry, SizeSlug, SshKeyRef, TagName, UserData, VpcId,
 };
 use egress_runtime::kubernetes::{CallError, within_deadline};
 use egress_runtime::lease::{Claim, LeadershipLost};
@@ -19,11 +19,13 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use crate::act::{CreateFailure, Ports};
+use crate::act::{CreateFailure, FirewallFailure, Ports};
 use crate::cloud::Cloud;
 use crate::decision::{Admission, Order};
+use crate::firewall::OwnedFirewall;
 use crate::health::HealthClient;
 use crate::identity::OwnedDroplet;
+use crate::site::of_cloud;
 
 // Others take the lease over at the earliest 5 s after our claim on it ends, and a changing cloud call ends after 10 s.
 const COVER: Duration = Duration::from_secs(5);
@@ -220,6 +222,26 @@ impl Ports for Live<'_> {
         }
     }
 
+    async fn create_firewall(&self, wanted: &FirewallSpec) -> Result<FirewallId, FirewallFailure<ActError>> {
+        let made = self.cloud.create_firewall(wanted, &self.fence()).await;
+        made.map_err(|error| firewall_failure(error, "firewall:create"))
+    }
+
+    async fn update_firewall(
+        &self,
+        firewall: &OwnedFirewall,
+        wanted: &FirewallSpec,
+    ) -> Result<bool, FirewallFailure<ActError>> {
+        let shown = self.cloud.update_firewall(firewall.id(), wanted, &self.fence()).await;
+        let shown = shown.map_err(|error| firewall_failure(error, "firewall:update"))?;
+        Ok(wanted.is_met_by(&shown))
+    }
+
+    async fn delete_firewall(&self, firewall: &OwnedFirewall) -> Result<(), FirewallFailure<ActError>> {
+        let deleted = self.cloud.delete_firewall(firewall.id(), &self.fence()).await;
+        deleted.map_err(|error| firewall_failure(error, "firewall:delete"))
+    }
+
     async fn admit(&self, admission: &Admission) -> Result<(), ActError> {
         self.claim.check()?;
         if let Err(reason) = self.health.admit(admission.gateway, &admission.peers).await {
@@ -236,6 +258,26 @@ impl Ports for Live<'_> {
         Ok(self.cloud.delete(droplet.id(), &self.fence()).await?)
     }
 }
+
+// What was refused is told and rests for as long as its kind is likely to last. Gateways do not wait for it.
+fn firewall_failure(error: Error, scope: &str) -> FirewallFailure<ActError> {
+    let pause = match error.retry() {
+        // Ours no more, or perhaps done.
+        Retry::Never | Retry::AmbiguousMayHaveHappened => return FirewallFailure::Unknown(error.into()),
+        Retry::After(pause) => pause.min(LONGEST_REST),
+        Retry::Soon => SHORTEST_REST,
+        Retry::AfterSpecChange => LONGEST_REST,
+    };
+    let words = of_cloud(&error).message;
+    let words = match error.refused_as() {
+        Some(RefusalKind::Forbidden) => format!("{words}: the API token needs the scope {scope}"),
+        _ => words,
+    };
+    FirewallFailure::Refused { words, pause: pause.max(SHORTEST_REST) }
+}
+
+const SHORTEST_REST: Duration = Duration::from_secs(10);
+const LONGEST_REST: Duration = Duration::from_secs(300);
 
 fn request(order: &Order) -> Result<CreateDroplet, InvalidValue> {
     let Order {

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use egress_api::{EgressGateway, NodeEgressStatus, NodeSelector, StaticRoute};
-use egress_digitalocean::{Droplet, DropletId};
+use egress_digitalocean::{Droplet, DropletId, Firewall};
+use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
 use crate::user_data::UserData;
@@ -26,6 +27,8 @@ pub struct Observation {
     pub nodes: Vec<NodeSeen>,
     /// The cloud, or why it could not be read.
     pub cloud: Result<CloudSeen, Trouble>,
+    /// The cloud's firewalls, or why they could not be read. Gateways do without.
+    pub firewalls: Result<FirewallsSeen, Trouble>,
     /// What each gateway's own endpoint answers, by Droplet.
     pub health: BTreeMap<DropletId, HealthSeen>,
     /// Since when an endpoint has not said that it is ready, without interruption, as far as this process remembers.
@@ -80,6 +83,16 @@ pub struct CloudSeen {
     pub delete_accepted: BTreeMap<DropletId, Timestamp>,
 }
 
+/// The firewalls that matter.
+#[derive(Clone, Debug)]
+pub struct FirewallsSeen {
+    /// When the reading of the list began.
+    pub taken: Timestamp,
+    /// Recorded ones and those with our name, by id. A recorded one that is missing was asked for by id too, while the token showed
+    /// that it sees this account.
+    pub firewalls: Vec<Firewall>,
+}
+
 /// Why something is not known or not possible, for a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
@@ -96,6 +109,8 @@ pub struct Site {
     pub region: String,
     /// VPC of the cluster's nodes.
     pub vpc: String,
+    /// Ranges that gateways serve there: the VPC's, and those of pods that keep their own addresses in it.
+    pub sources: Vec<Ipv4Net>,
     /// User data of a gateway there.
     pub user_data: UserData,
 }

@@ -1,5 +1,7 @@
 //! Reads what a step needs. Changes nothing.
 
+mod firewalls;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -118,6 +120,10 @@ impl Observer {
         let node_droplets: BTreeSet<DropletId> = nodes.iter().filter_map(|node| node.droplet).collect();
         let site = self.site(&gateway, &node_droplets).await;
         let cloud = self.cloud(&gateway, &nodes).await;
+        let firewalls = match &cloud {
+            Ok(cloud) => self.firewalls(&gateway, &nodes, cloud).await,
+            Err(trouble) => Err(trouble.clone()),
+        };
         let health = match &cloud {
             Ok(cloud) => self.health.ask(addresses(&gateway, Some(cloud))).await,
             Err(_) => self.health.ask(addresses(&gateway, None)).await,
@@ -131,6 +137,7 @@ impl Observer {
             followers,
             nodes,
             cloud,
+            firewalls,
             health,
             failing_since,
             site,
@@ -162,12 +169,7 @@ impl Observer {
     async fn cloud(&self, gateway: &EgressGateway, nodes: &[NodeSeen]) -> Result<CloudSeen, Trouble> {
         self.read_cloud(gateway, nodes).await.map_err(|error| match error {
             ReadError::Cloud(error) => of_cloud(&error),
-            ReadError::Blind => Trouble {
-                reason: "TokenOfAnotherTeam",
-                message: "The API token does not see the cluster's own nodes: it belongs to another team, or nodes have \
-                          wrong provider ids. Nothing is taken for gone on its word"
-                    .to_owned(),
-            },
+            ReadError::Blind => blind(),
         })
     }
 
@@ -175,11 +177,7 @@ impl Observer {
         let status = gateway.status.clone().unwrap_or_default();
         let age = if is_quiet(gateway, &status) { QUIET_AGE } else { BUSY_AGE };
         let snapshot = self.cloud.droplets(age).await?;
-        let identity = Identity {
-            name: gateway.metadata.name.clone().unwrap_or_default(),
-            owner: gateway.metadata.uid.clone().unwrap_or_default(),
-            cluster: self.cluster.clone(),
-        };
+        let identity = identity_of(gateway, &self.cluster);
         let recorded: BTreeSet<DropletId> = status.gateways.iter().filter_map(droplet_id).collect();
         let mut droplets: BTreeMap<DropletId, Droplet> = snapshot
             .droplets
@@ -243,6 +241,20 @@ fn followers(name: &str, static_routes: &[StaticRoute]) -> Vec<Follower> {
         .collect();
     followers.sort_unstable();
     followers
+}
+
+fn identity_of(gateway: &EgressGateway, cluster: &str) -> Identity {
+    Identity {
+        name: gateway.metadata.name.clone().unwrap_or_default(),
+        owner: gateway.metadata.uid.clone().unwrap_or_default(),
+        cluster: cluster.to_owned(),
+    }
+}
+
+fn blind() -> Trouble {
+    let message = "The API token does not see the cluster's own nodes: it belongs to another team, or nodes have wrong provider \
+                   ids. Nothing is taken for gone on its word";
+    Trouble { reason: "TokenOfAnotherTeam", message: message.to_owned() }
 }
 
 enum ReadError {

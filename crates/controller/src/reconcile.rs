@@ -189,6 +189,15 @@ fn log_effect(effect: &Effect) {
                 spec.ordered_gateways().into_iter().map(|gateway| gateway.address.0).collect();
             tracing::info!(?gateways, "apply StaticRoute");
         }
+        Effect::CreateFirewall(spec) => {
+            tracing::info!(firewall = %spec.name, droplets = ?spec.droplets, "create firewall");
+        }
+        Effect::UpdateFirewall(firewall, spec) => {
+            tracing::info!(firewall = firewall.name(), id = %firewall.id(), droplets = ?spec.droplets, "update firewall");
+        }
+        Effect::DeleteFirewall(firewall) => {
+            tracing::info!(firewall = firewall.name(), id = %firewall.id(), "delete firewall");
+        }
         Effect::AdmitPeers(admission) => {
             tracing::info!(gateway = admission.name, peers = ?admission.peers, "name the gateway's peers");
         }

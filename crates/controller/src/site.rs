@@ -60,7 +60,7 @@ impl Locator {
             message: format!("No user data: {error}"),
         })?;
         let region = template.region.clone().unwrap_or(place.region);
-        Ok(Site { region, vpc: place.vpc.as_str().to_owned(), user_data })
+        Ok(Site { region, vpc: place.vpc.as_str().to_owned(), sources: input.sources(), user_data })
     }
 
     async fn places(&self, cloud: &Cloud, nodes: &BTreeSet<DropletId>) -> Result<BTreeSet<Place>, Error> {

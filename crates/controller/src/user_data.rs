@@ -39,6 +39,18 @@ pub struct UserDataInput {
     pub pod_ranges: Vec<Ipv4Net>,
 }
 
+impl UserDataInput {
+    /// The ranges that a gateway serves, each once and none that another holds.
+    pub fn sources(&self) -> Vec<Ipv4Net> {
+        let vpc = self.vpc_range.trunc();
+        let mut pods: Vec<Ipv4Net> =
+            self.pod_ranges.iter().map(Ipv4Net::trunc).filter(|pods| !vpc.contains(pods)).collect();
+        pods.sort_unstable();
+        pods.dedup();
+        std::iter::once(vpc).chain(pods).collect()
+    }
+}
+
 /// Rendered user data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserData {
@@ -68,16 +80,12 @@ pub enum UserDataError {
 
 /// Puts the input and the programs into the template.
 pub fn render(input: &UserDataInput) -> Result<UserData, UserDataError> {
-    let vpc = input.vpc_range.trunc();
-    let mut pods: Vec<Ipv4Net> =
-        input.pod_ranges.iter().map(Ipv4Net::trunc).filter(|p| !vpc.contains(p)).collect();
-    pods.sort_unstable();
-    pods.dedup();
-    if let Some(wide) = std::iter::once(&vpc).chain(&pods).find(|range| range.prefix_len() < MIN_PREFIX) {
+    let sources = input.sources();
+    if let Some(wide) = sources.iter().find(|range| range.prefix_len() < MIN_PREFIX) {
         return Err(UserDataError::RangeTooWide(*wide));
     }
-    let sources = std::iter::once(&vpc).chain(&pods).map(Ipv4Net::to_string).collect::<Vec<_>>().join(",");
-    let vpc_range = vpc.to_string();
+    let sources = sources.iter().map(Ipv4Net::to_string).collect::<Vec<_>>().join(",");
+    let vpc_range = input.vpc_range.trunc().to_string();
     let version = version(&[&vpc_range, &sources]);
     let values = [("version", version.as_str()), ("vpc_range", &vpc_range), ("source_ranges", &sources)];
 

@@ -1,4 +1,5 @@
 //! Who may probe a gateway's public side: the other gateways of the same EgressGateway (`docs/decisions/0021-peers-of-a-gateway.md`).
+//! Two filters say so: the gateway's own, and the cloud firewall ([`super::firewall`]).
 //!
 //! A gateway's own endpoint says whom it admits. Where that differs from the gateways there are, the list is sent again: whatever
 //! was lost, or changed by somebody else, is right again after the next look.
@@ -8,7 +9,7 @@ use std::net::Ipv4Addr;
 
 use egress_api::{EgressGatewayStatus, GatewayStatus};
 
-use super::{Look, is_leaving};
+use super::{Look, firewall, is_leaving};
 use crate::decision::{Admission, Effect};
 use crate::identity::droplet_id;
 use crate::observation::HealthSeen;
@@ -16,12 +17,17 @@ use crate::observation::HealthSeen;
 /// A gateway takes no more.
 const MOST_PEERS: usize = 8;
 
-/// Writes down what each gateway says that it admits. One that says nothing is taken at its last word.
+/// Writes down whose probes reach each gateway's public side: whom it says that it admits, as far as the cloud firewall lets them
+/// come. One that says nothing is taken at its last word.
 pub(super) fn record(look: &Look<'_>, status: &mut EgressGatewayStatus) {
-    for gateway in &mut status.gateways {
-        if let Some(peers) = told(look, gateway) {
-            gateway.admits = peers.iter().take(MOST_PEERS).map(ToString::to_string).collect();
-        }
+    let admitted = |gateway: &GatewayStatus| {
+        let come = |address: &&Ipv4Addr| firewall::admits(look, status, gateway, **address);
+        let peers = told(look, gateway)?.iter().filter(come).take(MOST_PEERS);
+        Some(peers.map(ToString::to_string).collect())
+    };
+    let admitted: Vec<Option<Vec<String>>> = status.gateways.iter().map(admitted).collect();
+    for (gateway, admitted) in status.gateways.iter_mut().zip(admitted) {
+        gateway.admits = admitted.unwrap_or_else(|| std::mem::take(&mut gateway.admits));
     }
 }
 

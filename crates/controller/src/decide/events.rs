@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{Look, degraded, happening};
 use crate::decision::{Effect, Happening};
+use crate::firewall::recorded_ids;
 
 /// Events that belong to this step. They are published after its effect.
 pub(super) fn between(
@@ -41,6 +42,23 @@ fn of_effect(effect: &Effect) -> Option<Happening> {
         Effect::DeleteDroplet(droplet) => {
             let note = format!("Droplet {} ({}) was deleted", droplet.name(), droplet.id());
             Some(happening(false, "DropletDeleted", note))
+        }
+        Effect::CreateFirewall(spec) => {
+            Some(happening(false, "FirewallCreated", format!("Firewall {} was asked for", spec.name)))
+        }
+        Effect::UpdateFirewall(firewall, spec) => {
+            let note = format!(
+                "Firewall {} ({}) was brought up to date: {} Droplets, {} inbound rules",
+                firewall.name(),
+                firewall.id(),
+                spec.droplets.len(),
+                spec.inbound.len()
+            );
+            Some(happening(false, "FirewallUpdated", note))
+        }
+        Effect::DeleteFirewall(firewall) => {
+            let note = format!("Firewall {} ({}) was deleted", firewall.name(), firewall.id());
+            Some(happening(false, "FirewallDeleted", note))
         }
         Effect::AddFinalizer
         | Effect::WriteStatus
@@ -106,10 +124,19 @@ fn transitions(look: &Look<'_>, after: &EgressGatewayStatus) -> Vec<Happening> {
             ),
         ));
     }
+    told.extend(firewall_lost(before, after));
     told.extend(failed_over(look, after));
     told.extend(replaced(before, after));
     told.extend(of_conditions(&before.conditions, &after.conditions));
     told
+}
+
+fn firewall_lost(before: &EgressGatewayStatus, after: &EgressGatewayStatus) -> Option<Happening> {
+    let old = before.firewall.as_ref()?;
+    let id = old.id.as_ref()?;
+    let recorded = after.firewall.iter().flat_map(recorded_ids).any(|one| one == id);
+    let note = || format!("Firewall {} ({id}) is gone; another is made", old.name);
+    (!recorded && after.firewall.is_some()).then(|| happening(true, "FirewallGone", note()))
 }
 
 fn failed_over(look: &Look<'_>, after: &EgressGatewayStatus) -> Option<Happening> {

@@ -6,7 +6,7 @@
 //! - At most `replicas + 1` Droplets, intents included. A slot is taken as long as anything is known to hold it.
 //! - Only what is proven is listed; the list is never made empty. Who is listed leaves it before its Droplet is deleted.
 //! - One gateway leaves at a time, and never the last one that works; one is replaced in ten minutes.
-//! - What changes or deletes a Droplet carries the proof that it is ours.
+//! - What changes or deletes a Droplet or a firewall carries the proof that it is ours.
 
 mod admits;
 mod conditions;
@@ -14,6 +14,7 @@ mod creation;
 mod degraded;
 mod events;
 mod failover;
+mod firewall;
 mod judge;
 mod order;
 mod population;
@@ -77,6 +78,7 @@ fn keep(look: &Look<'_>) -> Decision {
     }
     creation::adopt(look, &mut status);
     judge::judge(look, &mut status);
+    firewall::record(look, &mut status);
     admits::record(look, &mut status);
     repair::plan(look, &mut status);
     population::choose(look, &mut status);
@@ -89,6 +91,7 @@ fn keep(look: &Look<'_>) -> Decision {
             .or_else(|| repair::power(look, &status))
             .or_else(|| creation::order(look, &status))
             .or_else(|| population::deletion(look, &status))
+            .or_else(|| firewall::change(look, &status))
             .or_else(|| admits::admission(look, &status))
     };
     let effect = first_the_status(look, &status, next);
@@ -124,6 +127,8 @@ fn pace(look: &Look<'_>, status: &EgressGatewayStatus, effect: Option<&Effect>) 
     let lately = |then: &Option<Time>| then.as_ref().is_some_and(|then| look.since(then) < USUAL_BRING_UP);
     let unsteady =
         || status.gateways.iter().filter(|gateway| !gateway.ready || gateway.suspect_since.is_some());
+    // The cloud takes its time.
+    let is_going = || status.gateways.iter().any(is_leaving);
     let strangers = creation::strangers(look, status);
     let wanted = || status.creating.iter().filter(|intent| intent.message.is_none());
     let in_the_way = |intent: &CreationIntent| {
@@ -134,7 +139,8 @@ fn pace(look: &Look<'_>, status: &EgressGatewayStatus, effect: Option<&Effect>) 
         Some(Effect::AdmitPeers(_)) => LATER,
         Some(_) => SOON,
         None if unsteady().any(|gateway| lately(&gateway.since) || lately(&gateway.suspect_since)) => SOON,
-        None if settling || unsteady().next().is_some() => LATER,
+        None if settling || unsteady().next().is_some() || is_going() => LATER,
+        None if firewall::is_coming(look, status) => LATER,
         None if wanted().any(|intent| !in_the_way(intent)) => SOON,
         None if wanted().next().is_some() => LATER,
         None => QUIET,

@@ -1,4 +1,4 @@
-//! Deletion of an EgressGateway: routes off every live node, then the Droplets one by one, then the finalizer.
+//! Deletion of an EgressGateway: routes off every live node, then the Droplets one by one, the firewall, the finalizer.
 //!
 //! Never hangs without a word: whatever blocks it is in the Degraded condition, with the way out (invariant I12).
 
@@ -6,10 +6,11 @@ use egress_api::{EgressGatewayStatus, GatewayRole, NodeRoute, NodeRouteState};
 use egress_digitalocean::Droplet;
 
 use super::{
-    LATER, Look, Presence, SOON, conditions, creation, events, first_the_status, population, route, stamp,
+    LATER, Look, Presence, SOON, conditions, creation, events, firewall, first_the_status, population, route,
+    stamp,
 };
 use crate::decision::{Decision, Effect};
-use crate::observation::Trouble;
+use crate::observation::{FirewallsSeen, Trouble};
 
 /// The next step towards nothing.
 pub(super) fn decide(look: &Look<'_>) -> Decision {
@@ -19,6 +20,7 @@ pub(super) fn decide(look: &Look<'_>) -> Decision {
         .creating
         .retain(|intent| intent.sent.as_ref().is_some_and(|sent| !creation::has_settled(look, sent)));
     status.gateways.retain(|gateway| !matches!(look.presence(gateway), Presence::Gone));
+    firewall::record_for_removal(look, &mut status);
     let holding = nodes_holding_routes(look);
     let routed = route::ours(look).is_some() || !holding.is_empty();
     if !routed {
@@ -42,7 +44,11 @@ pub(super) fn decide(look: &Look<'_>) -> Decision {
             return None;
         }
         let delete = status.gateways.iter().find_map(|gateway| population::delete(look, &status, gateway));
-        delete.or_else(|| is_all_gone(look, &status).then_some(Effect::RemoveFinalizer))
+        if delete.is_some() || !status.gateways.is_empty() || !status.creating.is_empty() {
+            return delete;
+        }
+        let last = || is_all_gone(look, &status).then_some(Effect::RemoveFinalizer);
+        firewall::removal(look, &status).or_else(last)
     };
     let effect = first_the_status(look, &status, next);
     let events = events::between(look, &status, effect.as_ref());
@@ -76,10 +82,15 @@ fn nodes_holding_routes(look: &Look<'_>) -> Vec<String> {
 }
 
 fn is_all_gone(look: &Look<'_>, status: &EgressGatewayStatus) -> bool {
-    if !status.gateways.is_empty() || !status.creating.is_empty() {
+    if !status.gateways.is_empty() || !status.creating.is_empty() || status.firewall.is_some() {
         return false;
     }
     let deleted = look.seen.gateway.metadata.deletion_timestamp.as_ref();
+    // Without a word of the firewalls: only if none was ever asked for, as with Droplets.
+    let old = |seen: &FirewallsSeen| deleted.is_none_or(|deleted| seen.taken < deleted.0);
+    if firewall::seen(look).is_some_and(old) {
+        return false;
+    }
     match &look.seen.cloud {
         Ok(cloud) => {
             deleted.is_some_and(|deleted| cloud.taken >= deleted.0) && perhaps_ours(look).next().is_none()
@@ -113,6 +124,9 @@ fn doing(look: &Look<'_>, status: &EgressGatewayStatus, holding: &[String]) -> S
     if let Some(intent) = status.creating.first() {
         return format!("Waiting whether Droplet {} appears, which was asked for", intent.name);
     }
+    if let Some(firewall) = &status.firewall {
+        return format!("Firewall {} is still there", firewall.name);
+    }
     "Nothing is left".to_owned()
 }
 
@@ -130,6 +144,21 @@ fn left_without(look: &Look<'_>) -> String {
             rest.len()
         ),
     }
+}
+
+// It is not billed, and it must not stay unseen.
+fn firewall_stays(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<Trouble> {
+    let recorded = status.firewall.as_ref()?;
+    let unknown = look.seen.cloud.as_ref().err().or(look.seen.firewalls.as_ref().err());
+    let trouble = unknown.map(|trouble| (trouble.reason, trouble.message.clone()));
+    let trouble = trouble
+        .or_else(|| Some(("NotProvablyOurs", firewall::not_provably_ours(look, status)?)))
+        .or_else(|| Some(("FirewallRefused", recorded.message.clone()?)));
+    let Some((reason, message)) = trouble else { return look.seen.failure.clone() };
+    let name = &recorded.name;
+    let way_out =
+        format!("to give it up, delete firewall {name} by hand in the cloud and remove the finalizer");
+    Some(Trouble { reason, message: format!("{message}; {way_out}") })
 }
 
 fn blocked(look: &Look<'_>, status: &EgressGatewayStatus, holding: &[String]) -> Option<Trouble> {
@@ -158,7 +187,7 @@ fn blocked(look: &Look<'_>, status: &EgressGatewayStatus, holding: &[String]) ->
         });
     }
     if status.gateways.is_empty() && status.creating.is_empty() {
-        return None;
+        return firewall_stays(look, status);
     }
     if let Err(trouble) = &look.seen.cloud {
         return Some(Trouble {

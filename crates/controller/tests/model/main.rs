@@ -6,11 +6,13 @@
 
 mod admits;
 mod exploration;
+mod firewall;
 mod order;
 mod quorum;
 mod references;
 mod repair;
 mod situations;
+mod walls;
 mod world;
 
 use std::collections::BTreeMap;
@@ -78,10 +80,12 @@ fn end_state(world: &World) -> String {
         .map(|condition| (condition.type_.clone(), condition.status.clone()))
         .collect();
     let done = |verb: &str| state.journal.iter().filter(|line| line.starts_with(verb)).count();
+    let walls: Vec<(usize, usize)> =
+        state.our_walls().iter().map(|(_, wall)| (wall.droplets.len(), wall.inbound.len())).collect();
     let mut admitted: Vec<usize> = status.gateways.iter().map(|gateway| gateway.admits.len()).collect();
     admitted.sort_unstable();
     format!(
-        "admitted {admitted:?} object {} droplets {} roles {roles:?} listed {listed:?} intents {} {conditions:?} creates {} deletes {}",
+        "admitted {admitted:?} firewalls {walls:?} object {} droplets {} roles {roles:?} listed {listed:?} intents {} {conditions:?} creates {} deletes {}",
         state.gateway.is_some(),
         state.ours().len(),
         status.creating.len(),
@@ -138,8 +142,11 @@ fn deletion_takes_routes_first_and_leaves_nothing() {
     no_violation(&world, &"undisturbed");
     let state = world.state();
     assert!(state.gateway.is_none() && state.ours().is_empty() && state.route.is_none());
-    let tail: Vec<_> = state.journal.iter().rev().take(4).rev().map(String::as_str).collect();
-    assert_eq!(tail, ["route gone", "delete demo-0-1a2b3c4d", "delete demo-1-1a2b3c4d", "object gone"]);
+    let tail: Vec<_> = state.journal.iter().rev().take(5).rev().map(String::as_str).collect();
+    assert_eq!(
+        tail,
+        ["route gone", "delete demo-0-1a2b3c4d", "delete demo-1-1a2b3c4d", "wall gone", "object gone"]
+    );
     assert_eq!(state.machines.len(), 5, "the decoys are untouched");
 }
 
@@ -347,7 +354,7 @@ proptest! {
         if delete {
             prop_assert!(state.ours().is_empty());
         } else {
-            prop_assert_eq!(state.ours().len(), 2);
+            prop_assert_eq!(state.ours().len(), 2, "{:#?}\n{:#?}", state.status(), state.journal);
             prop_assert!(is_true(&state.status().conditions, READY), "{:#?}", state.status());
         }
     }

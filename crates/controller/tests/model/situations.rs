@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use egress_api::condition::{DEGRADED, PROGRESSING, READY};
 use egress_api::{GatewayRole, NodeEgressStatus};
-use egress_controller::act::{CreateFailure, Ports, perform};
+use egress_controller::act::{CreateFailure, FirewallFailure, Ports, perform};
 use egress_controller::decide::decide;
 use egress_controller::decision::{Admission, Decision, Effect, Order};
+use egress_controller::firewall::OwnedFirewall;
 use egress_controller::identity::OwnedDroplet;
 use egress_controller::observation::{HealthSeen, Observation, Trouble};
-use egress_digitalocean::{DropletId, DropletStatus};
+use egress_digitalocean::{DropletId, DropletStatus, FirewallId, FirewallSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::prepared;
@@ -40,13 +41,20 @@ pub fn at(world: &World, seen: &Observation, now: i64) -> Decision {
     decide(seen, &world.limits, timestamp(now))
 }
 
-/// Decides, takes the status as written and decides again, until something else than a status comes out.
+/// Decides, takes the status as written and decides again, until something else than a status comes out. A firewall follows what
+/// it is to be, which has tests of its own: `firewall`.
 pub fn effect_at(world: &World, seen: &mut Observation, now: i64) -> (Option<Effect>, Decision) {
     for _ in 0..5 {
         let decision = at(world, seen, now);
         seen.gateway.status = Some(decision.status.clone());
-        if decision.effect != Some(Effect::WriteStatus) {
-            return (decision.effect.clone(), decision);
+        match &decision.effect {
+            Some(Effect::WriteStatus) => {}
+            Some(Effect::UpdateFirewall(_, spec)) => {
+                let shown = &mut seen.firewalls.as_mut().unwrap().firewalls[0];
+                shown.droplet_ids.clone_from(&spec.droplets);
+                shown.inbound.clone_from(&spec.inbound);
+            }
+            _ => return (decision.effect.clone(), decision),
         }
     }
     panic!("the status never comes to rest");
@@ -199,6 +207,9 @@ fn without_a_token_deletion_waits_if_something_was_made_and_not_otherwise() {
     assert_eq!(effect, None);
     assert_eq!(reason(&decision, DEGRADED), yes("TokenMissing"));
     seen.gateway.status.as_mut().unwrap().gateways.clear();
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!((effect, reason(&decision, DEGRADED)), (None, yes("TokenMissing")), "there is a firewall");
+    seen.gateway.status.as_mut().unwrap().firewall = None;
     let (effect, _) = effect_at(&world, &mut seen, now);
     assert_eq!(effect, Some(Effect::RemoveFinalizer));
 }
@@ -353,6 +364,19 @@ impl Ports for Refusing {
     }
     async fn power_cycle(&self, _: &OwnedDroplet) -> Result<(), String> {
         Err("unexpected".into())
+    }
+    async fn create_firewall(&self, _: &FirewallSpec) -> Result<FirewallId, FirewallFailure<String>> {
+        Err(FirewallFailure::Unknown("unexpected".into()))
+    }
+    async fn update_firewall(
+        &self,
+        _: &OwnedFirewall,
+        _: &FirewallSpec,
+    ) -> Result<bool, FirewallFailure<String>> {
+        Err(FirewallFailure::Unknown("unexpected".into()))
+    }
+    async fn delete_firewall(&self, _: &OwnedFirewall) -> Result<(), FirewallFailure<String>> {
+        Err(FirewallFailure::Unknown("unexpected".into()))
     }
     async fn admit(&self, _admission: &Admission) -> Result<(), Self::Error> {
         unreachable!()

@@ -9,16 +9,21 @@ use egress_api::{
     EGRESS_GATEWAY_FINALIZER, EgressGateway, EgressGatewayStatus, GatewayObservation, NodeEgressStatus,
     NodeRoute, NodeRouteState, StaticRoute, StaticRouteSpec,
 };
-use egress_controller::act::{CreateFailure, Ports, perform};
+use egress_controller::act::{CreateFailure, FirewallFailure, Ports, perform};
 use egress_controller::decide::decide;
-use egress_controller::decision::{Admission, Decision, Limits, Order};
+use egress_controller::decision::{Admission, Decision, Limits, Order, POWER_CYCLE_WINDOW};
+use egress_controller::firewall::{OwnedFirewall, recorded_ids};
 use egress_controller::identity::{OwnedDroplet, droplet_id};
-use egress_controller::observation::{CloudSeen, Follower, HealthSeen, NodeSeen, Observation, Site};
+use egress_controller::observation::{
+    CloudSeen, FirewallsSeen, Follower, HealthSeen, NodeSeen, Observation, Site,
+};
 use egress_controller::user_data::UserData;
-use egress_digitalocean::{Droplet, DropletId};
+use egress_digitalocean::{Droplet, DropletId, FirewallId, FirewallSpec};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use serde_json::json;
+
+use crate::walls::Wall;
 
 pub const OWNER: &str = "1a2b3c4d-5e6f";
 pub const CLUSTER: &str = "c0ffee";
@@ -75,6 +80,11 @@ pub struct State {
     pub follower: Option<SlowFollower>,
     /// What the controller has heard of nodes that see for themselves; all others see what is so.
     pub said: BTreeMap<String, Said>,
+    pub walls: BTreeMap<String, Wall>,
+    pub foreign_walls: BTreeSet<String>,
+    pub walls_gone: usize,
+    /// Why the cloud refuses everything about firewalls, if it does.
+    pub walls_refused: Option<&'static str>,
     delete_accepted: BTreeMap<DropletId, Timestamp>,
     versions: u64,
     /// Every change, in words.
@@ -150,6 +160,10 @@ impl World {
             nodes_follow: true,
             follower: None,
             said: BTreeMap::new(),
+            walls: BTreeMap::new(),
+            foreign_walls: BTreeSet::new(),
+            walls_gone: 0,
+            walls_refused: None,
             delete_accepted: BTreeMap::new(),
             versions: 1,
             journal: Vec::new(),
@@ -158,6 +172,10 @@ impl World {
             crashed: false,
             violations: Vec::new(),
         };
+        let mut state = state;
+        // One of somebody else, and one of another EgressGateway that begins like ours.
+        state.foreign_wall("wall-web", "web", &[2]);
+        state.foreign_wall("wall-other", "demo-99999999", &[2]);
         let seconds = Duration::from_secs;
         let limits = Limits {
             settle: seconds(40),
@@ -315,7 +333,7 @@ impl State {
     }
 
     // Billed: from the moment it is made until 3 s after its delete.
-    fn is_there(&self, machine: &Machine) -> bool {
+    pub fn is_there(&self, machine: &Machine) -> bool {
         machine.made <= self.now && machine.deleted.is_none_or(|deleted| self.now < deleted + 3)
     }
 
@@ -434,6 +452,10 @@ impl State {
             }),
             heard: Some(timestamp(self.said.get(name).map_or(self.now, |said| said.heard))),
         };
+        let recorded: Vec<&str> = status.firewall.iter().flat_map(recorded_ids).collect();
+        let ours = |id: &str, name: &str| name == firewall_name() || recorded.contains(&id);
+        let firewalls =
+            self.shown_walls().into_iter().filter(|wall| ours(wall.id.as_str(), &wall.name)).collect();
         let user_data = UserData { text: "#cloud-config".into(), version: "v1".into() };
         Some(Observation {
             gateway,
@@ -448,9 +470,15 @@ impl State {
                 looked_up,
                 delete_accepted: self.delete_accepted.clone(),
             }),
+            firewalls: Ok(FirewallsSeen { taken: timestamp(self.now), firewalls }),
             health,
             failing_since: BTreeMap::new(),
-            site: Ok(Site { region: "nyc1".into(), vpc: VPC.into(), user_data }),
+            site: Ok(Site {
+                region: "nyc1".into(),
+                vpc: VPC.into(),
+                sources: vec!["10.116.0.0/20".parse().unwrap()],
+                user_data,
+            }),
             failure: None,
         })
     }
@@ -528,6 +556,16 @@ fn end(crash: Option<Crash>) -> Result<(), Failed> {
     if matches!(crash, Some(Crash::ReplyLost | Crash::LateSuccess)) { Err(Failed::Crashed) } else { Ok(()) }
 }
 
+fn refused(state: &State) -> Result<(), FirewallFailure<Failed>> {
+    let Some(words) = state.walls_refused else { return Ok(()) };
+    Err(FirewallFailure::Refused { words: words.to_owned(), pause: Duration::from_secs(60) })
+}
+
+/// The name that our firewall has.
+pub fn firewall_name() -> String {
+    format!("demo-{OWNER}")
+}
+
 struct Hands<'a> {
     world: &'a World,
     version: Mutex<Option<String>>,
@@ -571,6 +609,12 @@ impl Ports for Hands<'_> {
         state.journal.push("object gone".into());
         if !state.ours().is_empty() {
             state.violations.push("I2: the object is gone and Droplets are left".into());
+        }
+        // One that still comes is there too.
+        let is_left =
+            |(id, wall): (&String, &Wall)| wall.name == firewall_name() && !state.foreign_walls.contains(id);
+        if state.walls.iter().any(is_left) {
+            state.violations.push("I2: the object is gone and a firewall is left".into());
         }
         end(crash)
     }
@@ -648,6 +692,36 @@ impl Ports for Hands<'_> {
         end(crash)
     }
 
+    async fn create_firewall(&self, wanted: &FirewallSpec) -> Result<FirewallId, FirewallFailure<Failed>> {
+        let mut state = self.world.state();
+        let crash = state.begin().map_err(FirewallFailure::Unknown)?;
+        refused(&state)?;
+        let id = state.make_wall(wanted, if crash == Some(Crash::LateSuccess) { 25 } else { 0 });
+        end(crash).map_err(FirewallFailure::Unknown)?;
+        Ok(id)
+    }
+
+    async fn update_firewall(
+        &self,
+        firewall: &OwnedFirewall,
+        wanted: &FirewallSpec,
+    ) -> Result<bool, FirewallFailure<Failed>> {
+        let mut state = self.world.state();
+        let crash = state.begin().map_err(FirewallFailure::Unknown)?;
+        refused(&state)?;
+        state.change_wall(firewall, wanted).map_err(FirewallFailure::Unknown)?;
+        end(crash).map_err(FirewallFailure::Unknown)?;
+        Ok(true)
+    }
+
+    async fn delete_firewall(&self, firewall: &OwnedFirewall) -> Result<(), FirewallFailure<Failed>> {
+        let mut state = self.world.state();
+        let crash = state.begin().map_err(FirewallFailure::Unknown)?;
+        refused(&state)?;
+        state.take_wall(firewall);
+        end(crash).map_err(FirewallFailure::Unknown)
+    }
+
     async fn admit(&self, admission: &Admission) -> Result<(), Failed> {
         let mut state = self.world.state();
         let crash = state.begin()?;
@@ -677,7 +751,9 @@ impl Ports for Hands<'_> {
         let crash = state.begin()?;
         let (id, now) = (droplet.id(), state.now);
         let machine = &state.machines[&id.0];
-        if state.is_up(machine) && !machine.gray {
+        // A real one is not up before the window is over, in which a second cycle may follow the first.
+        let boots = now - machine.booted < POWER_CYCLE_WINDOW.as_secs().cast_signed();
+        if state.is_up(machine) && !machine.gray && !boots {
             state.violations.push("I8: a gateway that works was power-cycled".into());
         }
         let machine = state.machines.get_mut(&id.0).unwrap();

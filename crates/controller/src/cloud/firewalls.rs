@@ -1,0 +1,132 @@
+//! The account's firewalls: one list for all EgressGateways, read seldom, and kept by what our own calls say in between.
+//!
+//! It cannot be narrowed to ours: the API lists by page only. A list that fails opens no outage for anything else, since gateways do
+//! without firewalls, and is not asked for again for a while.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use egress_digitalocean::{Error, Fence, Firewall, FirewallId, FirewallSpec, RefusalKind};
+use jiff::Timestamp;
+
+use super::{Cloud, elapsed};
+
+/// One reading of the list, with what our own calls have changed since.
+#[derive(Clone, Debug)]
+pub struct FirewallList {
+    /// When the reading began.
+    pub taken: Timestamp,
+    /// All of the account's.
+    pub firewalls: BTreeMap<FirewallId, Firewall>,
+}
+
+#[derive(Default)]
+pub(super) struct Shared {
+    last: Option<Arc<FirewallList>>,
+    failed: Option<(Error, Timestamp)>,
+}
+
+/// A token that lacks the scope lacks it until somebody acts: thirty calls an hour.
+const FORBIDDEN_PAUSE: Duration = Duration::from_secs(120);
+const FAILED_PAUSE: Duration = Duration::from_secs(15);
+
+/// A list this old is still taken while the API does not give another.
+const GOOD_ENOUGH: Duration = Duration::from_secs(900);
+
+impl Cloud {
+    /// The list, read after `wanted` if the API gives it, and after `needed` in any case.
+    pub async fn firewalls(&self, wanted: Timestamp, needed: Timestamp) -> Result<Arc<FirewallList>, Error> {
+        let mut shared = self.firewalls.lock().await;
+        if let Some(list) = shared.last.as_ref().filter(|list| list.taken >= wanted.max(needed)) {
+            return Ok(list.clone());
+        }
+        let taken = Timestamp::now();
+        let resting =
+            shared.failed.as_ref().filter(|(_, until)| taken < *until).map(|(error, _)| error.clone());
+        let listed = match resting {
+            Some(error) => Err(error),
+            None => self.counted("firewalls.list", self.client.firewalls()).await,
+        };
+        match listed {
+            Ok(list) => {
+                let firewalls = list.into_iter().map(|firewall| (firewall.id.clone(), firewall)).collect();
+                let list = Arc::new(FirewallList { taken, firewalls });
+                *shared = Shared { last: Some(list.clone()), failed: None };
+                Ok(list)
+            }
+            Err(error) => {
+                if shared.failed.as_ref().is_none_or(|(_, until)| taken >= *until) {
+                    shared.failed = Some((error.clone(), taken + pause_after(&error)));
+                }
+                let old = shared.last.as_ref();
+                let enough = |list: &&Arc<FirewallList>| {
+                    list.taken >= needed && elapsed(list.taken, taken) < GOOD_ENOUGH
+                };
+                old.filter(enough).cloned().ok_or(error)
+            }
+        }
+    }
+
+    /// One firewall, by id.
+    pub async fn firewall(&self, id: &FirewallId) -> Result<Option<Firewall>, Error> {
+        self.counted("firewalls.get", self.client.firewall(id)).await
+    }
+
+    /// Sends one create.
+    pub async fn create_firewall(
+        &self,
+        wanted: &FirewallSpec,
+        fence: &dyn Fence,
+    ) -> Result<FirewallId, Error> {
+        let made = self.counted("firewalls.create", self.client.create_firewall(wanted, fence)).await;
+        let made = self.remember(made).await?;
+        Ok(made.id)
+    }
+
+    /// Makes one what is said; gives what the cloud then shows.
+    pub async fn update_firewall(
+        &self,
+        id: &FirewallId,
+        wanted: &FirewallSpec,
+        fence: &dyn Fence,
+    ) -> Result<Firewall, Error> {
+        let made = self.counted("firewalls.update", self.client.update_firewall(id, wanted, fence)).await;
+        self.remember(made).await
+    }
+
+    /// Deletes by id.
+    pub async fn delete_firewall(&self, id: &FirewallId, fence: &dyn Fence) -> Result<(), Error> {
+        let deleted = self.counted("firewalls.delete", self.client.delete_firewall(id, fence)).await;
+        self.change_list(|firewalls| drop(firewalls.remove(id)), deleted).await.map(drop)
+    }
+
+    async fn remember(&self, made: Result<Firewall, Error>) -> Result<Firewall, Error> {
+        let shown = made.as_ref().ok().cloned();
+        let change =
+            |firewalls: &mut BTreeMap<_, _>| firewalls.extend(shown.map(|one| (one.id.clone(), one)));
+        self.change_list(change, made).await
+    }
+
+    // After a call whose outcome is open only a new list tells.
+    async fn change_list<T>(
+        &self,
+        change: impl FnOnce(&mut BTreeMap<FirewallId, Firewall>),
+        outcome: Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut shared = self.firewalls.lock().await;
+        match (&outcome, &mut shared.last) {
+            (Ok(_), Some(list)) => change(&mut Arc::make_mut(list).firewalls),
+            (Ok(_), None) => {}
+            (Err(_), last) => *last = None,
+        }
+        outcome
+    }
+}
+
+fn pause_after(error: &Error) -> Duration {
+    match error.refused_as() {
+        Some(RefusalKind::Forbidden) => FORBIDDEN_PAUSE,
+        _ => FAILED_PAUSE,
+    }
+}

@@ -1,0 +1,115 @@
+//! Reads the firewalls that matter to one EgressGateway, at the price of one list in five minutes for all while nothing is going on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use egress_api::{EgressGateway, FirewallStatus};
+use egress_digitalocean::{Error, Firewall, FirewallId, FirewallStatus as Progress, RefusalKind};
+use jiff::Timestamp;
+
+use super::{BUSY_AGE, Observer, identity_of};
+use crate::cloud::FirewallList;
+use crate::firewall::recorded_ids;
+use crate::observation::{CloudSeen, FirewallsSeen, NodeSeen, Trouble};
+use crate::site::of_cloud;
+
+/// Drift is found within this time: twelve calls an hour for the whole cluster.
+const QUIET_AGE: Duration = Duration::from_secs(300);
+
+/// While a change is not in force yet.
+const WAITING_AGE: Duration = Duration::from_secs(15);
+
+/// While it is open whether a create has happened.
+const OPEN_AGE: Duration = Duration::from_secs(5);
+
+/// Every scope that calls about firewalls need.
+const SCOPES: &str = "firewall:read, firewall:create, firewall:update and firewall:delete";
+
+impl Observer {
+    /// What there is of firewalls. `cloud` is what was seen of Droplets just now.
+    pub(super) async fn firewalls(
+        &self,
+        gateway: &EgressGateway,
+        nodes: &[NodeSeen],
+        cloud: &CloudSeen,
+    ) -> Result<FirewallsSeen, Trouble> {
+        let status = gateway.status.as_ref();
+        let recorded = status.and_then(|status| status.firewall.as_ref());
+        let has_gateways = status.is_some_and(|status| !status.gateways.is_empty());
+        if recorded.is_none() && !has_gateways && gateway.metadata.deletion_timestamp.is_none() {
+            return Ok(FirewallsSeen { taken: Timestamp::UNIX_EPOCH, firewalls: Vec::new() });
+        }
+        let (list, unlisted) = self.listed(gateway, recorded).await.map_err(|error| trouble(&error))?;
+        let identity = identity_of(gateway, &self.cluster);
+        let ids: BTreeSet<&str> = recorded.into_iter().flat_map(recorded_ids).collect();
+        let ours = |firewall: &&Firewall| ids.contains(firewall.id.as_str()) || identity.names(firewall);
+        let firewalls: Vec<Firewall> =
+            list.firewalls.values().filter(ours).cloned().chain(unlisted).collect();
+        // To a token of another team everything is gone. Droplets of ours that it sees show that it is not such a one.
+        let gone = ids.iter().any(|id| firewalls.iter().all(|firewall| firewall.id.as_str() != *id));
+        if gone && cloud.droplets.is_empty() && !nodes.is_empty() {
+            let sees = self.sees_the_cluster(nodes).await.map_err(|error| trouble(&error))?;
+            if !sees {
+                return Err(super::blind());
+            }
+        }
+        Ok(FirewallsSeen { taken: list.taken, firewalls })
+    }
+
+    // The list, and what it lacks and a read by id finds.
+    async fn listed(
+        &self,
+        gateway: &EgressGateway,
+        recorded: Option<&FirewallStatus>,
+    ) -> Result<(Arc<FirewallList>, Vec<Firewall>), Error> {
+        let now = Timestamp::now();
+        let needed = needed(gateway, recorded, now);
+        let mut list = self.cloud.firewalls(now - QUIET_AGE, needed).await?;
+        let ids: Vec<FirewallId> =
+            recorded.into_iter().flat_map(recorded_ids).filter_map(|id| FirewallId::new(id).ok()).collect();
+        let lacks = |list: &FirewallList| ids.iter().any(|id| !list.firewalls.contains_key(id));
+        let waits =
+            |id: &FirewallId| list.firewalls.get(id).is_some_and(|one| one.status == Progress::Waiting);
+        if ids.iter().any(waits) {
+            list = self.cloud.firewalls(now - WAITING_AGE, needed).await?;
+        }
+        if lacks(&list) {
+            list = self.cloud.firewalls(now - BUSY_AGE, needed).await?;
+        }
+        let mut unlisted = Vec::new();
+        for id in ids.iter().filter(|id| !list.firewalls.contains_key(id)) {
+            unlisted.extend(self.cloud.firewall(id).await?);
+        }
+        Ok((list, unlisted))
+    }
+}
+
+// An older list could not answer what is open.
+fn needed(gateway: &EgressGateway, recorded: Option<&FirewallStatus>, now: Timestamp) -> Timestamp {
+    let deleted = gateway.metadata.deletion_timestamp.as_ref().map(|deleted| deleted.0);
+    let resting =
+        |recorded: &&FirewallStatus| recorded.not_before.as_ref().is_some_and(|until| now < until.0);
+    let open = recorded.filter(|recorded| recorded.id.is_none() && !resting(recorded));
+    let open = open.map(|recorded| match recorded.sent {
+        Some(_) => now - OPEN_AGE,
+        None => recorded.since.0,
+    });
+    deleted.max(open).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn trouble(error: &Error) -> Trouble {
+    let trouble = of_cloud(error);
+    if error.refused_as() != Some(RefusalKind::Forbidden) {
+        return Trouble {
+            reason: "FirewallsUnknown",
+            message: format!("Firewalls cannot be read. {}", trouble.message),
+        };
+    }
+    let way_out =
+        format!("the API token needs the scopes {SCOPES}; gateways work without, kept by their own filter");
+    Trouble {
+        reason: "FirewallsForbidden",
+        message: format!("There is no cloud firewall. {}: {way_out}", trouble.message),
+    }
+}
