@@ -11,7 +11,7 @@ use egress_controller::cloud::Cloud;
 use egress_controller::credentials;
 use egress_controller::health::HealthClient;
 use egress_controller::metrics::{ControllerMetrics, PREFIX};
-use egress_controller::observe::Observer;
+use egress_controller::observe::{Known, Observer};
 use egress_controller::older_operator;
 use egress_controller::orphans;
 use egress_controller::reconcile::{self, Context};
@@ -113,7 +113,10 @@ impl Leader {
             cloud.clone(),
             self.mirrors.clone(),
             health,
-            self.settings.cluster_pod_range,
+            Known {
+                pod_range: self.settings.cluster_pod_range,
+                firewall_age: Duration::from_secs(self.settings.firewall_age_seconds.into()),
+            },
         );
         let reporter = Reporter {
             controller: "egress-controller".to_owned(),

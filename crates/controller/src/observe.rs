@@ -49,6 +49,15 @@ pub enum Found {
     Seen(Box<Observation>),
 }
 
+/// What the settings say of observations.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// See the flag `--cluster-pod-range`.
+    pub pod_range: Option<Ipv4Net>,
+    /// How old the list of firewalls may be while nothing is known to change.
+    pub firewall_age: Duration,
+}
+
 /// Where observations come from.
 pub struct Observer {
     client: Client,
@@ -57,20 +66,20 @@ pub struct Observer {
     mirrors: Mirrors,
     health: HealthClient,
     locator: Locator,
-    pod_range: Option<Ipv4Net>,
+    known: Known,
     failing_since: Mutex<BTreeMap<DropletId, Timestamp>>,
     hearing: Hearing,
 }
 
 impl Observer {
-    /// An observer for the cluster with this uid. `pod_range`: see the flag `--cluster-pod-range`.
+    /// An observer for the cluster with this uid.
     pub fn new(
         client: Client,
         cluster: String,
         cloud: Arc<Cloud>,
         mirrors: Mirrors,
         health: HealthClient,
-        pod_range: Option<Ipv4Net>,
+        known: Known,
     ) -> Self {
         Self {
             client,
@@ -79,7 +88,7 @@ impl Observer {
             mirrors,
             health,
             locator: Locator::default(),
-            pod_range,
+            known,
             failing_since: Mutex::default(),
             hearing: Hearing::default(),
         }
@@ -162,7 +171,7 @@ impl Observer {
 
     async fn site(&self, gateway: &EgressGateway, nodes: &BTreeSet<DropletId>) -> Result<Site, Trouble> {
         let of_nodes = self.mirrors.pod_ranges();
-        let pods = pod_ranges(self.pod_range, of_nodes.iter().map(String::as_str));
+        let pods = pod_ranges(self.known.pod_range, of_nodes.iter().map(String::as_str));
         self.locator.locate(&self.cloud, &gateway.spec.droplet, nodes, &pods).await
     }
 

@@ -54,6 +54,11 @@ pub struct Settings {
     #[arg(long, default_value_t = 120)]
     pub lost_after_seconds: u32,
 
+    /// How old the list of the account's firewalls may be while nothing is known to change: within this time drift of a gateway's
+    /// firewall is found.
+    #[arg(long, default_value_t = 300)]
+    pub firewall_age_seconds: u32,
+
     /// How long a node may be gone before its report is deleted, should Kubernetes' garbage collector not have done so.
     #[arg(long, default_value_t = 60)]
     pub forget_node_after_seconds: u32,

@@ -71,7 +71,8 @@ fn nobody_may_say(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<(&'st
     };
     let gateway = status.gateways.iter().filter(|_| look.electorate.is_unknown()).find(address)?;
     let message = format!(
-        "Nodes condemn {}, but the controller cannot read which agents are Ready, so nothing is replaced on their word: it needs          to list and watch pods in its own namespace",
+        "Nodes condemn {}, but the controller cannot read which agents are Ready, so nothing is replaced on their word: it \
+         needs to list and watch pods in its own namespace",
         gateway.name
     );
     Some(("AgentsUnknown", message))

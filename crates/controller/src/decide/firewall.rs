@@ -131,7 +131,8 @@ pub(super) fn not_provably_ours(look: &Look<'_>, status: &EgressGatewayStatus) -
         let named = recorded.id.is_none() && look.identity.names(firewall);
         named.then(|| {
             format!(
-                "Firewall {} has the name {name} that ours is to have, but {refusal}; it is left alone and none is made: rename                  or delete it",
+                "Firewall {} has the name {name} that ours is to have, but {refusal}; it is left alone and none is made: \
+                 rename or delete it",
                 firewall.id
             )
         })

@@ -1,4 +1,5 @@
-//! Reads the firewalls that matter to one EgressGateway, at the price of one list in five minutes for all while nothing is going on.
+//! Reads the firewalls that matter to one EgressGateway, at the price of one list in five minutes for all of them while nothing
+//! is going on (`--firewall-age-seconds`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,9 +14,6 @@ use crate::cloud::FirewallList;
 use crate::firewall::recorded_ids;
 use crate::observation::{CloudSeen, FirewallsSeen, NodeSeen, Trouble};
 use crate::site::of_cloud;
-
-/// Drift is found within this time: twelve calls an hour for the whole cluster.
-const QUIET_AGE: Duration = Duration::from_secs(300);
 
 /// While a change is not in force yet.
 const WAITING_AGE: Duration = Duration::from_secs(15);
@@ -65,7 +63,7 @@ impl Observer {
     ) -> Result<(Arc<FirewallList>, Vec<Firewall>), Error> {
         let now = Timestamp::now();
         let needed = needed(gateway, recorded, now);
-        let mut list = self.cloud.firewalls(now - QUIET_AGE, needed).await?;
+        let mut list = self.cloud.firewalls(now - self.known.firewall_age, needed).await?;
         let ids: Vec<FirewallId> =
             recorded.into_iter().flat_map(recorded_ids).filter_map(|id| FirewallId::new(id).ok()).collect();
         let lacks = |list: &FirewallList| ids.iter().any(|id| !list.firewalls.contains_key(id));

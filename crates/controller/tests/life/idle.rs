@@ -29,8 +29,16 @@ fn one_costs_no_more_than_a_reading_every_half_minute() {
         stage.whole("gw-0", 2).await;
         let calls = calls_in(&stage, QUIET).await;
         println!("cloud calls a minute when quiet, 1 EgressGateway: {:.1}", a_minute(&calls, QUIET));
-        assert!((1..=2).contains(&calls.len()), "{calls:?}");
+        assert_cheap(&calls);
     });
+}
+
+// A reading of Droplets every 30 s, and one of firewalls every five minutes.
+fn assert_cheap(calls: &[String]) {
+    let of = |path: &str| calls.iter().filter(|line| **line == format!("GET {path}")).count();
+    let (droplets, firewalls) = (of("/v2/droplets"), of("/v2/firewalls"));
+    assert!((1..=2).contains(&droplets) && firewalls <= 1, "{calls:?}");
+    assert_eq!(droplets + firewalls, calls.len(), "{calls:?}");
 }
 
 #[test]
@@ -45,9 +53,7 @@ fn twenty_cost_no_more_than_one() {
         }
         let calls = calls_in(&stage, QUIET).await;
         println!("cloud calls a minute when quiet, {MANY} EgressGateways: {:.1}", a_minute(&calls, QUIET));
-        // A reading every 30 s.
-        assert!((1..=2).contains(&calls.len()), "{calls:?}");
-        assert!(calls.iter().all(|line| line.starts_with("GET ")));
+        assert_cheap(&calls);
 
         // An outage is asked about by one for all. The last reading is young, so the first half minute may be silent.
         let kind = json!({"status": 503, "body": "<html>bad gateway</html>"});

@@ -167,12 +167,20 @@ async fn deleted_outside_is_replaced(stage: &Stage) {
             .iter()
             .any(|gateway| gateway.droplet_id == kept && gateway.role == GatewayRole::Active)
     );
-    let changes = stage.cloud.changes(calls).await;
+    let (mut changes, walls) = parted(stage.cloud.changes(calls).await);
+    changes.sort_unstable();
     assert_eq!(
         changes,
         [format!("DELETE /v2/droplets/{gone}"), "POST /v2/droplets".to_owned()],
         "one create, no delete of ours"
     );
+    let kept = format!("PUT /v2/firewalls/{}", after.firewall.unwrap().id.unwrap());
+    assert!((1..=3).contains(&walls.len()) && walls.iter().all(|line| *line == kept), "{walls:?}");
+}
+
+// Changes of Droplets, and of firewalls.
+fn parted(changes: Vec<String>) -> (Vec<String>, Vec<String>) {
+    changes.into_iter().partition(|line| !line.contains("/v2/firewalls"))
 }
 
 async fn deleted_in_order(stage: &Stage) {
@@ -206,8 +214,10 @@ async fn deleted_in_order(stage: &Stage) {
     stage.world.all_follow();
     stage.gone("demo").await;
     let changes = stage.cloud.changes(calls).await;
-    let expected: Vec<String> =
+    let mut expected: Vec<String> =
         before.gateways.iter().map(|gateway| format!("DELETE /v2/droplets/{}", gateway.droplet_id)).collect();
-    assert_eq!(changes, expected, "by id, each once");
+    expected.push(format!("DELETE /v2/firewalls/{}", before.firewall.unwrap().id.unwrap()));
+    assert_eq!(changes, expected, "by id, each once, and the firewall last");
+    assert!(stage.cloud.firewalls().await.is_empty());
     assert_eq!(stage.cloud.droplets().await, others, "what is not ours is untouched");
 }

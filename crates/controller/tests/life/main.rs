@@ -17,6 +17,7 @@
 )]
 
 mod births;
+mod firewalls;
 mod idle;
 mod lives;
 mod older_operator;

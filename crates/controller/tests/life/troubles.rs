@@ -130,9 +130,9 @@ fn who_cannot_know_which_nodes_hold_routes_deletes_nothing_and_who_is_not_seen_i
         assert_eq!(stage.cloud.changes(before).await, Vec::<String>::new());
         stage.world.all_follow();
         until("it is deleted", async || {
-            let wanted = [format!("DELETE /v2/droplets/{}", status.gateways[0].droplet_id)];
+            let wanted = format!("DELETE /v2/droplets/{}", status.gateways[0].droplet_id);
             let changes = stage.cloud.changes(before).await;
-            if changes == wanted { Ok(()) } else { Err(format!("{changes:?}")) }
+            if changes.first() == Some(&wanted) { Ok(()) } else { Err(format!("{changes:?}")) }
         })
         .await;
 

@@ -1,5 +1,6 @@
 //! The simulated cloud: faults, journal, and what others do in it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Stdio};
 
@@ -117,6 +118,28 @@ impl Cloud {
         there
             .map(|droplet| (droplet["id"].as_u64().unwrap(), droplet["name"].as_str().unwrap().to_owned()))
             .collect()
+    }
+
+    /// Every firewall of the account.
+    pub async fn firewalls(&self) -> Vec<Value> {
+        let listed = self.by_hand(reqwest::Method::GET, "/v2/firewalls", None).await;
+        listed["firewalls"].as_array().unwrap().clone()
+    }
+
+    /// What acts on a Droplet's packets now: what may come in, as `protocol ports address`.
+    pub async fn lets_in(&self, id: i64) -> Option<BTreeSet<String>> {
+        let answer =
+            self.http.get(format!("{ADDRESS}/simulator/droplets/{id}/firewall")).send().await.unwrap();
+        // One that is gone has none.
+        let policy: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap_or_default();
+        let inbound = policy["rules"]["inbound"].as_array()?;
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let each = inbound.iter().flat_map(|rule| {
+            let head = format!("{} {}", text(&rule["protocol"]), text(&rule["ports"]));
+            let addresses = rule["addresses"].as_array().unwrap().clone();
+            addresses.into_iter().map(move |address| format!("{head} {}", text(&address)))
+        });
+        Some(each.collect())
     }
 
     pub async fn last(&self) -> u64 {

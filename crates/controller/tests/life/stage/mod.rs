@@ -4,6 +4,7 @@ mod cloud;
 mod programs;
 mod world;
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -128,7 +129,12 @@ impl Stage {
     }
 
     pub fn controller(&self, name: &str) -> Controller {
-        Controller::start(name, &self.kubeconfig, &[])
+        self.controller_with(name, &[])
+    }
+
+    /// One with more arguments.
+    pub fn controller_with(&self, name: &str, more: &[&str]) -> Controller {
+        Controller::start(name, &self.kubeconfig, more)
     }
 
     /// Everything that the API server holds, but Secrets, as YAML.
@@ -217,13 +223,34 @@ impl Stage {
                         .iter()
                         .any(|condition| format!("{}={}", condition.type_, condition.status) == *wanted)
                 });
-            if calm { Ok(status) } else { Err(format!("{status:#?}")) }
+            let walled = status.firewall.as_ref().is_some_and(|firewall| firewall.id.is_some())
+                && self.is_walled(&status).await;
+            if calm && walled { Ok(status) } else { Err(format!("{status:#?}")) }
         })
         .await
     }
 }
 
 impl Stage {
+    /// Whether exactly what is to come in gets to each of its gateways: the VPC, ICMP, and probes of the gateways' addresses.
+    pub async fn is_walled(&self, status: &EgressGatewayStatus) -> bool {
+        let pods = ["10.116.0.0/20", "10.244.0.0/16"];
+        let mut wanted: BTreeSet<String> =
+            pods.iter().flat_map(|range| [format!("tcp 0 {range}"), format!("udp 0 {range}")]).collect();
+        wanted.insert("icmp 0 0.0.0.0/0".into());
+        let addresses: Vec<&String> =
+            status.gateways.iter().filter_map(|gateway| gateway.public_address.as_ref()).collect();
+        if addresses.len() > 1 {
+            wanted.extend(addresses.iter().map(|address| format!("tcp 9181 {address}/32")));
+        }
+        for gateway in &status.gateways {
+            if self.cloud.lets_in(gateway.droplet_id).await.as_ref() != Some(&wanted) {
+                return false;
+            }
+        }
+        true
+    }
+
     pub async fn gone(&self, name: &str) {
         until(&format!("{name} is gone"), async || match self.gateways().get_opt(name).await.unwrap() {
             None => Ok(()),
