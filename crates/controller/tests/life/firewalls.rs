@@ -61,7 +61,6 @@ fn a_firewall_is_made_once_although_the_answer_is_lost_kept_as_it_is_to_be_and_t
         .await;
         let status = stage.whole("demo", 2).await;
 
-        // Two of one name cannot be; what a late success leaves under another id is found by the name all the same.
         let calls = stage.cloud.last().await;
         stage.gateways().delete("demo", &DeleteParams::default()).await.unwrap();
         stage.gone("demo").await;
