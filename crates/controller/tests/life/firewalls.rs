@@ -11,7 +11,7 @@ use crate::stage::{Fault, Stage, play, until};
 
 const KEEN: [&str; 1] = ["--firewall-age-seconds=2"];
 
-fn of_firewalls(changes: Vec<String>, method: &str) -> usize {
+fn of_firewalls(changes: &[String], method: &str) -> usize {
     changes.iter().filter(|line| line.starts_with(&format!("{method} /v2/firewalls"))).count()
 }
 
@@ -42,7 +42,7 @@ fn a_firewall_is_made_once_although_the_answer_is_lost_kept_as_it_is_to_be_and_t
         let status = stage.whole("demo", 2).await;
         let firewall = ours(&stage, &status).await;
         assert_eq!(
-            of_firewalls(stage.cloud.changes(0).await, "POST"),
+            of_firewalls(&stage.cloud.changes(0).await, "POST"),
             2,
             "one by hand, one by the controller"
         );
@@ -91,7 +91,7 @@ async fn drift_is_repaired(stage: &Stage, firewall: &Value) {
         stage.cloud.by_hand(Method::PUT, &path, Some(drifted.clone())).await;
         until("the firewall is what it was", async || {
             // The first one is ours.
-            let puts = of_firewalls(stage.cloud.changes(before).await, "PUT");
+            let puts = of_firewalls(&stage.cloud.changes(before).await, "PUT");
             if puts == 2 { Ok(()) } else { Err(format!("{puts} updates after {drifted}")) }
         })
         .await;
@@ -163,8 +163,8 @@ fn without_the_scopes_or_the_name_egress_works_and_the_condition_says_what_to_do
         let id = foreign["id"].as_str().unwrap();
         says(&stage, "FirewallNotProvablyOurs", &[id, "501", "rename or delete it"]).await;
         works(&stage).await;
-        assert_eq!(of_firewalls(stage.cloud.changes(0).await, "POST"), 1, "ours would have its name");
-        assert_eq!(of_firewalls(stage.cloud.changes(0).await, "PUT"), 0);
+        assert_eq!(of_firewalls(&stage.cloud.changes(0).await, "POST"), 1, "ours would have its name");
+        assert_eq!(of_firewalls(&stage.cloud.changes(0).await, "PUT"), 0);
 
         stage.cloud.break_with(forbidden("POST /v2/firewalls")).await;
         stage.cloud.by_hand(Method::DELETE, &format!("/v2/firewalls/{id}"), None).await;

@@ -135,7 +135,11 @@ fn an_egressgateway_that_cannot_be_read_is_said_to_be_so_keeps_its_droplets_and_
 
         patch_spec(&gateways, "demo", json!({"publicIP": "Ephemeral"})).await;
         stage.gone("demo").await;
-        let wanted = [format!("DELETE /v2/droplets/{}", whole.gateways[0].droplet_id)];
+        let firewall = whole.firewall.unwrap().id.unwrap();
+        let wanted = [
+            format!("DELETE /v2/droplets/{}", whole.gateways[0].droplet_id),
+            format!("DELETE /v2/firewalls/{firewall}"),
+        ];
         assert_eq!(stage.cloud.changes(before).await, wanted);
         drop(controller);
     });

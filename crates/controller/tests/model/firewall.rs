@@ -10,6 +10,7 @@ use egress_digitalocean::{DropletId, FirewallSpec, FirewallStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::situations::{FIRST, SECOND, at, calm, effect_at, reason, reports, yes};
+use crate::walls::Wall;
 use crate::world::{Crash, World, firewall_name, timestamp};
 use crate::{ENOUGH, no_violation, prepared};
 
@@ -51,8 +52,7 @@ fn a_pair_gets_one_firewall_and_a_replacement_takes_the_place_of_the_dead_one_in
 fn every_drift_is_put_right_and_a_firewall_that_is_gone_is_made_again() {
     let world = prepared();
     let id = world.state().our_walls()[0].0.clone();
-    type Harm = fn(&mut crate::walls::Wall);
-    let harms: [Harm; 5] = [
+    let harms: [fn(&mut Wall); 5] = [
         |wall| wall.inbound.truncate(1),
         |wall| wall.outbound.clear(),
         |wall| wall.droplets.truncate(1),
