@@ -12,6 +12,7 @@
 )]
 
 mod lab;
+mod new_node;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
