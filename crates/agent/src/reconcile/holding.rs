@@ -164,8 +164,9 @@ impl Reconciler {
                 continue;
             }
             let next = Chosen { gateways, none_works, draining: None };
-            tracing::warn!(nexthop = %route.nexthop, from = ?route.current, to = ?next, "switching to other gateways");
+            let (nexthop, from) = (route.nexthop, route.current.clone());
             if let Some(change) = held.switch(index, &next, &self.observed, &self.layout) {
+                tracing::warn!(%nexthop, ?from, to = ?next, "switching to other gateways");
                 self.with.metrics.failovers.inc();
                 moves.push(change);
             }
