@@ -15,7 +15,7 @@ use crate::far::{Far, SECOND, goes_through_a};
 use crate::inbound::{TRANSPORTS, drop_foreign_sources, is_answered, serve};
 use crate::packets::Packets;
 use crate::pod::{HOST_PORT, POD_PORT, Pod, inside};
-use crate::scene::{Agent, LISTED, Monitor, SOON, Scene, UNLISTED};
+use crate::scene::{Agent, LISTED, Monitor, SOON, Scene, UNLISTED, settled, until_ready};
 
 const C: &str = "10.116.0.20";
 const C_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
@@ -145,5 +145,56 @@ fn a_change_that_cuts_a_node_without_a_public_interface_off_is_taken_back() {
     let reason = || Some(far.scene.route_report("edited")?.failures.first()?.reason.clone());
     until("told", &Some("RolledBack".to_owned()), SOON, reason);
     until("through A", &Some(A_PUBLIC), SOON, || seen_from(LISTED));
+    drop(agent);
+}
+
+fn no_gateway(scene: &Scene) -> Option<(bool, Option<String>)> {
+    scene.route_report("all").map(|report| (report.no_gateway, report.message))
+}
+
+#[test]
+fn fail_open_without_a_public_interface_is_open_by_the_nodes_default_route_and_keeps_the_last_without_one() {
+    let scene = Scene::new();
+    make_private(&scene);
+    let agent = Agent::start(&scene);
+    scene.route(
+        "all",
+        &json!({"destinations": ["192.0.2.0/24"], "gateways": [{"address": A}, {"address": B}], "onNoGateway": "FailOpen"}),
+    );
+    scene.until_applied("all", 1);
+    until("through A", &Some(A_PUBLIC), SOON, || seen_from(LISTED));
+    until_ready();
+    scene.cloud.power_off("a");
+    scene.cloud.power_off("b");
+    until("open", &Some(C_PUBLIC), SOON, || seen_from(LISTED));
+    until("told", &Some(true), SOON, || Some(no_gateway(&scene)?.0));
+
+    // One that starts finds it open on the very link on which its gateways are, and leaves it so.
+    let before = settled();
+    agent.kill();
+    let monitor = Monitor::start(&["route", "rule", "nexthop"]);
+    let agent = Agent::start(&scene);
+    until_ready();
+    assert_eq!((settled(), seen_from(LISTED)), (before, Some(C_PUBLIC)));
+    assert_eq!(monitor.stop(), Vec::<String>::new(), "a restart wrote to the kernel");
+    scene.cloud.start_gateway("a", &A_PUBLIC.to_string(), A);
+    until("through A again", &Some(A_PUBLIC), SOON, || seen_from(LISTED));
+
+    // Nowhere to let it out to: it goes on to the last gateway, which may be back first.
+    ip("route del default");
+    scene.cloud.power_off("a");
+    until("told", &Some(true), SOON, || Some(no_gateway(&scene)?.0));
+    let (_, message) = no_gateway(&scene).unwrap();
+    eprintln!("{message:?}");
+    until("towards A", &true, SOON, || ip("route get 192.0.2.80").contains(&format!("via {A} ")));
+    // Also without its API server, and that is said once.
+    scene.cut_off_api_server();
+    agent.kill();
+    let agent = Agent::start(&scene);
+    agent.until_says("keeping what the kernel holds");
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(agent.count_said("switching to other gateways") <= 1);
+    scene.cloud.start_gateway("a", &A_PUBLIC.to_string(), A);
+    until("through A again", &Some(A_PUBLIC), SOON, || seen_from(LISTED));
     drop(agent);
 }

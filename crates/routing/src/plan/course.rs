@@ -117,7 +117,7 @@ pub(super) fn choose_nexthop(
     }
     let none_works = match chosen {
         Some(Chosen { none_works, .. }) => *none_works,
-        None => last.is_empty() && is_diverted(id, route.on_no_gateway, vpc, observed, layout),
+        None => last.is_empty() && is_diverted(id, route.on_no_gateway, (vpc, node), observed, layout),
     };
     if last.is_empty() {
         last = all();
@@ -161,7 +161,7 @@ fn link_down(
 fn is_diverted(
     id: NexthopId,
     mode: OnNoGateway,
-    vpc: &VpcInterface,
+    (vpc, node): (&VpcInterface, &NodeView),
     observed: &Observed,
     layout: &Layout,
 ) -> bool {
@@ -171,7 +171,10 @@ fn is_diverted(
     let alone = |members: &[GroupMember], id| members.iter().all(|member| member.id == id);
     present.any(|nexthop| match (&nexthop.via, mode) {
         (NexthopTarget::Blackhole, OnNoGateway::FailClosed) => true,
-        (NexthopTarget::Gateway(gateway), OnNoGateway::FailOpen) => gateway.interface != vpc.index,
+        // Without a public interface the node's own way out is in the VPC too.
+        (NexthopTarget::Gateway(gateway), OnNoGateway::FailOpen) => {
+            gateway.interface != vpc.index || Some(*gateway) == node.default_way
+        }
         (NexthopTarget::Group { members, .. }, OnNoGateway::FailClosed) => {
             alone(members, layout.hole_nexthop())
         }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::Recovered;
 use crate::fixture::{failing, shared};
-use crate::kernel_state::NexthopTarget;
+use crate::kernel_state::{Gateway, NexthopTarget};
 use crate::wanted::OnNoGateway::{FailClosed, FailOpen, KeepLast};
 
 const MODES: [OnNoGateway; 3] = [KeepLast, FailClosed, FailOpen];
@@ -91,6 +91,21 @@ fn in_each_mode_the_last_gateways_death_and_the_first_ones_return_are_at_most_on
         let way = lookup(&back, &node().main_routes, packet(ip("1.2.3.4")));
         assert_eq!(way, if mode == KeepLast { through_gateway(A) } else { course(mode) }, "{case}");
     }
+}
+
+#[test]
+fn an_agent_that_starts_on_a_node_without_a_public_interface_leaves_open_what_is_open() {
+    let layout = Layout::default();
+    let interface = node().vpc.unwrap().index;
+    // The default route leads through another machine in the VPC.
+    let exit = Gateway { address: ip("10.116.0.20"), interface, onlink: false };
+    let private = NodeView { default_way: Some(exit), ..node() };
+    let wanted = [object(FailOpen, false)];
+    let open = plan(&wanted, &private, &selecting(none_works(B)), &Observed::default(), &layout);
+    let kernel = holding(&open.state);
+    let restarted = plan(&wanted, &private, &Selection::new(), &kernel, &layout);
+    assert_eq!(changes(&kernel, &restarted.state), []);
+    assert!(restarted.routes[0].is_diverted());
 }
 
 #[test]
