@@ -444,6 +444,18 @@ pub enum Change {
     DeleteNexthop(Managed<Nexthop>),
 }
 
+impl Change {
+    /// Whether all that was in the kernel is still there afterwards.
+    pub fn only_adds(&self) -> bool {
+        match self {
+            Self::PutNexthop { replaces, .. } => replaces.is_none(),
+            Self::PutRoute { replaces, .. } => replaces.is_none(),
+            Self::PutRule(_) | Self::RestoreRule(_) => true,
+            Self::DeleteRule(_) | Self::DeleteRoute(_) | Self::DeleteNexthop(_) => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

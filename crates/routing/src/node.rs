@@ -13,7 +13,7 @@ use crate::protected::Protected;
 /// A node as seen by its agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeView {
-    /// The interface in the VPC; `None` when the node has none, and then nothing is routed.
+    /// The interface in the VPC; `None` when the node has none, and then nothing is routed and only what fails closed is shut.
     pub vpc: Option<VpcInterface>,
     /// Addresses of the public interface with their on-link prefix length, such as 203.0.113.11/24. Empty on a node
     /// without one.

@@ -29,6 +29,7 @@ pub(crate) mod draining;
 mod gateways;
 mod probes;
 mod rules;
+mod without_vpc;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -115,9 +116,7 @@ pub fn plan(
 ) -> NodePlan {
     let mut plan = NodePlan { routes: wanted.iter().map(blank_report).collect(), ..NodePlan::default() };
     let Some(vpc) = &node.vpc else {
-        for report in &mut plan.routes {
-            report.problem.get_or_insert(RouteProblem::NoVpcInterface);
-        }
+        without_vpc::shut(wanted, node, observed, layout, &mut plan);
         return plan;
     };
     check_gateways(wanted, vpc, node, &mut plan.routes);
@@ -139,11 +138,7 @@ pub fn plan(
     let is_able = |index: &usize| plan.routes[*index].problem.is_none() || wanted[*index].is_fail_closed();
     let mut able: Vec<usize> = (0..wanted.len()).filter(is_able).collect();
     able.sort_by_key(|index| wanted[*index].seniority());
-    let foreign: BTreeMap<Ipv4Net, u8> = observed
-        .foreign_routes()
-        .filter(|(key, _)| key.table == layout.table && key.metric == 0)
-        .map(|(key, protocol)| (key.destination, protocol))
-        .collect();
+    let foreign = foreign_destinations(observed, layout);
     let resolution = resolve_claims(wanted, &able, &plan.routes, node, &foreign, observed, layout);
     let uids: Vec<&str> = able.iter().map(|index| wanted[*index].uid.as_str()).collect();
     let ids = nexthop_ids::assign(&uids, &resolution.table, observed, layout);
@@ -280,6 +275,13 @@ impl NodePlan {
         let nexthop = self.routes.iter().find(|report| report.uid == uid).and_then(|report| report.nexthop);
         nexthop.is_some_and(|id| layout.is_drain(id) != chosen.draining.is_some())
     }
+}
+
+/// Destinations of others' routes in our table, with their protocol numbers.
+fn foreign_destinations(observed: &Observed, layout: &Layout) -> BTreeMap<Ipv4Net, u8> {
+    let foreign = observed.foreign_routes();
+    let in_table = foreign.filter(|(key, _)| key.table == layout.table && key.metric == 0);
+    in_table.map(|(key, protocol)| (key.destination, protocol)).collect()
 }
 
 fn blank_report(route: &WantedRoute) -> RouteReport {

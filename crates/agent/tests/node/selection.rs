@@ -6,7 +6,7 @@ use egress_api::{NodeRoute, NodeRouteState};
 use serde_json::json;
 
 use crate::cloud::{A, A_PUBLIC, B, NODE_PUBLIC, ip, ours, seen_from, until};
-use crate::scene::{Agent, LISTED, SOON, Scene};
+use crate::scene::{Agent, LISTED, SOON, Scene, UNLISTED};
 
 fn said(scene: &Scene, name: &str) -> Option<NodeRoute> {
     scene.status()?.routes.into_iter().find(|route| route.name == name)
@@ -124,6 +124,36 @@ fn without_a_vpc_interface_nothing_is_routed_until_there_is_one() {
     eprintln!("routed {took:?} after the interface had its address");
     assert!(took < Duration::from_secs(5), "{took:?}");
     scene.until_applied("demo", 1);
+    drop(agent);
+}
+
+#[test]
+fn without_a_vpc_interface_what_fails_closed_is_shut_and_what_is_there_stays() {
+    let scene = Scene::new();
+    let agent = Agent::start(&scene);
+    let gateways = json!([{"address": A}]);
+    scene.route("kept", &json!({"destinations": ["192.0.2.90"], "gateways": gateways}));
+    scene.until_applied("kept", 1);
+    agent.kill();
+    let before = ours();
+    // Only the address goes: the link keeps its nexthops.
+    ip("addr del 10.116.0.2/20 dev eth1");
+    let agent = Agent::start(&scene);
+    scene.route(
+        "closed",
+        &json!({"destinations": ["192.0.2.0/24", "198.51.100.0/24"], "excludedDestinations": [UNLISTED.to_string()],
+            "gateways": gateways, "onNoGateway": "FailClosed"}),
+    );
+    until_says(&scene, "closed", "NoVpcInterface", "this node has no interface in a VPC");
+    until("guarded", &Some(true), SOON, || Some(scene.route_report("closed")?.guarded));
+    assert_eq!(seen_from(LISTED), None);
+    assert_eq!(seen_from(UNLISTED), Some(NODE_PUBLIC), "what is excluded goes on");
+    let now = ours();
+    let missing: Vec<&str> = before.lines().filter(|line| !now.contains(line.trim())).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+    ip("addr add 10.116.0.2/20 dev eth1");
+    until("through A", &Some(A_PUBLIC), SOON, || seen_from(LISTED));
+    scene.until_applied("closed", 2);
     drop(agent);
 }
 

@@ -109,6 +109,28 @@ fn an_agent_that_starts_on_a_node_without_a_public_interface_leaves_open_what_is
 }
 
 #[test]
+fn what_fails_closed_is_shut_on_a_node_whose_vpc_interface_is_not_known_and_nothing_else_is_planned() {
+    let lost = NodeView { vpc: None, ..node() };
+    let closed = WantedRoute { excluded: [net("5.6.7.0/24")].into(), ..object(FailClosed, false) };
+    let kept = route("kept", 2, &["9.9.9.9"], &[A]);
+    let open = failing(route("open", 3, &["5.9.0.0/16"], &[A]), FailOpen);
+    let plan =
+        plan(&[closed, kept, open], &lost, &Selection::new(), &Observed::default(), &Layout::default());
+    for (to, then) in [
+        ("1.2.3.4", Way::Dropped),
+        ("5.1.1.1", Way::Dropped),
+        ("5.6.7.8", Way::Default),
+        ("5.9.1.1", Way::Default),
+        ("9.9.9.9", Way::Default),
+    ] {
+        assert_eq!(way(&plan, to), then, "{to}");
+    }
+    let told: Vec<_> = plan.routes.iter().map(|report| (report.guarded, report.is_applied())).collect();
+    assert_eq!(told, [(true, false), (false, false), (false, false)]);
+    assert!(plan.state.nexthops.is_empty());
+}
+
+#[test]
 fn what_is_fail_closed_is_shut_from_the_first_moment_whatever_its_list_is() {
     let reference = |fault| WantedRoute {
         gateways: Vec::new(),
