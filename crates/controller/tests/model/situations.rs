@@ -1,5 +1,8 @@
 //! Single looks: one thing is not as it should be, and this is what must come out.
 
+mod creating;
+mod deleting;
+
 use std::time::Duration;
 
 use egress_api::condition::{DEGRADED, PROGRESSING, READY};
@@ -125,18 +128,6 @@ fn without_the_cloud_routes_stay_and_the_condition_says_why() {
 }
 
 #[test]
-fn in_the_wrong_vpc_no_droplet_is_made() {
-    let world = World::new(Vec::new());
-    let mut seen = world.state().observe().unwrap();
-    seen.gateway.metadata.finalizers = Some(vec![egress_api::EGRESS_GATEWAY_FINALIZER.into()]);
-    seen.site = Err(Trouble { reason: "WrongVpc", message: "elsewhere".into() });
-    let (effect, decision) = effect_at(&world, &mut seen, 1_800_000_000);
-    assert_eq!((effect, decision.status.creating.len()), (None, 0));
-    assert_eq!(reason(&decision, READY), no("WrongVpc"));
-    assert_eq!(reason(&decision, PROGRESSING), no("WrongVpc"));
-}
-
-#[test]
 fn its_own_endpoint_alone_condemns_nobody() {
     let (world, mut seen, now) = calm();
     seen.health.insert(FIRST, HealthSeen::Silent("no connection".into()));
@@ -177,57 +168,6 @@ fn an_outside_that_answers_through_nobody_condemns_nobody() {
     assert_eq!(decision.status.gateways[0].role, GatewayRole::Failed);
     let Some(Effect::ApplyStaticRoute(spec)) = effect else { panic!("{effect:?}") };
     assert_eq!(spec.ordered_gateways().len(), 1);
-}
-
-#[test]
-fn what_is_not_provably_ours_is_not_deleted_and_the_condition_says_so() {
-    let (world, mut seen, now) = calm();
-    seen.gateway.metadata.deletion_timestamp = Some(Time(timestamp(now)));
-    seen.route = None;
-    reports(&mut seen).for_each(|report| report.routes.clear());
-    if let Ok(cloud) = &mut seen.cloud {
-        cloud.taken = timestamp(now);
-        for droplet in cloud.droplets.values_mut() {
-            droplet.tags.as_mut().unwrap().retain(|tag| !tag.starts_with("egress-owner:"));
-        }
-    }
-    let (effect, decision) = effect_at(&world, &mut seen, now);
-    assert_eq!(effect, None);
-    assert_eq!(reason(&decision, DEGRADED), yes("NotProvablyOurs"));
-}
-
-#[test]
-fn without_a_token_deletion_waits_if_something_was_made_and_not_otherwise() {
-    let (world, mut seen, now) = calm();
-    seen.gateway.metadata.deletion_timestamp = Some(Time(timestamp(now)));
-    seen.route = None;
-    reports(&mut seen).for_each(|report| report.routes.clear());
-    seen.cloud = Err(trouble());
-    let (effect, decision) = effect_at(&world, &mut seen, now);
-    assert_eq!(effect, None);
-    assert_eq!(reason(&decision, DEGRADED), yes("TokenMissing"));
-    seen.gateway.status.as_mut().unwrap().gateways.clear();
-    let (effect, decision) = effect_at(&world, &mut seen, now);
-    assert_eq!((effect, reason(&decision, DEGRADED)), (None, yes("TokenMissing")), "there is a firewall");
-    seen.gateway.status.as_mut().unwrap().firewall = None;
-    let (effect, _) = effect_at(&world, &mut seen, now);
-    assert_eq!(effect, Some(Effect::RemoveFinalizer));
-}
-
-#[test]
-fn a_delete_that_was_accepted_is_given_time() {
-    let (world, mut seen, now) = calm();
-    seen.gateway.metadata.deletion_timestamp = Some(Time(timestamp(now)));
-    seen.route = None;
-    reports(&mut seen).for_each(|report| report.routes.clear());
-    let ids = |effect: Option<Effect>| match effect {
-        Some(Effect::DeleteDroplet(droplet)) => Some(droplet.id()),
-        _ => None,
-    };
-    assert_eq!(ids(effect_at(&world, &mut seen, now).0), Some(FIRST));
-    seen.cloud.as_mut().unwrap().delete_accepted.insert(FIRST, timestamp(now));
-    assert_eq!(ids(effect_at(&world, &mut seen, now + 1).0), Some(SECOND));
-    assert_eq!(ids(effect_at(&world, &mut seen, now + 30).0), Some(FIRST));
 }
 
 #[test]
@@ -286,56 +226,6 @@ fn the_last_failover_is_written_down_once_with_its_reason() {
     assert_eq!(failover.time.0, timestamp(now + 60));
 }
 
-#[test]
-fn a_droplet_that_was_accepted_and_then_is_not_there_is_lost_after_a_while() {
-    let (world, mut seen, now) = calm();
-    let status = seen.gateway.status.as_mut().unwrap();
-    status.gateways[1].role = GatewayRole::Starting;
-    status.gateways[1].ready = false;
-    status.gateways[1].since = Some(Time(timestamp(now)));
-    let cloud = seen.cloud.as_mut().unwrap();
-    cloud.droplets.remove(&SECOND);
-    cloud.gone.insert(SECOND);
-    let (_, decision) = effect_at(&world, &mut seen, now + 20);
-    assert_eq!(decision.status.gateways.len(), 2);
-    let decision = at(&world, &seen, now + 31);
-    assert_eq!(decision.status.gateways.len(), 1);
-    assert_eq!(decision.status.failed_bring_ups, Some(1));
-    // One that was proven before is simply gone.
-    let (world, mut seen, now) = calm();
-    let cloud = seen.cloud.as_mut().unwrap();
-    cloud.droplets.remove(&SECOND);
-    cloud.gone.insert(SECOND);
-    let decision = at(&world, &seen, now);
-    assert_eq!(decision.status.gateways.len(), 1);
-    assert_eq!(decision.status.failed_bring_ups, None);
-    assert_eq!(decision.status.creating.len(), 1);
-}
-
-#[test]
-fn before_the_settle_time_is_over_nothing_is_created_in_its_place() {
-    let (world, mut seen, now) = calm();
-    without_second(&mut seen);
-    let (effect, _) = effect_at(&world, &mut seen, now);
-    assert_eq!(effect, None, "it was not looked for by name yet");
-    let look_at = |seen: &mut Observation, taken: i64| {
-        let cloud = seen.cloud.as_mut().unwrap();
-        cloud.taken = timestamp(taken);
-        cloud.looked_up.insert("demo-1-1a2b3c4d".into());
-    };
-    look_at(&mut seen, now - 1);
-    assert_eq!(effect_at(&world, &mut seen, now).0, None, "the list is older than the intent");
-    look_at(&mut seen, now);
-    assert!(matches!(effect_at(&world, &mut seen, now).0, Some(Effect::CreateDroplet(_))));
-    seen.gateway.status.as_mut().unwrap().creating[0].sent = Some(Time(timestamp(now)));
-    look_at(&mut seen, now + 39);
-    assert_eq!(effect_at(&world, &mut seen, now + 39).0, None);
-    // What was read before the settle time was over proves nothing.
-    assert_eq!(effect_at(&world, &mut seen, now + 50).0, None);
-    look_at(&mut seen, now + 41);
-    assert!(matches!(effect_at(&world, &mut seen, now + 41).0, Some(Effect::CreateDroplet(_))));
-}
-
 struct Refusing(std::sync::Mutex<Vec<egress_api::EgressGatewayStatus>>);
 
 impl Ports for Refusing {
@@ -388,69 +278,6 @@ impl Ports for Refusing {
 }
 
 #[test]
-fn a_refused_create_says_so_in_the_clouds_words_and_waits() {
-    let (world, mut seen, now) = calm();
-    without_second(&mut seen);
-    let cloud = seen.cloud.as_mut().unwrap();
-    cloud.looked_up.insert("demo-1-1a2b3c4d".into());
-    cloud.taken = timestamp(now);
-    let (effect, decision) = effect_at(&world, &mut seen, now);
-    assert!(matches!(effect, Some(Effect::CreateDroplet(_))));
-    let cloud = Refusing(std::sync::Mutex::default());
-    futures::executor::block_on(perform(&decision, &cloud, timestamp(now))).unwrap();
-    let written = cloud.0.into_inner().unwrap();
-    assert!(written[0].creating[0].sent.is_some(), "marked before it was sent");
-    seen.gateway.status = written.last().cloned();
-    let (effect, decision) = effect_at(&world, &mut seen, now + 30);
-    assert_eq!(effect, None);
-    assert_eq!(reason(&decision, DEGRADED), yes("CreateRefused"));
-    let degraded = decision.status.conditions.iter().find(|condition| condition.type_ == DEGRADED).unwrap();
-    assert!(degraded.message.contains("exceed your droplet limit"), "{}", degraded.message);
-    assert!(matches!(effect_at(&world, &mut seen, now + 61).0, Some(Effect::CreateDroplet(_))));
-}
-
-#[test]
-fn a_droplet_goes_only_when_every_live_node_has_let_go_of_it_or_it_is_dead_long_enough() {
-    let leaving = |ready: bool| {
-        let (world, mut seen, now) = calm();
-        seen.gateway.spec.replicas = 1;
-        let gateway = &mut seen.gateway.status.as_mut().unwrap().gateways[1];
-        gateway.role = GatewayRole::Leaving;
-        gateway.ready = ready;
-        gateway.since = Some(Time(timestamp(now)));
-        let route = seen.route.as_mut().unwrap();
-        route.spec.gateways.as_mut().unwrap().pop();
-        route.metadata.generation = route.metadata.generation.map(|generation| generation + 1);
-        (world, seen, now)
-    };
-    let deletes = |world: &World, seen: &mut Observation, now: i64| {
-        matches!(effect_at(world, seen, now).0, Some(Effect::DeleteDroplet(_)))
-    };
-    for (ready, patience) in [(false, 30), (true, 300)] {
-        let (world, mut seen, now) = leaving(ready);
-        assert!(!deletes(&world, &mut seen, now + patience - 1), "a node still has the old list");
-        assert!(deletes(&world, &mut seen, now + patience));
-        let (world, mut seen, now) = leaving(ready);
-        seen.nodes[0].live = false;
-        assert!(!deletes(&world, &mut seen, now + 1));
-        let generation = seen.route.as_ref().and_then(|route| route.metadata.generation).unwrap();
-        seen.nodes[1].report.as_mut().unwrap().routes[0].observed_generation = generation;
-        assert!(deletes(&world, &mut seen, now + 1), "the dead node blocks nothing");
-
-        let (world, mut seen, now) = leaving(ready);
-        let first = serde_json::json!({"matchLabels": {"pool": "pool-1"}});
-        let route = &mut seen.route.as_mut().unwrap().spec;
-        for selector in [&mut seen.gateway.spec.node_selector, &mut route.node_selector] {
-            *selector = Some(serde_json::from_value(first.clone()).unwrap());
-        }
-        seen.nodes[0].report.as_mut().unwrap().routes[0].observed_generation = generation;
-        assert!(!deletes(&world, &mut seen, now + 1), "a node that is no longer selected still has routes");
-        seen.nodes[1].report.as_mut().unwrap().routes.clear();
-        assert!(deletes(&world, &mut seen, now + 1));
-    }
-}
-
-#[test]
 fn the_selector_goes_to_the_static_route_and_nodes_beside_it_do_not_count() {
     let (world, mut seen, now) = calm();
     let select =
@@ -473,69 +300,6 @@ fn the_selector_goes_to_the_static_route_and_nodes_beside_it_do_not_count() {
     let (_, decision) = effect_at(&world, &mut seen, now);
     assert_eq!(decision.status.nodes.as_deref(), Some("0/0"));
     assert_eq!(reason(&decision, READY), no("NoNodes"));
-}
-
-#[test]
-fn somebody_elses_droplet_under_our_name_costs_a_slot_and_nothing_else() {
-    let world = World::new(Vec::new());
-    world.state().foreign(50, "demo-0-1a2b3c4d");
-    assert!(world.settle(600), "{:#?}", world.state().status());
-    let state = world.state();
-    assert!(state.violations.is_empty(), "{:?}", state.violations);
-    assert_eq!(state.names().into_iter().collect::<Vec<_>>(), ["demo-1-1a2b3c4d", "demo-2-1a2b3c4d"]);
-    assert!(state.machines.contains_key(&50));
-    assert_eq!(state.status().gateways_ready.as_deref(), Some("2/2"));
-}
-
-#[test]
-fn a_slot_that_cannot_be_had_is_said_and_asked_for_at_leisure() {
-    let world = World::new(Vec::new());
-    for slot in 0..3_u64 {
-        world.state().foreign(50 + slot, &format!("demo-{slot}-1a2b3c4d"));
-    }
-    for _ in 0..400 {
-        let decision = world.next().unwrap();
-        let _ = world.carry_out(&decision, None);
-        world.state().tick(1);
-    }
-    assert!(
-        world.state().journal.iter().all(|line| !line.starts_with("create")),
-        "{:?}",
-        world.state().journal
-    );
-    let looks: Vec<Duration> = (0..200)
-        .map(|_| {
-            let decision = world.next().unwrap();
-            let _ = world.carry_out(&decision, None);
-            world.state().tick(1);
-            decision.requeue_after
-        })
-        .collect();
-    let hasty = looks.iter().filter(|pause| **pause < Duration::from_secs(5)).count();
-    assert!(hasty <= 20, "{hasty} of {} looks in haste", looks.len());
-    let status = world.state().status();
-    let degraded = status.conditions.iter().find(|condition| condition.type_ == DEGRADED).unwrap();
-    assert_eq!(degraded.reason, "UnknownDroplet", "{}", degraded.message);
-}
-
-#[test]
-fn while_our_vpc_is_not_known_nothing_that_may_be_ours_is_let_go_of() {
-    let (world, mut seen, now) = calm();
-    seen.gateway.metadata.deletion_timestamp = Some(Time(timestamp(now - 1)));
-    seen.gateway.status = None;
-    seen.route = None;
-    reports(&mut seen).for_each(|report| report.routes.clear());
-    seen.site = Err(Trouble { reason: "NodesNotFound", message: "no node".into() });
-    let (effect, decision) = effect_at(&world, &mut seen, now);
-    assert_eq!(effect, None);
-    assert_eq!(reason(&decision, DEGRADED), yes("NodesNotFound"));
-    let degraded = decision.status.conditions.iter().find(|condition| condition.type_ == DEGRADED).unwrap();
-    for words in ["demo-0-1a2b3c4d", "spec.droplet.vpcUUID", "remove the finalizer"] {
-        assert!(degraded.message.contains(words), "{words}: {}", degraded.message);
-    }
-    // Naming the VPC is a way out.
-    seen.gateway.spec.droplet.vpc_uuid = Some(crate::world::VPC.into());
-    assert!(matches!(effect_at(&world, &mut seen, now).0, Some(Effect::DeleteDroplet(_))));
 }
 
 #[test]

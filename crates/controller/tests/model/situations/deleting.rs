@@ -1,0 +1,115 @@
+//! What is let go of, and what keeps it.
+
+use super::*;
+
+#[test]
+fn what_is_not_provably_ours_is_not_deleted_and_the_condition_says_so() {
+    let (world, mut seen, now) = calm();
+    seen.gateway.metadata.deletion_timestamp = Some(Time(timestamp(now)));
+    seen.route = None;
+    reports(&mut seen).for_each(|report| report.routes.clear());
+    if let Ok(cloud) = &mut seen.cloud {
+        cloud.taken = timestamp(now);
+        for droplet in cloud.droplets.values_mut() {
+            droplet.tags.as_mut().unwrap().retain(|tag| !tag.starts_with("egress-owner:"));
+        }
+    }
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!(effect, None);
+    assert_eq!(reason(&decision, DEGRADED), yes("NotProvablyOurs"));
+}
+
+#[test]
+fn without_a_token_deletion_waits_if_something_was_made_and_not_otherwise() {
+    let (world, mut seen, now) = calm();
+    seen.gateway.metadata.deletion_timestamp = Some(Time(timestamp(now)));
+    seen.route = None;
+    reports(&mut seen).for_each(|report| report.routes.clear());
+    seen.cloud = Err(trouble());
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!(effect, None);
+    assert_eq!(reason(&decision, DEGRADED), yes("TokenMissing"));
+    seen.gateway.status.as_mut().unwrap().gateways.clear();
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!((effect, reason(&decision, DEGRADED)), (None, yes("TokenMissing")), "there is a firewall");
+    seen.gateway.status.as_mut().unwrap().firewall = None;
+    let (effect, _) = effect_at(&world, &mut seen, now);
+    assert_eq!(effect, Some(Effect::RemoveFinalizer));
+}
+
+#[test]
+fn a_delete_that_was_accepted_is_given_time() {
+    let (world, mut seen, now) = calm();
+    seen.gateway.metadata.deletion_timestamp = Some(Time(timestamp(now)));
+    seen.route = None;
+    reports(&mut seen).for_each(|report| report.routes.clear());
+    let ids = |effect: Option<Effect>| match effect {
+        Some(Effect::DeleteDroplet(droplet)) => Some(droplet.id()),
+        _ => None,
+    };
+    assert_eq!(ids(effect_at(&world, &mut seen, now).0), Some(FIRST));
+    seen.cloud.as_mut().unwrap().delete_accepted.insert(FIRST, timestamp(now));
+    assert_eq!(ids(effect_at(&world, &mut seen, now + 1).0), Some(SECOND));
+    assert_eq!(ids(effect_at(&world, &mut seen, now + 30).0), Some(FIRST));
+}
+
+#[test]
+fn a_droplet_goes_only_when_every_live_node_has_let_go_of_it_or_it_is_dead_long_enough() {
+    let leaving = |ready: bool| {
+        let (world, mut seen, now) = calm();
+        seen.gateway.spec.replicas = 1;
+        let gateway = &mut seen.gateway.status.as_mut().unwrap().gateways[1];
+        gateway.role = GatewayRole::Leaving;
+        gateway.ready = ready;
+        gateway.since = Some(Time(timestamp(now)));
+        let route = seen.route.as_mut().unwrap();
+        route.spec.gateways.as_mut().unwrap().pop();
+        route.metadata.generation = route.metadata.generation.map(|generation| generation + 1);
+        (world, seen, now)
+    };
+    let deletes = |world: &World, seen: &mut Observation, now: i64| {
+        matches!(effect_at(world, seen, now).0, Some(Effect::DeleteDroplet(_)))
+    };
+    for (ready, patience) in [(false, 30), (true, 300)] {
+        let (world, mut seen, now) = leaving(ready);
+        assert!(!deletes(&world, &mut seen, now + patience - 1), "a node still has the old list");
+        assert!(deletes(&world, &mut seen, now + patience));
+        let (world, mut seen, now) = leaving(ready);
+        seen.nodes[0].live = false;
+        assert!(!deletes(&world, &mut seen, now + 1));
+        let generation = seen.route.as_ref().and_then(|route| route.metadata.generation).unwrap();
+        seen.nodes[1].report.as_mut().unwrap().routes[0].observed_generation = generation;
+        assert!(deletes(&world, &mut seen, now + 1), "the dead node blocks nothing");
+
+        let (world, mut seen, now) = leaving(ready);
+        let first = serde_json::json!({"matchLabels": {"pool": "pool-1"}});
+        let route = &mut seen.route.as_mut().unwrap().spec;
+        for selector in [&mut seen.gateway.spec.node_selector, &mut route.node_selector] {
+            *selector = Some(serde_json::from_value(first.clone()).unwrap());
+        }
+        seen.nodes[0].report.as_mut().unwrap().routes[0].observed_generation = generation;
+        assert!(!deletes(&world, &mut seen, now + 1), "a node that is no longer selected still has routes");
+        seen.nodes[1].report.as_mut().unwrap().routes.clear();
+        assert!(deletes(&world, &mut seen, now + 1));
+    }
+}
+
+#[test]
+fn while_our_vpc_is_not_known_nothing_that_may_be_ours_is_let_go_of() {
+    let (world, mut seen, now) = calm();
+    seen.gateway.metadata.deletion_timestamp = Some(Time(timestamp(now - 1)));
+    seen.gateway.status = None;
+    seen.route = None;
+    reports(&mut seen).for_each(|report| report.routes.clear());
+    seen.site = Err(Trouble { reason: "NodesNotFound", message: "no node".into() });
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!(effect, None);
+    assert_eq!(reason(&decision, DEGRADED), yes("NodesNotFound"));
+    let degraded = decision.status.conditions.iter().find(|condition| condition.type_ == DEGRADED).unwrap();
+    for words in ["demo-0-1a2b3c4d", "spec.droplet.vpcUUID", "remove the finalizer"] {
+        assert!(degraded.message.contains(words), "{words}: {}", degraded.message);
+    }
+    // Naming the VPC is a way out.
+    seen.gateway.spec.droplet.vpc_uuid = Some(crate::world::VPC.into());
+    assert!(matches!(effect_at(&world, &mut seen, now).0, Some(Effect::DeleteDroplet(_))));
+}

@@ -1,0 +1,166 @@
+//! What the controller sees of the world: the cloud late and in part, nodes by their reports.
+
+use super::*;
+
+impl State {
+    pub fn observe(&self) -> Option<Observation> {
+        let gateway = self.gateway.clone()?;
+        let status = self.status();
+        let there = || self.machines.iter().filter(|(_, machine)| self.is_there(machine));
+        let recorded: BTreeSet<u64> = status.gateways.iter().filter_map(droplet_id).map(|id| id.0).collect();
+        let looked_up: BTreeSet<String> = status.creating.iter().map(|intent| intent.name.clone()).collect();
+        let cluster_tag = format!("egress-cluster:{CLUSTER}");
+        let droplets: BTreeMap<DropletId, Droplet> = there()
+            .map(|(id, machine)| (*id, self.droplet(*id, machine)))
+            .filter(|(id, droplet)| {
+                let listed = droplet.has_tag(&cluster_tag) == Some(true);
+                listed || recorded.contains(id) || looked_up.contains(&droplet.name)
+            })
+            .map(|(id, droplet)| (DropletId(id), droplet))
+            .collect();
+        let gone = recorded.iter().map(|id| DropletId(*id)).filter(|id| !droplets.contains_key(id)).collect();
+        let health = there()
+            .map(|(id, machine)| {
+                let health = if self.is_up(machine) {
+                    HealthSeen::Ready { version: None, public_address: None, peers: Some(admitted(machine)) }
+                } else {
+                    HealthSeen::Silent("no connection".into())
+                };
+                (DropletId(*id), health)
+            })
+            .collect();
+        let probed = || there().filter(|(id, _)| recorded.contains(id));
+        let forwards = |machine: &Machine| self.is_up(machine) && !machine.gray;
+        let another = |id: u64| probed().any(|(other, machine)| *other != id && forwards(machine));
+        let views: Vec<GatewayObservation> = probed()
+            .map(|(id, machine)| GatewayObservation {
+                address: private(*id),
+                reachable: self.is_up(machine),
+                forwards: self.is_up(machine).then_some(!machine.gray),
+                condemned: !forwards(machine) && another(*id),
+                ..GatewayObservation::default()
+            })
+            .collect();
+        let routes = self.applied.iter().map(|(uid, generation)| NodeRoute {
+            name: "demo".into(),
+            uid: uid.clone(),
+            observed_generation: *generation,
+            state: NodeRouteState::Applied,
+            applied: 1,
+            total: 1,
+            gateway: None,
+            gateways: Vec::new(),
+            reason: None,
+            message: None,
+            guarded: true,
+            no_gateway: false,
+            draining: None,
+            unusable_gateways: Vec::new(),
+            failures: Vec::new(),
+        });
+        let follower = self.follower.iter().map(|follower| follower_entry(follower.uses.clone()));
+        let report = NodeEgressStatus {
+            routes: routes.chain(follower).collect(),
+            gateways: views,
+            boot_id: Some("boot".into()),
+            ..NodeEgressStatus::default()
+        };
+        let node = |name: &str, id: u64| NodeSeen {
+            name: name.into(),
+            live: true,
+            labels: BTreeMap::from([("pool".into(), name.into())]),
+            droplet: Some(DropletId(id)),
+            agent_ready: Some(true),
+            report: Some(match self.said.get(name) {
+                Some(said) => NodeEgressStatus {
+                    gateways: said.gateways.clone(),
+                    cut_off: said.cut_off,
+                    ..report.clone()
+                },
+                None => report.clone(),
+            }),
+            heard: Some(timestamp(self.said.get(name).map_or(self.now, |said| said.heard))),
+        };
+        let recorded: Vec<&str> = status.firewall.iter().flat_map(recorded_ids).collect();
+        let ours = |id: &str, name: &str| name == firewall_name() || recorded.contains(&id);
+        let firewalls =
+            self.shown_walls().into_iter().filter(|wall| ours(wall.id.as_str(), &wall.name)).collect();
+        let user_data = UserData { text: "#cloud-config".into(), version: "v1".into() };
+        Some(Observation {
+            gateway,
+            cluster: CLUSTER.into(),
+            route: self.route.clone(),
+            followers: self.follower.iter().map(|_| followed()).collect(),
+            nodes: vec![node("pool-1", 1), node("pool-2", 900)],
+            cloud: Ok(CloudSeen {
+                taken: timestamp(self.now),
+                droplets,
+                gone,
+                looked_up,
+                delete_accepted: self.delete_accepted.clone(),
+            }),
+            firewalls: Ok(FirewallsSeen { taken: timestamp(self.now), firewalls }),
+            health,
+            failing_since: BTreeMap::new(),
+            site: Ok(Site {
+                region: "nyc1".into(),
+                vpc: VPC.into(),
+                sources: vec!["10.116.0.0/20".parse().unwrap()],
+                user_data,
+            }),
+            failure: None,
+        })
+    }
+
+    fn droplet(&self, id: u64, machine: &Machine) -> Droplet {
+        let age = self.now - machine.made;
+        let networks = if age >= 2 {
+            json!({"v4": [{"ip_address": public(id), "type": "public"}, {"ip_address": private(id), "type": "private"}]})
+        } else {
+            json!({})
+        };
+        let status = if machine.off {
+            "off"
+        } else if age >= 1 {
+            "active"
+        } else {
+            "new"
+        };
+        // Tags land late.
+        let tags: Vec<&String> = machine.tags.iter().filter(|_| age >= 4).collect();
+        serde_json::from_value(json!({
+            "id": id, "name": machine.name, "status": status, "networks": networks, "tags": tags, "vpc_uuid": machine.vpc
+        }))
+        .unwrap()
+    }
+}
+
+fn followed() -> Follower {
+    Follower { name: "payments".into(), uid: "uid-payments".into() }
+}
+
+/// What a node reports of a StaticRoute that follows: routed through that gateway, or not at all.
+pub fn follower_entry(gateway: Option<String>) -> NodeRoute {
+    let state = if gateway.is_some() { NodeRouteState::Applied } else { NodeRouteState::NotApplied };
+    NodeRoute {
+        name: followed().name,
+        uid: followed().uid,
+        observed_generation: 1,
+        state,
+        applied: u32::from(gateway.is_some()),
+        total: 1,
+        gateway,
+        gateways: Vec::new(),
+        reason: None,
+        message: None,
+        guarded: true,
+        no_gateway: false,
+        draining: None,
+        unusable_gateways: Vec::new(),
+        failures: Vec::new(),
+    }
+}
+
+fn admitted(machine: &Machine) -> BTreeSet<std::net::Ipv4Addr> {
+    machine.admits.iter().map(|id| public(*id).parse().unwrap()).collect()
+}
