@@ -45,7 +45,7 @@ pub enum Crash {
     LateSuccess,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Machine {
     name: String,
     tags: Vec<String>,
@@ -140,13 +140,7 @@ impl World {
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
             vpc: vpc.to_owned(),
             made: START - 1000,
-            deleted: None,
-            dead: false,
-            off: false,
-            frozen: false,
-            gray: false,
-            booted: 0,
-            admits: BTreeSet::new(),
+            ..Machine::default()
         };
         let cluster = format!("egress-cluster:{CLUSTER}");
         let owner = format!("egress-owner:{OWNER}");
@@ -276,13 +270,7 @@ impl State {
             tags: Vec::new(),
             vpc: VPC.to_owned(),
             made: START - 1000,
-            deleted: None,
-            dead: false,
-            off: false,
-            frozen: false,
-            gray: false,
-            booted: 0,
-            admits: BTreeSet::new(),
+            ..Machine::default()
         };
         self.machines.insert(id, machine);
     }

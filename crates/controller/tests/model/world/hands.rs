@@ -104,13 +104,7 @@ impl Ports for Hands<'_> {
             tags: order.tags.clone(),
             vpc: order.vpc.clone(),
             made: state.now + late,
-            deleted: None,
-            dead: false,
-            off: false,
-            frozen: false,
-            gray: false,
-            booted: 0,
-            admits: BTreeSet::new(),
+            ..Machine::default()
         };
         state.machines.insert(id, machine);
         state.journal.push(format!("create {}", order.name));
