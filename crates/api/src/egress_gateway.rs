@@ -388,7 +388,8 @@ pub struct GatewayStatus {
     #[serde(default)]
     pub nodes: i32,
 
-    /// Public addresses whose probes it answers on its public side: those of the other gateways.
+    /// Public addresses whose probes it answers on its public side: those of the other gateways, once the cloud firewall lets them
+    /// in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub admits: Vec<String>,

@@ -29,7 +29,10 @@ pub(super) struct Shared {
 
 /// A token that lacks the scope lacks it until somebody acts: thirty calls an hour.
 const FORBIDDEN_PAUSE: Duration = Duration::from_secs(120);
-const FAILED_PAUSE: Duration = Duration::from_secs(15);
+const FAILED_PAUSE: Duration = Duration::from_secs(60);
+
+/// A list that does not come holds up the looks at all EgressGateways, which have better things to do.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A list this old is still taken while the API does not give another.
 const GOOD_ENOUGH: Duration = Duration::from_secs(900);
@@ -46,7 +49,7 @@ impl Cloud {
             shared.failed.as_ref().filter(|(_, until)| taken < *until).map(|(error, _)| error.clone());
         let listed = match resting {
             Some(error) => Err(error),
-            None => self.counted("firewalls.list", self.client.firewalls()).await,
+            None => self.counted("firewalls.list", in_time(self.client.firewalls())).await,
         };
         match listed {
             Ok(list) => {
@@ -122,6 +125,12 @@ impl Cloud {
         }
         outcome
     }
+}
+
+async fn in_time<T>(list: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let late =
+        |_| Error::Lost { call: "firewalls.list", reason: format!("not within {} s", PATIENCE.as_secs()) };
+    tokio::time::timeout(PATIENCE, list).await.map_err(late).flatten()
 }
 
 fn pause_after(error: &Error) -> Duration {

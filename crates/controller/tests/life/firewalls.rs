@@ -134,16 +134,23 @@ async fn works(stage: &Stage) {
 }
 
 #[test]
-fn without_the_scopes_or_the_name_egress_works_and_the_condition_says_what_to_do() {
+fn without_an_answer_the_scopes_or_the_name_egress_works_and_the_condition_says_what_to_do() {
     play(async |stage| {
         let uid = stage.ask_for("demo", 2, json!({})).await;
         let foreign = made_by_hand(&stage, &format!("demo-{uid}"), 501).await;
         let body = json!({"id": "forbidden", "message": "You are not authorized to perform this operation"});
         let forbidden =
             |route| Fault { route, times: 10_000, kind: json!({"status": 403, "body": body.clone()}) };
+        let hangs = Fault { route: "GET /v2/firewalls", times: 10_000, kind: json!({"delay_ms": 60_000}) };
+        stage.cloud.break_with(hangs).await;
+        let zeroth = stage.controller_with("0", &KEEN);
+        works(&stage).await;
+        says(&stage, "FirewallsUnknown", &["not within 5 s"]).await;
+        drop(zeroth);
+        stage.cloud.mend().await;
+
         stage.cloud.break_with(forbidden("* /v2/firewalls")).await;
         let first = stage.controller_with("a", &KEEN);
-        works(&stage).await;
         says(
             &stage,
             "FirewallsForbidden",
