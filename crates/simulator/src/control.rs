@@ -114,9 +114,10 @@ async fn machine(State(shell): State<Arc<Shell>>, Path(id): Path<u64>) -> Respon
 async fn firewall(State(shell): State<Arc<Shell>>, Path(id): Path<u64>) -> Response {
     let mut inner = shell.lock();
     inner.cloud.advance(shell.clock.now());
-    match inner.cloud.droplets.contains_key(&id) {
-        true => Json(inner.cloud.policy_json(id)).into_response(),
-        false => StatusCode::NOT_FOUND.into_response(),
+    if inner.cloud.droplets.contains_key(&id) {
+        Json(inner.cloud.policy_json(id)).into_response()
+    } else {
+        StatusCode::NOT_FOUND.into_response()
     }
 }
 

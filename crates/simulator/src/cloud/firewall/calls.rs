@@ -24,7 +24,7 @@ pub(in super::super) enum Change {
 impl Cloud {
     pub(in super::super) fn list_firewalls(&self, request: &Request) -> Result<Answer, Refusal> {
         let found: Vec<&Firewall> = self.firewalls.values().filter(|firewall| !firewall.deleted).collect();
-        page(request, "firewalls", found.len(), |i| self.firewall_json(found[i]))
+        page(request, "firewalls", found.len(), |i| found[i].json())
     }
 
     pub(in super::super) fn list_firewalls_of(
@@ -36,7 +36,7 @@ impl Cloud {
         let droplet = self.existing(droplet)?;
         let covers = |firewall: &&Firewall| !firewall.deleted && firewall.covers(droplet, now);
         let found: Vec<&Firewall> = self.firewalls.values().filter(covers).collect();
-        page(request, "firewalls", found.len(), |i| self.firewall_json(found[i]))
+        page(request, "firewalls", found.len(), |i| found[i].json())
     }
 
     fn firewall(&self, id: &str) -> Result<&Firewall, Refusal> {
@@ -44,7 +44,7 @@ impl Cloud {
     }
 
     pub(in super::super) fn get_firewall(&self, id: &str) -> Result<Answer, Refusal> {
-        Ok(Answer::json(200, json!({"firewall": self.firewall_json(self.firewall(id)?)})))
+        Ok(Answer::json(200, json!({"firewall": self.firewall(id)?.json()})))
     }
 
     pub(in super::super) fn create_firewall(

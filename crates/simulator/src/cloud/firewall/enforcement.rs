@@ -69,22 +69,18 @@ impl Firewall {
         self.droplet_ids.contains(&droplet.id)
             || droplet.tags.iter().any(|tagged| tagged.listed_from <= now && self.tags.contains(&tagged.name))
     }
+
+    /// Droplets at which its last change is not through, and whether that takes it away there.
+    pub(super) fn pending(&self) -> impl Iterator<Item = (u64, bool)> + '_ {
+        let pending = self.places.iter().filter(|(_, place)| place.coming.is_some() || place.unconfirmed);
+        pending.map(|(id, place)| {
+            let removing = place.coming.as_ref().map_or(place.removing, |(to, _)| to.is_none());
+            (*id, removing)
+        })
+    }
 }
 
 impl Cloud {
-    /// Droplets at which a firewall's change is not through, and whether it takes the firewall away there.
-    pub(super) fn pending_places<'a>(
-        &self,
-        firewall: &'a Firewall,
-    ) -> impl Iterator<Item = (u64, bool)> + 'a {
-        firewall.places.iter().filter(|(_, place)| place.coming.is_some() || place.unconfirmed).map(
-            |(id, place)| {
-                let removing = place.coming.as_ref().map_or(place.removing, |(to, _)| to.is_none());
-                (*id, removing)
-            },
-        )
-    }
-
     /// Compares what every firewall asks for with what it does, and starts what is missing.
     pub(in super::super) fn bring_firewalls_after(&mut self, now: Timestamp) {
         self.landing = None;
@@ -97,11 +93,13 @@ impl Cloud {
         let due = later(now, self.delays.firewall);
         for firewall in self.firewalls.values_mut() {
             firewall.droplet_ids.retain(exists);
-            for (id, place) in firewall.places.extract_if(.., |id, _| !exists(id)) {
-                if self.machines && place.acting.is_some() {
-                    self.enforcing.insert(id);
+            firewall.places.retain(|id, place| {
+                let stays = exists(id);
+                if !stays && self.machines && place.acting.is_some() {
+                    self.enforcing.insert(*id);
                 }
-            }
+                stays
+            });
             let covered: BTreeSet<u64> = if firewall.deleted {
                 BTreeSet::new()
             } else {

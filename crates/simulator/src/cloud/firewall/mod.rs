@@ -20,7 +20,7 @@ pub(super) use calls::Change;
 pub use enforcement::{Enforcement, Place};
 pub use rules::{Peers, Protocol, Rule};
 
-use super::{Cloud, written};
+use super::written;
 use rules::Way;
 
 /// A firewall.
@@ -46,20 +46,21 @@ pub struct Firewall {
     pub places: BTreeMap<u64, Place>,
 }
 
-impl Cloud {
-    fn firewall_json(&self, firewall: &Firewall) -> Value {
+impl Firewall {
+    /// As the API shows it.
+    fn json(&self) -> Value {
         let pending: Vec<Value> = self
-            .pending_places(firewall)
+            .pending()
             .map(|(droplet, removing)| json!({"droplet_id": droplet, "removing": removing, "status": "waiting"}))
             .collect();
         let shown = |rules: &[Rule], way| rules.iter().map(|rule| rule.shown(way)).collect::<Vec<_>>();
         json!({
-            "id": firewall.id, "name": firewall.name, "created_at": written(firewall.created_at),
+            "id": self.id, "name": self.name, "created_at": written(self.created_at),
             "status": if pending.is_empty() { "succeeded" } else { "waiting" },
             "pending_changes": pending,
-            "droplet_ids": firewall.droplet_ids, "tags": firewall.tags,
-            "inbound_rules": shown(&firewall.inbound, Way::In),
-            "outbound_rules": shown(&firewall.outbound, Way::Out),
+            "droplet_ids": self.droplet_ids, "tags": self.tags,
+            "inbound_rules": shown(&self.inbound, Way::In),
+            "outbound_rules": shown(&self.outbound, Way::Out),
         })
     }
 }

@@ -1,4 +1,4 @@
-use super::super::{Delays, later};
+use super::super::{Cloud, Delays, later};
 use super::*;
 use crate::cloud::{Effect, Request};
 
