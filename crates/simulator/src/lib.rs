@@ -15,6 +15,7 @@ pub mod fault;
 pub mod fixtures;
 pub mod journal;
 pub mod rate;
+pub mod scope;
 pub mod server;
 
 mod connection;

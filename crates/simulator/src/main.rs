@@ -10,6 +10,7 @@ use do_simulator::clock::Clock;
 use do_simulator::cloud::{Cloud, Delays};
 use do_simulator::fixtures::Fixtures;
 use do_simulator::rate::Limits;
+use do_simulator::scope::Scopes;
 use do_simulator::{Options, start};
 
 /// A DigitalOcean cloud on one machine: API, metadata service, faults and a clock that tests can drive.
@@ -46,6 +47,9 @@ struct Arguments {
     /// How long things take.
     #[arg(long, value_enum, default_value_t = Profile::Quick)]
     profile: Profile,
+    /// What the token may do (for example `droplet:read,tag:read`); without it everything.
+    #[arg(long)]
+    scopes: Option<Scopes>,
     /// Requests a token may make in any hour.
     #[arg(long, default_value_t = 5_000)]
     hourly_limit: usize,
@@ -99,6 +103,7 @@ async fn main() -> anyhow::Result<()> {
         machine_deadline: Duration::from_secs(arguments.machine_deadline),
         clock,
         limits: Limits { hourly: arguments.hourly_limit, burst: arguments.burst_limit },
+        scopes: arguments.scopes.unwrap_or_default(),
         cloud,
     })
     .await?;

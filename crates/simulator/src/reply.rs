@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::cloud::Answer;
 use crate::connection::Peer;
 use crate::fault::{Kind, Word};
+use crate::metadata::Metadata;
 use crate::rate::Rate;
 
 /// What is to be sent, and how badly.
@@ -95,4 +96,20 @@ pub(crate) fn plain(status: StatusCode, body: &str, kind: &'static str) -> Respo
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
+}
+
+/// What the metadata service says.
+pub(crate) fn say(said: Metadata) -> Response<Body> {
+    match said {
+        Metadata::Text(text) => plain(StatusCode::OK, &text, "text/plain; charset=utf-8"),
+        Metadata::Json(value) => plain(StatusCode::OK, &value.to_string(), "application/json"),
+        Metadata::NotFound => plain(StatusCode::NOT_FOUND, "not found", "text/plain; charset=utf-8"),
+        Metadata::MovedTo(path) => {
+            let mut response = plain(StatusCode::MOVED_PERMANENTLY, "", "text/plain; charset=utf-8");
+            if let Ok(path) = HeaderValue::from_str(&path) {
+                response.headers_mut().insert(header::LOCATION, path);
+            }
+            response
+        }
+    }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Response, StatusCode, Uri, header};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -25,9 +25,10 @@ use crate::connection::{Acceptor, Peer};
 use crate::fault::{self, Fault, Kind};
 use crate::journal::{Entry, Journal};
 use crate::machine::MachineCommand;
-use crate::metadata::{self, Metadata};
+use crate::metadata;
 use crate::rate::{Limits, Window};
-use crate::reply::{Decision, plain, send};
+use crate::reply::{Decision, plain, say, send};
+use crate::scope::Scopes;
 
 /// How a simulator is started.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub struct Options {
     pub clock: Clock,
     /// Rate limits of the token.
     pub limits: Limits,
+    /// What the token may do.
+    pub scopes: Scopes,
     /// The cloud at the start. A snapshot replaces it.
     pub cloud: Cloud,
 }
@@ -117,6 +120,7 @@ pub(crate) struct Inner {
     pub(crate) faults: Vec<Fault>,
     pub(crate) journal: Journal,
     window: Window,
+    scopes: Scopes,
     snapshot: Vec<u8>,
 }
 
@@ -138,6 +142,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         machine_deadline,
         clock,
         limits,
+        scopes,
         cloud,
     } = options;
     let api = bind(listen).await?;
@@ -158,6 +163,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
             faults: Vec::new(),
             journal,
             window: Window::new(limits),
+            scopes,
             snapshot: Vec::new(),
         }),
         clock,
@@ -279,9 +285,17 @@ impl Inner {
             if rate.retry_after.is_some() {
                 (Some(Answer::json(429, fault::usual_body(429))), rate)
             } else {
-                committed = true;
-                let variant = fault.as_ref().and_then(Kind::variant);
-                (Some(self.cloud.apply(request, variant.as_ref(), now)), rate)
+                let answer = match self.scopes.check(request) {
+                    Ok(()) => {
+                        committed = true;
+                        let variant = fault.as_ref().and_then(Kind::variant);
+                        let mut answer = self.cloud.apply(request, variant.as_ref(), now);
+                        answer.body.iter_mut().for_each(|body| self.scopes.hide(body));
+                        answer
+                    }
+                    Err(refusal) => refusal.answer(),
+                };
+                (Some(answer), rate)
             }
         } else {
             (Some(Answer::json(401, fault::usual_body(401))), self.window.peek(now))
@@ -376,16 +390,5 @@ async fn metadata_request(
             None => return plain(StatusCode::NOT_FOUND, "not found", "text/plain"),
         },
     };
-    match metadata::answer(&shell.lock().cloud, source, uri.path()) {
-        Metadata::Text(text) => plain(StatusCode::OK, &text, "text/plain; charset=utf-8"),
-        Metadata::Json(value) => plain(StatusCode::OK, &value.to_string(), "application/json"),
-        Metadata::NotFound => plain(StatusCode::NOT_FOUND, "not found", "text/plain; charset=utf-8"),
-        Metadata::MovedTo(path) => {
-            let mut response = plain(StatusCode::MOVED_PERMANENTLY, "", "text/plain; charset=utf-8");
-            if let Ok(path) = HeaderValue::from_str(&path) {
-                response.headers_mut().insert(header::LOCATION, path);
-            }
-            response
-        }
-    }
+    say(metadata::answer(&shell.lock().cloud, source, uri.path()))
 }

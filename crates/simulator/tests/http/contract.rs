@@ -19,7 +19,7 @@ struct Description {
 }
 
 /// The folder of the description; beside the checkout unless the environment says otherwise.
-fn folder() -> Option<PathBuf> {
+pub fn folder() -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os("DIGITALOCEAN_OPENAPI_DIR") {
         let folder = PathBuf::from(folder);
         assert!(folder.join("schemas.json").is_file(), "DIGITALOCEAN_OPENAPI_DIR has no schemas.json");
@@ -195,7 +195,7 @@ impl Description {
 }
 
 /// Operations that answer more than an empty list or a 404.
-const IMPLEMENTED: [&str; 44] = [
+pub const IMPLEMENTED: [&str; 44] = [
     "account_get",
     "actions_get",
     "actions_list",

@@ -12,4 +12,5 @@ mod control;
 mod faults;
 mod machine;
 mod metadata;
+mod scopes;
 mod simulator;

@@ -8,6 +8,7 @@ use do_simulator::clock::Clock;
 use do_simulator::cloud::{Cloud, Delays};
 use do_simulator::fixtures::Fixtures;
 use do_simulator::rate::Limits;
+use do_simulator::scope::Scopes;
 use do_simulator::{Options, Running, start};
 use serde_json::{Value, json};
 
@@ -48,6 +49,7 @@ pub struct Wanted {
     pub state: Option<PathBuf>,
     pub machine_command: Option<String>,
     pub limits: Limits,
+    pub scopes: Scopes,
 }
 
 impl Default for Wanted {
@@ -58,6 +60,7 @@ impl Default for Wanted {
             state: None,
             machine_command: None,
             limits: Limits::default(),
+            scopes: Scopes::all(),
         }
     }
 }
@@ -68,7 +71,7 @@ impl Simulator {
     }
 
     pub async fn with(wanted: Wanted) -> Self {
-        let Wanted { clock, journal, state, machine_command, limits } = wanted;
+        let Wanted { clock, journal, state, machine_command, limits, scopes } = wanted;
         let mut cloud = Cloud::new(Delays::quick(), machine_command.is_some());
         Fixtures::parse(FIXTURES).unwrap().furnish(&mut cloud, clock.now()).unwrap();
         let driven = matches!(clock, Clock::Driven(_));
@@ -83,6 +86,7 @@ impl Simulator {
             machine_deadline: Duration::from_secs(10),
             clock,
             limits,
+            scopes,
             cloud,
         };
         let client = client().build().unwrap();

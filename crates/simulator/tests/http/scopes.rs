@@ -1,0 +1,44 @@
+//! What a token may do, as DigitalOcean's description says it.
+
+use do_simulator::scope;
+use serde_json::{Value, json};
+
+use crate::contract::{IMPLEMENTED, folder};
+use crate::simulator::{Simulator, Wanted};
+
+#[test]
+fn every_call_needs_the_scopes_of_its_operation() {
+    let Some(folder) = folder() else { return };
+    let text = std::fs::read_to_string(folder.join("openapi.strict.json")).unwrap();
+    let description: Value = serde_json::from_str(&text).unwrap();
+    let mut judged = 0;
+    for (path, operations) in description["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let Some(id) = operation["operationId"].as_str() else { continue };
+            let called = path.replace(['{', '}'], "");
+            let needed = scope::of_call(&method.to_uppercase(), &called);
+            if !IMPLEMENTED.contains(&id) && needed.is_empty() {
+                continue;
+            }
+            assert_eq!(json!(needed), operation["security"][0]["bearer_auth"], "{method} {path}");
+            judged += 1;
+        }
+    }
+    assert!(judged >= IMPLEMENTED.len());
+}
+
+#[tokio::test]
+async fn a_call_without_its_scope_is_refused_and_changes_nothing() {
+    let scopes = "firewall:read,droplet:read".parse().unwrap();
+    let simulator = Simulator::with(Wanted { scopes, ..Wanted::default() }).await;
+    let refused = json!({"id": "forbidden", "message": "You are not authorized to perform this operation."});
+    let body = json!({"name": "wall", "inbound_rules": [
+        {"protocol": "tcp", "ports": "22", "sources": {"addresses": ["192.0.2.1"]}}]});
+    assert_eq!(simulator.call("POST", "/v2/firewalls", &body).await, (403, refused.clone()));
+    assert_eq!(simulator.get("/v2/tags").await, (403, refused));
+    let (status, listed) = simulator.get("/v2/firewalls").await;
+    assert_eq!((status, &listed["meta"]["total"]), (200, &json!(0)));
+    let (status, droplet) = simulator.get("/v2/droplets/412345601").await;
+    assert_eq!((status, &droplet["droplet"]["tags"]), (200, &Value::Null), "tags are read with tag:read");
+    assert!(!droplet["droplet"]["name"].is_null());
+}
