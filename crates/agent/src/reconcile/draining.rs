@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Calling the roll replaces the group by itself. Nothing moves by that, but each socket of the node, which remembers its way and
-//! is not seen any more, has to ask again with the next packet that it sends ([`egress_netlink::bucket`]).
+//! is not seen any more, has to ask again with the next packet that it sends ([`egress_netlink::bucket`]). A watch begins with
+//! that, too: who asked in the very tick in which the group was made looks to the kernel as if it never had.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -26,10 +27,15 @@ use super::Reconciler;
 /// The kernel notes the use of a bucket in ticks of at most 10 ms, and tells how long ago that was in such steps.
 const COARSENESS: Duration = Duration::from_millis(20);
 
+/// Beats are a second apart, more or less: what is due with one does not wait for the next.
+const UNEVEN: Duration = Duration::from_millis(200);
+
 /// A planned move that goes on.
 #[derive(Debug)]
 pub(super) struct Drain {
     since: Tick,
+    /// Since then it is watched who sends, before anything moves.
+    watching: Option<Tick>,
     looked: Tick,
     /// Since then it is known who sends.
     called: Option<Tick>,
@@ -47,7 +53,21 @@ enum Step {
 
 impl Drain {
     fn begin(now: Tick) -> Self {
-        Self { since: now, looked: now, called: None, is_idle: false }
+        Self { since: now, watching: None, looked: now, called: None, is_idle: false }
+    }
+
+    /// Whether all had the time to be seen.
+    fn is_watched(&self, now: Tick, watch: Duration) -> bool {
+        self.watching.is_some_and(|since| now.since(since) + UNEVEN >= watch)
+    }
+
+    /// Whether it is time to look who uses the old gateway.
+    fn is_due(&self, now: Tick, draining: Draining) -> bool {
+        if !draining.moving {
+            return self.watching.is_none();
+        }
+        let [watch, quiet] = [watch_seconds, quiet_seconds].map(|of| seconds(of(draining.seconds)));
+        now.since(self.looked) >= watch || self.called.is_some_and(|called| now.since(called) >= quiet)
     }
 
     /// `idle`: for how long no bucket of the old gateway has been used, where it has any.
@@ -116,10 +136,11 @@ impl Reconciler {
         let known = self.drains.get(&wanted.uid);
         let elapsed = known.map_or(Duration::ZERO, |drain| now.since(drain.since));
         let is_idle = drain.moving && known.is_some_and(|drain| drain.is_idle);
-        if is_idle || elapsed >= Duration::from_secs(seconds.into()) {
+        if is_idle || elapsed >= self::seconds(seconds) {
             return None;
         }
-        let watched = elapsed >= Duration::from_secs(watch_seconds(seconds).into());
+        let watch = self::seconds(watch_seconds(seconds));
+        let watched = known.is_some_and(|drain| drain.is_watched(now, watch));
         let moving = drain.from != choice.gateway && (drain.moving || watched);
         Some(Draining { moving, ..drain })
     }
@@ -127,15 +148,12 @@ impl Reconciler {
     /// Looks whether anything still uses the gateways that planned moves leave.
     pub(super) async fn look_at_drains(&mut self) {
         let now = self.now();
-        let is_due = |report: &RouteReport, drain: Draining| {
-            let pause = Duration::from_secs(watch_seconds(drain.seconds).into());
-            self.drains.get(&report.uid).is_some_and(|known| now.since(known.looked) >= pause)
-        };
-        let moving = self.plan.routes.iter().filter_map(|report| {
-            let drain = report.draining.filter(|drain| drain.moving && is_due(report, *drain))?;
+        let due = self.plan.routes.iter().filter_map(|report| {
+            let known = self.drains.get(&report.uid)?;
+            let drain = report.draining.filter(|drain| known.is_due(now, *drain))?;
             Some((report.uid.clone(), report.nexthop?, drain))
         });
-        for (uid, group, drain) in moving.collect::<Vec<_>>() {
+        for (uid, group, drain) in due.collect::<Vec<_>>() {
             self.look_at_drain(&uid, group, drain).await;
         }
     }
@@ -149,10 +167,18 @@ impl Reconciler {
             }
         };
         let now = self.now();
+        if !drain.moving {
+            // As old as the bucket that nobody has used yet.
+            let age = buckets.iter().map(|bucket| bucket.idle).max();
+            if age.is_some_and(|age| age >= COARSENESS) && self.call_the_roll(group).await {
+                self.drains.entry(uid.to_owned()).and_modify(|known| known.watching = Some(now));
+            }
+            return;
+        }
         let idle = self.idle(&buckets, drain.from);
         let Some(known) = self.drains.get_mut(uid) else { return };
         known.looked = now;
-        match known.step(idle, now, Duration::from_secs(quiet_seconds(drain.seconds).into())) {
+        match known.step(idle, now, seconds(quiet_seconds(drain.seconds))) {
             Step::Wait => {}
             Step::CallTheRoll => {
                 let called = self.call_the_roll(group).await.then_some(now);
@@ -181,6 +207,10 @@ impl Reconciler {
         }
         self.apply(vec![Change::PutNexthop { replaces, nexthop }]).await
     }
+}
+
+fn seconds(number: u32) -> Duration {
+    Duration::from_secs(number.into())
 }
 
 #[cfg(test)]
@@ -213,5 +243,21 @@ mod tests {
             let coarse = idle + Duration::from_millis(10);
             assert_eq!(called.step(Some(coarse), at(now), QUIET), Step::CallTheRoll, "at {now}");
         }
+    }
+
+    #[test]
+    fn nothing_moves_before_the_roll_was_called_and_a_look_comes_as_soon_as_it_may_be_the_last() {
+        let draining = |moving| Draining { from: Ipv4Addr::LOCALHOST, moving, seconds: 300 };
+        let watch = seconds(watch_seconds(300));
+        let new = Drain::begin(at(100));
+        assert!(new.is_due(at(101), draining(false)) && !new.is_watched(at(399), watch));
+        let watching = Drain { watching: Some(at(101)), ..new };
+        assert!(!watching.is_due(at(102), draining(false)));
+        assert!(!watching.is_watched(at(115), watch) && watching.is_watched(at(116), watch));
+        // Every 15 s, and 75 s after the roll was called.
+        let moving = Drain { looked: at(180), called: Some(at(116)), ..watching };
+        assert!(!moving.is_due(at(190), draining(true)) && moving.is_due(at(191), draining(true)));
+        let used = Drain { looked: at(180), called: Some(at(180)), ..moving };
+        assert!(!used.is_due(at(194), draining(true)) && used.is_due(at(195), draining(true)));
     }
 }

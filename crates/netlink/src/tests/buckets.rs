@@ -1,6 +1,8 @@
 //! What the kernel tells of a resilient group's buckets, on which the end of a planned move relies.
 
+use std::io::Write;
 use std::net::{Ipv4Addr, UdpSocket};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use egress_routing::kernel_state::NexthopId;
@@ -9,7 +11,7 @@ use super::kernel::address;
 use super::namespace::{in_namespace, ip, until};
 use crate::CommandSocket;
 use crate::bucket::Bucket;
-use crate::reading::Query;
+use crate::reading::{Lookup, Query};
 
 const GROUP: NexthopId = NexthopId(241_600_000);
 const OLD: NexthopId = NexthopId(241_100_000);
@@ -27,6 +29,8 @@ fn watch() {
         "nexthop add id 241600000 group 241100000/241110000 type resilient buckets 256 idle_timer 600 proto 157",
     );
     ip("route add 192.0.2.0/24 nhid 241600000 proto 157");
+    // See below what becomes of who asks at once.
+    wait(Duration::from_millis(30));
 }
 
 fn replace_by_itself() {
@@ -98,5 +102,54 @@ fn a_socket_of_the_node_is_seen_again_after_its_group_was_replaced_by_itself() {
             (least_idle(&mut socket) < Duration::from_millis(290)).then_some(())
         });
         assert_eq!(old(&mut socket).len(), before, "and nothing has moved");
+    });
+}
+
+/// In how many of so many drains a socket of the node is moved that sends right after the group was made, and `later` replaces
+/// the group by itself or not.
+fn moved(socket: &mut CommandSocket, tries: usize, later: impl Fn(&UdpSocket)) -> usize {
+    let begin = "nexthop replace id 241600000 group 241100000/241110000 type resilient buckets 256 idle_timer 600 proto 157\n\
+                 route replace 192.0.2.0/24 nhid 241600000 proto 157\n";
+    (0..tries)
+        .filter(|_| {
+            let sender = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+            let mut batch = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+            batch.stdin.take().unwrap().write_all(begin.as_bytes()).unwrap();
+            assert!(batch.wait().unwrap().success());
+            sender.connect("192.0.2.7:9").unwrap();
+            let _unreachable = sender.send(b"x");
+            later(&sender);
+            ip(&format!("nexthop replace id 241600000 {MEMBERS} proto 157"));
+            until("what was not used has moved", || (old(socket).len() <= 4).then_some(()));
+            // By the pair of addresses, as the socket.
+            let flow = Query { source: Some(address("10.116.0.2")), ..Query::to(address("192.0.2.7")) };
+            let way = socket.route_get(&flow).unwrap();
+            ip("route del 192.0.2.0/24");
+            ip("nexthop del id 241600000");
+            matches!(way, Lookup::Found { gateway, .. } if gateway == Some(address("10.116.0.12")))
+        })
+        .count()
+}
+
+#[test]
+fn who_asks_in_the_tick_in_which_a_group_is_made_looks_unused_unless_the_roll_is_called() {
+    in_namespace(|| {
+        let mut socket = CommandSocket::open().unwrap();
+        watch();
+        ip("route del 192.0.2.0/24");
+        ip("nexthop del id 241600000");
+        let at_once = moved(&mut socket, 60, |_| {});
+        let called = moved(&mut socket, 20, |sender| {
+            wait(Duration::from_millis(30));
+            ip(
+                "nexthop replace id 241600000 group 241100000/241110000 type resilient buckets 256 idle_timer 600 proto 157",
+            );
+            let _unreachable = sender.send(b"x");
+        });
+        eprintln!(
+            "moved under the hands of their sender: {at_once} of 60, and {called} of 20 once the roll was called"
+        );
+        assert!(at_once > 0);
+        assert_eq!(called, 0);
     });
 }
