@@ -360,7 +360,7 @@ fn on_all_cores<T: Send>(edge: &[Situation], work: impl Fn(&[Situation]) -> T + 
     thread::scope(|scope| {
         let parts = edge.chunks(edge.len().div_ceil(cores).max(1));
         let started: Vec<_> = parts.map(|part| scope.spawn(|| work(part))).collect();
-        let ended = started.into_iter().map(|one| one.join());
+        let ended = started.into_iter().map(std::thread::ScopedJoinHandle::join);
         ended.map(|end| end.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     })
 }
