@@ -19,7 +19,8 @@
 //! rise and hold-down never keep a node on a dead gateway. A gateway that an agent has just met is on trial too, so that
 //! a restarted agent does not undo what it had decided.
 //!
-//! The hold-down doubles each time the gateway falls again before it was calm, and begins anew after calm.
+//! The hold-down doubles each time the gateway falls soon after it was up again, before it was calm, and begins anew after calm. One
+//! that falls on trial has cost nobody a move: its hold-down begins again, and is no longer.
 //!
 //! `fall` misses are enough where hardly any probe was lost lately; where some were, it takes as many as are as unlikely to be chance
 //! (`loss`), so that a way that loses one probe in twenty condemns nobody by itself.
@@ -100,6 +101,8 @@ pub struct Detector {
     state: State,
     /// Misses in a row up to now, when the first was found, and when the first and the last of them were sent.
     misses: u8,
+    /// Of these, those that are part of an outage or somebody else's, and no loss.
+    discounted: u8,
     missed_since: Tick,
     missing: (Tick, Tick),
     /// When the last probe that was answered was sent.
@@ -107,7 +110,7 @@ pub struct Detector {
     loss: Loss,
     /// Misses in a row that are more than chance, as things are; see [`crate::watch`].
     beyond_chance: u8,
-    /// Falls that came too soon after coming back, in a row.
+    /// Falls that came too soon after the end of a hold-down, in a row.
     flaps: u32,
     changed: Tick,
 }
@@ -133,6 +136,7 @@ impl Detector {
             config,
             state: State::Unknown,
             misses: 0,
+            discounted: 0,
             missed_since: now,
             missing: (now, now),
             answered: None,
@@ -223,13 +227,44 @@ impl Detector {
 
     /// Probes of the last `span` while it was not down, the present run of misses included.
     pub(crate) fn lost(&self, span: Duration, now: Tick) -> Share {
-        let run = if matches!(self.state, State::Down { .. }) { 0 } else { self.misses };
-        self.loss.over(span, now) + Share { answered: 0, missed: run.into() }
+        self.loss.over(span, now) + self.run()
+    }
+
+    /// The same since that second, 30 s at most.
+    pub(crate) fn lost_since(&self, begun: Tick) -> Share {
+        self.loss.since(begun) + self.run()
+    }
+
+    /// The present run of misses, as far as it is loss.
+    fn run(&self) -> Share {
+        let missed = if self.is_down() { 0 } else { self.misses.saturating_sub(self.discounted) };
+        Share { answered: 0, missed: missed.into() }
     }
 
     /// The same without the present run of misses.
     pub(crate) fn lost_before(&self, span: Duration, now: Tick) -> Share {
         self.loss.over(span, now)
+    }
+
+    /// The last miss is somebody else's: it counts for a fall, and is no loss.
+    pub(crate) fn discount_last(&mut self) {
+        self.discounted = self.discounted.saturating_add(1).min(self.misses);
+    }
+
+    /// What it misses now is part of an outage: no loss.
+    pub(crate) fn discount(&mut self) {
+        self.discounted = self.misses;
+    }
+
+    /// The same, and so is what it lost until now: the outage may have begun with it.
+    pub(crate) fn forget_losses(&mut self) {
+        self.loss.clear();
+        self.discount();
+    }
+
+    /// What was lost before that second does not count any more.
+    pub(crate) fn forget_losses_before(&mut self, begun: Tick) {
+        self.loss.clear_before(begun);
     }
 
     /// From now on a fall takes at least so many misses in a row.
@@ -244,10 +279,11 @@ impl Detector {
 
     fn on_answer(&mut self, now: Tick) -> Option<Transition> {
         if !matches!(self.state, State::Down { .. }) {
-            self.loss.missed(now, self.misses.into());
+            self.loss.missed(now, self.misses.saturating_sub(self.discounted).into());
             self.loss.answered(now);
         }
         self.misses = 0;
+        self.discounted = 0;
         match self.state {
             State::Alive { .. } => None,
             State::Unknown => {
@@ -286,6 +322,8 @@ impl Detector {
                 return None;
             }
             State::Unknown | State::Alive { .. } if self.misses < self.fall() => return None,
+            // Nobody had returned to it yet.
+            State::Alive { fell_before: true, trusted } if now < trusted => {}
             State::Alive { fell_before: true, .. } if self.fell_soon(now) => {
                 self.flaps = self.flaps.saturating_add(1);
             }

@@ -1,6 +1,7 @@
 //! How many probes a gateway has lost lately.
 //!
-//! A run of misses that ends in a fall does not count: it was an outage, not loss. While a run goes on it is counted apart.
+//! A run of misses that ends in a fall does not count: it was an outage, not loss. While a run goes on it is counted apart, and
+//! what was missed beside an outage does not count either.
 
 use std::time::Duration;
 
@@ -33,6 +34,11 @@ pub(crate) struct Share {
 impl Share {
     pub(crate) fn total(self) -> u32 {
         self.answered + self.missed
+    }
+
+    /// What part was missed, 0 to 1.
+    fn lost(self) -> f64 {
+        f64::from(self.missed) / f64::from(self.total().max(1))
     }
 
     /// Whether at least so many percent, and so many in number, were missed.
@@ -76,10 +82,26 @@ impl Loss {
         *self = Self { newest: self.newest, ..Self::default() };
     }
 
+    /// Forgets what was before that second.
+    pub(crate) fn clear_before(&mut self, begun: Tick) {
+        let oldest = (self.newest + 1).saturating_sub(SECONDS as u64);
+        for second in oldest..begun.0.as_secs().min(self.newest + 1) {
+            self.seconds[index(second)] = Second::default();
+        }
+    }
+
     /// Over the last `span`, 30 s at most, the running second included.
     pub(crate) fn over(&self, span: Duration, now: Tick) -> Share {
         let now = now.0.as_secs().max(self.newest);
-        let oldest = (now + 1).saturating_sub(span.as_secs().min(SECONDS as u64));
+        self.from_second((now + 1).saturating_sub(span.as_secs().min(SECONDS as u64)))
+    }
+
+    /// Since that second, 30 s at most.
+    pub(crate) fn since(&self, begun: Tick) -> Share {
+        self.from_second(begun.0.as_secs())
+    }
+
+    fn from_second(&self, oldest: u64) -> Share {
         let first_kept = (self.newest + 1).saturating_sub(SECONDS as u64);
         let seconds = oldest.max(first_kept)..=self.newest;
         seconds.map(|second| self.seconds[index(second)]).fold(Share::default(), |share, second| {
@@ -111,13 +133,25 @@ pub(crate) fn misses_beyond_chance(share: Share) -> u8 {
     const ODDS: f64 = 1e-6;
     // Of fewer probes nothing can be said.
     const ENOUGH: u32 = 20;
-    if share.total() < ENOUGH || share.missed == 0 {
+    if share.total() < ENOUGH { 1 } else { misses_at(share.lost(), ODDS) }
+}
+
+/// Misses in a row that are no chance where these ways lost packets at the same time, each of which a probe has to pass or is compared
+/// with: one in ten thousand.
+///
+/// That comes to 4 misses where one of ten was lost, to 7 at one of four and to 19 at six of ten.
+pub(crate) fn misses_beside(ways: &[Share]) -> u8 {
+    misses_at(1.0 - ways.iter().map(|way| 1.0 - way.lost()).product::<f64>(), 1e-4)
+}
+
+/// How long a run of misses must be for chance to make it with those odds, 1e-6 at least, at that loss.
+fn misses_at(loss: f64, odds: f64) -> u8 {
+    if loss <= 0.0 {
         return 1;
     }
-    let loss = (f64::from(share.missed) / f64::from(share.total())).min(0.9);
     // Between 1 and 132.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded just before")]
-    let misses = (ODDS.ln() / loss.ln()).ceil() as u8;
+    let misses = (odds.ln() / loss.min(0.9).ln()).ceil() as u8;
     misses
 }
 
@@ -141,6 +175,10 @@ mod tests {
         assert_eq!(loss.over(Duration::from_secs(30), now), Share { answered: 30, missed: 30 });
         assert_eq!(loss.over(Duration::from_secs(6), at(103_000)), Share { answered: 2, missed: 2 });
         assert_eq!(loss.over(Duration::from_secs(30), at(400_000)), Share::default());
+        assert_eq!(loss.since(at(97_900)), Share { answered: 3, missed: 3 }, "of whole seconds");
+        assert_eq!(loss.since(at(0)), Share { answered: 30, missed: 30 }, "no more is remembered");
+        loss.clear_before(at(98_000));
+        assert_eq!(loss.since(at(0)), Share { answered: 2, missed: 2 });
         loss.answered(at(400_000));
         assert_eq!(loss.over(Duration::from_secs(30), at(400_000)), Share { answered: 1, missed: 0 });
     }
@@ -151,5 +189,9 @@ mod tests {
         assert_eq!([0, 1, 10, 11, 50, 100, 300].map(of), [1, 2, 3, 4, 5, 6, 12]);
         assert_eq!(misses_beyond_chance(Share { answered: 9, missed: 10 }), 1, "too few");
         assert_eq!(misses_beyond_chance(Share { answered: 0, missed: 1000 }), 132);
+        let share = |missed, answered| Share { answered, missed };
+        let beside = |missed, answered| misses_beside(&[share(0, 0), share(missed, answered)]);
+        assert_eq!([beside(0, 0), beside(0, 9), beside(1, 9), beside(1, 3), beside(6, 4)], [1, 1, 4, 7, 19]);
+        assert_eq!(misses_beside(&[share(1, 1), share(1, 1)]), 33, "three of four, all in all");
     }
 }

@@ -31,7 +31,10 @@
 //! - **Loss** is judged by difference, too: [`Config::loss_percent`] over 30 s, or twice that over 6 s, against a gateway that lost at
 //!   most 5 % in that time. In the VPC and on the way through, each by itself.
 //!
-//! Whoever was condemned is on trial for its hold-down once it works again, as after a fall in the VPC.
+//! Whoever was condemned is on trial once it works again, as after a fall in the VPC: for its hold-down, and until it has shown that it
+//! works. What counts for that begins when it began to answer: whoever answered through it before has answered again, and of the probes
+//! since then it lost hardly any, or no more than the others. So one that loses many is not returned to for an answer now and then, and
+//! what was lost before keeps nobody away.
 
 mod evidence;
 mod judge;

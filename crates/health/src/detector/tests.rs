@@ -101,7 +101,7 @@ fn transitions_carry_their_evidence() {
     assert_eq!(detector.next_deadline(Tick::from_millis(10_900)), None);
 }
 
-/// Falls, rises, stays up for `up`; returns the hold-down it got.
+/// Falls, rises, and stays up for `up` after its hold-down; returns that.
 fn cycle(detector: &mut Detector, now: &mut Tick, up: Duration) -> Duration {
     let mut held = Duration::ZERO;
     for outcome in [Missed, Missed, Missed, Answered, Answered] {
@@ -110,7 +110,7 @@ fn cycle(detector: &mut Detector, now: &mut Tick, up: Duration) -> Duration {
             held = until.since(*now);
         }
     }
-    *now = now.after(up);
+    *now = now.after(held).after(up);
     held
 }
 
@@ -120,11 +120,24 @@ fn hold_down_doubles_while_it_flaps_up_to_its_limit_and_begins_anew_after_calm()
     let second = Duration::from_secs(1);
     let held: Vec<u64> = (0..8).map(|_| cycle(&mut detector, &mut now, second).as_secs()).collect();
     assert_eq!(held, [10, 20, 40, 80, 160, 300, 300, 300]);
-    // Up for less than twice the hold-down is not calm, more is.
-    now = now.after(Duration::from_secs(590));
+    // Alive for less than twice the hold-down is not calm, more is.
+    now = now.after(Duration::from_secs(290));
     assert_eq!(cycle(&mut detector, &mut now, second).as_secs(), 300);
-    now = now.after(Duration::from_secs(600));
+    now = now.after(Duration::from_secs(300));
     assert_eq!(cycle(&mut detector, &mut now, second).as_secs(), 10);
+}
+
+#[test]
+fn who_falls_on_trial_is_held_down_again_and_no_longer() {
+    let (mut detector, mut now, _) = fed(&[Answered]);
+    cycle(&mut detector, &mut now, Duration::from_secs(1));
+    for _ in 0..5 {
+        for outcome in [Missed, Missed, Missed, Answered, Answered] {
+            now = now.after(Duration::from_millis(100));
+            detector.on_probe(now, outcome);
+        }
+        assert_eq!(detector.next_deadline(now), Some(now.after(2 * HELD)));
+    }
 }
 
 #[test]

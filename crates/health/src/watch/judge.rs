@@ -2,22 +2,24 @@
 
 use std::time::Duration;
 
-use super::evidence::{Evidence, Fault};
-use super::watched::{FAST, SLOW};
-use super::{Level, Watch};
-use crate::detector::{Detector, Outcome};
+use super::watched::{FAST, SLOW, Watched};
+use super::{Evidence, Fault, Level, Watch};
+use crate::loss::{Share, misses_beside};
 use crate::tick::Tick;
 
 /// So long a peer that came back must have been there before a probe that it leaves without an answer counts again.
 const BELIEVED_AFTER: Duration = Duration::from_secs(3);
+/// So long no answer of any size must have come from outside where the first miss was not the last probe of all.
+const NOTHING_FOR: Duration = Duration::from_secs(1);
 
 impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
-    /// Condemns and forgives whom there is reason to, by what is known now. Pairs are few, and this is the one place where gateways are
-    /// compared.
+    // By difference: pairs are few, and this is the one place where gateways are compared.
     pub(super) fn judge(&mut self, now: Tick) {
         let gateways: Vec<G> = self.gateways.keys().copied().collect();
         for gateway in gateways {
-            self.forgive(gateway, now);
+            if let Some(watched) = self.gateways.get_mut(&gateway) {
+                watched.forgive(now);
+            }
             for level in Level::BEYOND {
                 if let Some(evidence) = self.accuse(gateway, level) {
                     self.condemn(gateway, evidence);
@@ -26,26 +28,30 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
             if let Some(evidence) = self.accuse_of_loss(gateway, now) {
                 self.condemn(gateway, evidence);
             }
+            self.welcome(gateway, now);
+        }
+    }
+
+    /// Whoever came back is on trial no longer when it has shown that it works, and since then lost no more than the others.
+    fn welcome(&mut self, gateway: G, now: Tick) {
+        let Some(watched) = self.gateways.get(&gateway) else { return };
+        let Some(begun) = watched.returning.filter(|begun| watched.has_shown_itself(*begun, now)) else {
+            return;
+        };
+        let is_better = |other: &Watched<G, W>| {
+            other.is_alive() && other.condemned.is_empty() && other.hardly_lost_since(begun)
+        };
+        if (watched.hardly_lost_since(begun) || !self.others(gateway).any(is_better))
+            && let Some(watched) = self.gateways.get_mut(&gateway)
+        {
+            watched.returning = None;
         }
     }
 
     fn condemn(&mut self, gateway: G, evidence: Evidence<G, W>) {
         if let Some(watched) = self.gateways.get_mut(&gateway) {
-            watched.condemned.entry(evidence.fault).or_insert(evidence);
+            watched.condemn(evidence);
         }
-    }
-
-    fn forgive(&mut self, gateway: G, now: Tick) {
-        let Some(watched) = self.gateways.get_mut(&gateway) else { return };
-        if watched.loses && watched.hardly_loses(SLOW, now) {
-            watched.loses = false;
-            watched.loss.on_probe(now, Outcome::Answered);
-        }
-        let (levels, loses) = (&watched.levels, watched.loses);
-        watched.condemned.retain(|fault, _| match fault.level() {
-            Some(level) => levels.get(&level).is_some_and(Detector::is_down),
-            None => loses,
-        });
     }
 
     fn accuse(&self, gateway: G, level: Level) -> Option<Evidence<G, W>> {
@@ -54,7 +60,28 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
         if level != Level::Forwarding && !watched.has_answered(level) {
             return None;
         }
-        let (since, last) = detector.missing()?;
+        let ((since, last), misses) = (detector.missing()?, detector.misses());
+        // What was missed while it did not answer in the VPC says nothing of the way through it.
+        if last < watched.detector(Level::Reachability).changed() {
+            return None;
+        }
+        // What began with the misses, and what was there before.
+        let times = [since, Tick(since.0.saturating_sub(FAST.span))];
+        // Whoever leads nowhere gets no answer of any size; whoever has another address, or a black hole, gets small ones.
+        let is_so = match level {
+            // Among the first misses may be one of a dead target.
+            Level::Forwarding => {
+                watched.reached.is_none_or(|reached| reached <= since || last >= reached.after(NOTHING_FOR))
+            }
+            _ => watched.detector(Level::Forwarding).last_answered() > Some(since),
+        };
+        if !is_so {
+            return None;
+        }
+        // Neither a wrong address nor a black hole loses small packets to targets; whoever loses such loses others as well.
+        let lost_itself = |begun| {
+            if level == Level::Forwarding { Share::default() } else { watched.lost_of_small(begun) }
+        };
         let proof = if level == Level::Source { Level::Forwarding } else { level };
         let (other, answered) = self.gateways.iter().find_map(|(other, watched)| {
             let detector = watched.levels.get(&proof)?;
@@ -65,12 +92,14 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
             // it was there for a while.
             let believed = if level == Level::Source { BELIEVED_AFTER } else { Duration::ZERO };
             let was_there = detector.changed() <= since || last >= detector.changed().after(believed);
-            (is_better && was_there).then_some((*other, answered))
+            let chance = |begun| misses_beside(&[lost_itself(begun), watched.lost_on_the_way(begun)]);
+            let is_no_chance = times.into_iter().all(|begun| misses >= chance(begun));
+            (is_better && was_there && is_no_chance).then_some((*other, answered))
         })?;
         Some(Evidence {
             fault: Fault::of(level),
             since,
-            misses: detector.misses(),
+            misses,
             lost_percent: None,
             unanswered: watched.unanswered_at(level),
             other,
@@ -94,10 +123,7 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
                 Some((window.span, lost, *better.0))
             })?;
         let watched = self.gateways.get_mut(&gateway)?;
-        if !watched.loses {
-            watched.loses = true;
-            watched.loss.on_probe(now, Outcome::Missed);
-        }
+        watched.convict_of_loss(now);
         Some(Evidence {
             fault: Fault::LosesPackets,
             since: Tick(now.0.saturating_sub(span)),

@@ -1,11 +1,10 @@
-//! What is known of one gateway: a detector for each level, one for loss, who did not answer, and what it is condemned for.
+//! One gateway of a [`super::Watch`]: its detectors, what it lost, and whether it has come back from a failure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU8;
 use std::time::Duration;
 
-use super::evidence::{Evidence, Fault};
-use super::{Level, Probe};
+use super::{Evidence, Fault, Level, Probe};
 use crate::config::Config;
 use crate::detector::{Detector, Outcome, Standing, Transition, Verdict};
 use crate::loss::{Loss, Share, misses_beyond_chance};
@@ -19,6 +18,16 @@ pub(super) const FAST: Window =
     Window { span: Duration::from_secs(6), lost: 7, clean: 6, lost_in_vpc: 20, clean_in_vpc: 30 };
 pub(super) const SLOW: Window =
     Window { span: Duration::from_secs(30), lost: 16, clean: 30, lost_in_vpc: 50, clean_in_vpc: 150 };
+/// Whoever lost packets is forgiven when of so many probes since then, through it and in the VPC, hardly any was lost. At a true 25 % that
+/// happens by chance in one of forty such times, and the time on trial asks again.
+const FORGIVEN: (u32, u32) = (20, 50);
+/// In clusters that are so large that so many probes take longer, this must do.
+const FORGIVEN_AFTER: u64 = 20;
+/// Whoever failed has come back when, besides its hold-down, so many probes since then, through it and in the VPC, say so. Five: of a
+/// way that loses 60 % it happens by chance once in a hundred times.
+const SHOWN: (u32, u32) = (5, 10);
+/// The same for clusters that are so large, and for levels at which nobody asks any more.
+const SHOWN_AFTER: Duration = Duration::from_secs(15);
 /// So many peers are told from targets: more than a list can have.
 const MOST_PEERS: usize = 32;
 
@@ -38,10 +47,14 @@ pub(super) struct Watched<G, W> {
     pub(super) config: Config,
     pub(super) levels: BTreeMap<Level, Detector>,
     /// Fed by the verdict on loss, so that losing has a hold-down, too.
-    pub(super) loss: Detector,
-    pub(super) loses: bool,
+    loss: Detector,
+    loses: bool,
+    /// When the last probe to a target that was answered was sent.
+    pub(super) reached: Option<Tick>,
     /// Probes through it to targets. Those to peers would tell of the peers' losses, too.
     path: Loss,
+    /// When it began to answer after a failure, until it has shown that it works: till then it is on trial.
+    pub(super) returning: Option<Tick>,
     /// Who is asked as a peer.
     peers: BTreeSet<W>,
     /// Who did not answer in the present run of misses of each level.
@@ -57,7 +70,9 @@ impl<G, W: Copy + Ord> Watched<G, W> {
             config,
             levels: detectors.into_iter().collect(),
             loses: false,
+            reached: None,
             path: Loss::default(),
+            returning: None,
             peers: BTreeSet::new(),
             unanswered: BTreeMap::new(),
             condemned: BTreeMap::new(),
@@ -75,6 +90,9 @@ impl<G, W: Copy + Ord> Watched<G, W> {
     }
 
     pub(super) fn on_probe(&mut self, probe: Probe<W>, now: Tick) -> Option<Transition> {
+        if self.is_of_the_past(probe) {
+            return None;
+        }
         let unanswered = self.unanswered.entry(probe.level).or_default();
         match probe.outcome {
             Outcome::Answered => unanswered.clear(),
@@ -94,22 +112,69 @@ impl<G, W: Copy + Ord> Watched<G, W> {
         }
         let beyond_chance =
             if probe.outcome == Outcome::Missed { self.misses_beyond_chance(probe.level, now) } else { 0 };
+        let of_peer = probe.level == Level::FullSize && self.peers.contains(&probe.witness);
         let detector = self.levels.get_mut(&probe.level)?;
         detector.expect_misses(beyond_chance);
         let transition = detector.on_sent_probe(probe.sent, now, probe.outcome);
-        if matches!(transition, Some(Transition::Fell { .. })) {
-            // That is an outage, no loss.
-            self.path.clear();
+        if of_peer && probe.outcome == Outcome::Missed {
+            detector.discount_last();
+        }
+        match transition {
+            Some(Transition::Fell { .. }) => self.on_fall(probe.level),
+            Some(Transition::Rose { .. }) => self.returning = Some(now),
+            Some(Transition::Met) | None => {}
+        }
+        if self.is_out() || self.detector(Level::Forwarding).is_down() {
+            self.beyond().for_each(Detector::discount);
         }
         transition
     }
 
-    /// Misses in a row that are more than chance at this level: what is lost in the VPC is lost on the way through, too.
+    /// Whether it was on its way, unanswered, when the gateway began to answer again.
+    fn is_of_the_past(&self, probe: Probe<W>) -> bool {
+        let is_missed = probe.outcome == Outcome::Missed && probe.level != Level::Reachability;
+        is_missed && self.returning.is_some_and(|begun| probe.sent < begun)
+    }
+
+    /// That is an outage, no loss; and who does not forward, or does not answer at all, is out at every level beyond.
+    fn on_fall(&mut self, level: Level) {
+        if level == Level::Reachability {
+            self.path.clear();
+        }
+        if matches!(level, Level::Reachability | Level::Forwarding) {
+            self.beyond().for_each(Detector::forget_losses);
+        }
+    }
+
+    /// Takes a verdict. Whoever leads nowhere has an outage, and loses nothing; who only may have one goes on being counted.
+    pub(super) fn condemn(&mut self, evidence: Evidence<G, W>) {
+        if evidence.fault == Fault::NotForwarding && !self.condemned.contains_key(&evidence.fault) {
+            self.path.clear();
+        }
+        self.condemned.entry(evidence.fault).or_insert(evidence);
+    }
+
+    fn beyond(&mut self) -> impl Iterator<Item = &mut Detector> {
+        self.levels
+            .iter_mut()
+            .filter(|(level, _)| Level::BEYOND.contains(level))
+            .map(|(_, detector)| detector)
+    }
+
+    /// Whether nothing gets through it.
+    fn is_out(&self) -> bool {
+        self.detector(Level::Reachability).is_down() || self.condemned.contains_key(&Fault::NotForwarding)
+    }
+
+    /// Misses in a row that are more than chance at this level: what is lost in the VPC is lost on the way through, too, and on the way
+    /// to a peer so is what the peer loses.
     fn misses_beyond_chance(&self, level: Level, now: Tick) -> u8 {
         let in_vpc = |span| misses_beyond_chance(self.detector(Level::Reachability).lost_before(span, now));
         let beyond = |span| {
-            let shares = Level::BEYOND.map(|level| self.detector(level).lost_before(span, now));
-            misses_beyond_chance(shares.into_iter().fold(Share::default(), |all, one| all + one))
+            let levels =
+                Level::BEYOND.into_iter().filter(|one| *one != Level::Source || level == Level::Source);
+            let shares = levels.map(|level| self.detector(level).lost_before(span, now));
+            misses_beyond_chance(shares.fold(Share::default(), |all, one| all + one))
         };
         // What has just begun, and what comes now and then.
         let spans = [FAST.span, SLOW.span];
@@ -120,17 +185,22 @@ impl<G, W: Copy + Ord> Watched<G, W> {
     }
 
     fn count(&mut self, probe: Probe<W>, now: Tick) {
-        let is_out = [Level::Reachability, Level::Forwarding, probe.level]
-            .iter()
-            .any(|level| self.detector(*level).is_down());
-        match (probe.level, probe.outcome) {
-            (Level::Source, _) if self.peers.len() < MOST_PEERS => {
-                self.peers.insert(probe.witness);
+        if probe.level == Level::Source && self.peers.len() < MOST_PEERS {
+            self.peers.insert(probe.witness);
+        }
+        let of_target = matches!(probe.level, Level::Forwarding | Level::FullSize)
+            && !self.peers.contains(&probe.witness);
+        if !of_target {
+            return;
+        }
+        if probe.outcome == Outcome::Answered {
+            self.reached = self.reached.max(Some(probe.sent));
+        }
+        if !self.is_out() && !self.detector(probe.level).is_down() {
+            match probe.outcome {
+                Outcome::Answered => self.path.answered(now),
+                Outcome::Missed => self.path.missed(now, 1),
             }
-            (Level::Reachability | Level::Source, _) => {}
-            _ if is_out || self.peers.contains(&probe.witness) => {}
-            (_, Outcome::Answered) => self.path.answered(now),
-            (_, Outcome::Missed) => self.path.missed(now, 1),
         }
     }
 
@@ -142,9 +212,12 @@ impl<G, W: Copy + Ord> Watched<G, W> {
             && detector.last_answered().is_some()
     }
 
-    /// Whether anything of it is down, or was found wanting.
+    /// Whether anything of it is down, was found wanting, or has not shown since that it works.
     pub(super) fn is_in_doubt(&self) -> bool {
-        !self.condemned.is_empty() || self.loses || self.levels.values().any(Detector::is_down)
+        !self.condemned.is_empty()
+            || self.loses
+            || self.returning.is_some()
+            || self.levels.values().any(Detector::is_down)
     }
 
     pub(super) fn detector(&self, level: Level) -> &Detector {
@@ -181,18 +254,87 @@ impl<G, W: Copy + Ord> Watched<G, W> {
         if reachable.verdict != Verdict::Up {
             return reachable;
         }
-        let recovering = Level::BEYOND
-            .map(|level| self.detector(level))
-            .into_iter()
-            .chain([&self.loss])
-            .any(|one| one.has_risen() && one.standing(now).verdict == Verdict::Trial);
         let doubtful = || {
             self.works(Level::Source) == Some(false)
                 && !self.has_answered(Level::Source)
                 && another_is_proven()
         };
-        let verdict = if recovering || doubtful() { Verdict::Trial } else { Verdict::Up };
-        Standing { verdict, ..reachable }
+        let is_on_trial = self.is_held_down(now) || self.returning.is_some() || doubtful();
+        Standing { verdict: if is_on_trial { Verdict::Trial } else { Verdict::Up }, ..reachable }
+    }
+
+    /// Whether the hold-down of anything that failed is not over.
+    fn is_held_down(&self, now: Tick) -> bool {
+        self.detectors().any(|one| one.has_risen() && one.standing(now).verdict == Verdict::Trial)
+    }
+
+    /// Whether it has shown since then that it works: its hold-down is over, whoever answered through it before did so again, and enough
+    /// probes were sent to tell of losses.
+    pub(super) fn has_shown_itself(&self, begun: Tick, now: Tick) -> bool {
+        let answers_again =
+            |detector: &Detector| detector.last_answered().is_none_or(|answered| answered >= begun);
+        let is_probed = self.has_answered(Level::Forwarding);
+        let counted = next_second(begun);
+        let is_told = self.detector(Level::Reachability).lost_since(counted).total() >= SHOWN.1
+            && (!is_probed || self.path.since(counted).total() >= SHOWN.0)
+            && self.levels.values().all(answers_again);
+        self.condemned.is_empty() && !self.is_held_down(now) && (is_told || now.since(begun) >= SHOWN_AFTER)
+    }
+
+    /// Whether it lost hardly any probe since then, as far as any was sent.
+    pub(super) fn hardly_lost_since(&self, begun: Tick) -> bool {
+        let counted = next_second(begun);
+        self.detector(Level::Reachability).lost_since(counted).is_clean(0)
+            && self.path.since(counted).is_clean(0)
+    }
+
+    /// What was lost through it since then, on the way to targets.
+    pub(super) fn lost_on_the_way(&self, begun: Tick) -> Share {
+        self.path.since(begun)
+    }
+
+    /// What was lost of small packets to targets through it since then.
+    pub(super) fn lost_of_small(&self, begun: Tick) -> Share {
+        self.detector(Level::Forwarding).lost_since(begun)
+    }
+
+    /// Takes a verdict on loss.
+    pub(super) fn convict_of_loss(&mut self, now: Tick) {
+        if !self.loses {
+            self.loses = true;
+            self.loss.on_probe(now, Outcome::Missed);
+        }
+    }
+
+    /// Takes back what does not hold any more.
+    pub(super) fn forgive(&mut self, now: Tick) {
+        if self.loses
+            && let Some(begun) = self.clean_since(now)
+        {
+            // It has worked since then: so long is the hold-down's part that is over.
+            self.loses = false;
+            self.returning = Some(begun);
+            self.loss.on_probe(begun, Outcome::Answered);
+            self.path.clear_before(begun);
+            self.levels.values_mut().for_each(|one| one.forget_losses_before(begun));
+        }
+        let (levels, loses) = (&self.levels, self.loses);
+        self.condemned.retain(|fault, _| match fault.level() {
+            Some(level) => levels.get(&level).is_some_and(Detector::is_down),
+            None => loses,
+        });
+    }
+
+    /// Since when, within the last half minute, it loses hardly any probe, if that is long enough to say so.
+    fn clean_since(&self, now: Tick) -> Option<Tick> {
+        let is_probed = self.has_answered(Level::Forwarding);
+        (1..=SLOW.span.as_secs()).rev().find_map(|seconds| {
+            let begun = Tick(Duration::from_secs((now.0.as_secs() + 1).saturating_sub(seconds)));
+            let vpc = self.detector(Level::Reachability).lost_since(begun);
+            let path = self.path.since(begun);
+            let (of_path, of_vpc) = if seconds < FORGIVEN_AFTER { FORGIVEN } else { (1, 1) };
+            (vpc.is_clean(of_vpc) && (!is_probed || path.is_clean(of_path))).then_some(begun)
+        })
     }
 
     pub(super) fn loses(&self, window: Window, percent: u32, now: Tick) -> Option<Share> {
@@ -209,6 +351,11 @@ impl<G, W: Copy + Ord> Watched<G, W> {
         let is_probed = self.has_answered(Level::Forwarding);
         vpc.is_clean(window.clean_in_vpc) && (!is_probed || path.is_clean(window.clean))
     }
+}
+
+/// Losses are counted by the second: in the one in which a gateway began to answer there may be some from before.
+fn next_second(begun: Tick) -> Tick {
+    Tick(Duration::from_secs(begun.0.as_secs() + u64::from(begun.0.subsec_nanos() > 0)))
 }
 
 /// One answer from outside is proof enough: the next witness in turn may be a dead one.

@@ -1,16 +1,11 @@
-//! A node that watches gateways of which some are broken, on a clock of the test's own.
+//! A node that watches gateways, in a world in which things break. It probes as an agent does (`egress-agent`, `probe::prober`): each
+//! level at its interval, what is late again at once and through the other gateways too, what fails at leisure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::Config;
 use crate::detector::{Outcome, Standing, Verdict};
 use crate::selection::select;
-use crate::tick::Tick;
-use crate::watch::{Fault, Level, Probe, Watch};
-
-pub const A: char = 'A';
-pub const B: char = 'B';
-pub const C: char = 'C';
+use crate::{Config, Fault, Level, Probe, Tick, Watch};
 
 /// What is broken. Each is as a gateway's probes find it, whoever asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,22 +31,54 @@ pub enum Broken {
     /// Its link to the VPC does.
     LosesInVpc(char, u8),
 }
-pub use Broken::*;
+use Broken::*;
 
 pub const TARGETS: [char; 3] = ['x', 'y', 'z'];
 
-/// A node that watches gateways, each level as often as an agent does.
+/// As the agent's: milliseconds until a probe through a gateway is late, and until it is a miss; in the VPC it is both.
+const LATE: u64 = 250;
+const PATH_DEADLINE: u64 = 700;
+const VPC_DEADLINE: u64 = 95;
+/// So many times what is late is asked again at once, then every so many milliseconds.
+const REPEATED: u8 = 12;
+const FAILING: u64 = 5_455;
+
+/// One level of one gateway.
+#[derive(Debug, Clone, Default)]
+struct Prober {
+    turn: usize,
+    unanswered: u8,
+    fails: bool,
+    due: u64,
+    late: Option<u64>,
+}
+
+/// A probe that is under way: it ends at that time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct UnderWay {
+    ends: u64,
+    gateway: char,
+    level: Level,
+    witness: char,
+    sent: u64,
+    answered: bool,
+}
+
 #[derive(Clone)]
 pub struct World {
     pub watch: Watch<char, char>,
-    pub gateways: Vec<char>,
     pub broken: BTreeSet<Broken>,
+    /// Milliseconds.
     pub now: u64,
-    pub random: u64,
     pub current: char,
+    /// When, from whom, to whom.
     pub switches: Vec<(u64, char, char)>,
-    pub turns: BTreeMap<(char, Level), usize>,
-    pub due: BTreeMap<(char, Level), u64>,
+    /// Milliseconds between two probes of a level through a gateway: more in large clusters.
+    pub path_interval: u64,
+    gateways: Vec<char>,
+    random: u64,
+    probers: BTreeMap<(char, Level), Prober>,
+    under_way: BTreeSet<UnderWay>,
 }
 
 impl World {
@@ -64,25 +91,32 @@ impl World {
         watch.retain(&gateways.iter().map(|gateway| (*gateway, config.clone())).collect(), Tick::default());
         let mut world = Self {
             watch,
-            gateways: gateways.to_vec(),
             broken: BTreeSet::new(),
             now: 0,
-            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             current: gateways[0],
             switches: Vec::new(),
-            turns: BTreeMap::new(),
-            due: BTreeMap::new(),
+            path_interval: 1_000,
+            gateways: gateways.to_vec(),
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            probers: BTreeMap::new(),
+            under_way: BTreeSet::new(),
         };
-        for (index, gateway) in gateways.iter().enumerate() {
-            for (step, level) in Level::ALL.into_iter().enumerate() {
-                world.due.insert((*gateway, level), 37 * index as u64 + 251 * step as u64);
+        for gateway in gateways {
+            for level in Level::ALL {
+                let due = world.below(world.interval(level));
+                world.probers.insert((*gateway, level), Prober { due, ..Prober::default() });
             }
         }
         world
     }
 
     pub fn whole(gateways: &[char]) -> Self {
-        let mut world = Self::new(gateways);
+        Self::whole_with(gateways, 1, &Config::default())
+    }
+
+    /// One in which all gateways have worked for a minute.
+    pub fn whole_with(gateways: &[char], seed: u64, config: &Config) -> Self {
+        let mut world = Self::with(gateways, seed, config);
         world.runs(60_000);
         assert!(gateways.iter().all(|gateway| world.standing(*gateway).verdict == Verdict::Up));
         world
@@ -92,36 +126,113 @@ impl World {
         self.broken.contains(&broken)
     }
 
-    pub fn chance(&mut self, percent: u8) -> bool {
-        // xorshift64*
-        self.random ^= self.random >> 12;
-        self.random ^= self.random << 25;
-        self.random ^= self.random >> 27;
-        (self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % 100 < u64::from(percent)
+    pub fn standing(&self, gateway: char) -> Standing {
+        self.watch.standing(gateway, Tick::from_millis(self.now))
     }
 
-    pub fn is_lost(&mut self, gateway: char, witness: char, level: Level) -> bool {
-        let losses: Vec<u8> = self
-            .broken
-            .iter()
-            .filter_map(|broken| match broken {
-                Loses(lossy, percent)
-                    if [gateway, witness].contains(lossy) && level != Level::Reachability =>
-                {
-                    Some(*percent)
-                }
-                LosesInVpc(lossy, percent) if *lossy == gateway => Some(*percent),
-                _ => None,
-            })
-            .collect();
-        losses.into_iter().any(|percent| self.chance(percent))
+    pub fn condemned(&self) -> Vec<(char, Fault)> {
+        let fault = |gateway: &char| Some((*gateway, self.watch.condemned(*gateway)?.fault));
+        self.gateways.iter().filter_map(fault).collect()
+    }
+
+    /// So many milliseconds pass.
+    pub fn runs(&mut self, millis: u64) {
+        let end = self.now + millis;
+        loop {
+            let next =
+                self.probers.iter().map(|(key, prober)| (prober.late.unwrap_or(prober.due), *key)).min();
+            let (due, key) = next.unwrap();
+            let ends = self.under_way.first().map(|probe| probe.ends).filter(|ends| *ends <= due);
+            let at = ends.unwrap_or(due);
+            if at >= end {
+                break;
+            }
+            self.now = self.now.max(at);
+            if ends.is_some() {
+                let ended = self.under_way.pop_first().unwrap();
+                self.take(ended);
+            } else if self.probers[&key].late.is_some() {
+                self.is_late(key);
+            } else {
+                self.send(key);
+            }
+        }
+        self.now = end;
+        self.choose();
+    }
+
+    fn send(&mut self, key: (char, Level)) {
+        let (gateway, level) = key;
+        let (witness, answered) = self.ask(gateway, level);
+        let now = self.now;
+        let deadline = if level == Level::Reachability { VPC_DEADLINE } else { PATH_DEADLINE };
+        let ends = now + if answered { 1 } else { deadline };
+        self.under_way.insert(UnderWay { ends, gateway, level, witness, sent: now, answered });
+        let interval = self.interval(level);
+        let due = now + interval * 95 / 100 + self.below(interval / 10);
+        let prober = self.probers.get_mut(&key).unwrap();
+        let repeats = prober.unanswered > 0 && !prober.fails;
+        prober.unanswered = prober.unanswered.saturating_add(1);
+        prober.late = Some(now + deadline.min(LATE));
+        prober.due = due;
+        if repeats {
+            self.doubt(gateway, level);
+        }
+    }
+
+    fn is_late(&mut self, key: (char, Level)) {
+        let (now, interval) = (self.now, self.interval(key.1));
+        let prober = self.probers.get_mut(&key).unwrap();
+        prober.late = None;
+        if prober.unanswered == 0 {
+            prober.fails = false;
+        } else if prober.unanswered >= REPEATED || prober.fails {
+            prober.fails = true;
+            prober.due += if key.1 == Level::Reachability { 0 } else { FAILING.saturating_sub(interval) };
+        } else {
+            prober.due = now;
+        }
+    }
+
+    fn take(&mut self, ended: UnderWay) {
+        let UnderWay { gateway, level, witness, sent, answered, .. } = ended;
+        let prober = self.probers.get_mut(&(gateway, level)).unwrap();
+        if answered {
+            let came_back = prober.fails;
+            prober.unanswered = 0;
+            if came_back {
+                self.doubt(gateway, level);
+            }
+        }
+        let outcome = if answered { Outcome::Answered } else { Outcome::Missed };
+        let probe = Probe { level, witness, sent: Tick::from_millis(sent), outcome };
+        self.watch.on_probe(gateway, probe, Tick::from_millis(self.now));
+        self.choose();
+    }
+
+    /// The same is asked through the others, at once.
+    fn doubt(&mut self, of: char, level: Level) {
+        let level = match level {
+            Level::Reachability => return,
+            Level::Source => Level::Forwarding,
+            level => level,
+        };
+        for ((gateway, asked), prober) in &mut self.probers {
+            if *gateway != of && *asked == level {
+                prober.due = self.now;
+            }
+        }
+    }
+
+    fn interval(&self, level: Level) -> u64 {
+        if level == Level::Reachability { 100 } else { self.path_interval }
     }
 
     /// Who is asked next, and whether an answer comes.
-    pub fn ask(&mut self, gateway: char, level: Level) -> (char, Outcome) {
-        let turn = self.turns.entry((gateway, level)).or_default();
-        *turn += 1;
-        let turn = *turn;
+    fn ask(&mut self, gateway: char, level: Level) -> (char, bool) {
+        let prober = self.probers.get_mut(&(gateway, level)).unwrap();
+        prober.turn += 1;
+        let turn = prober.turn;
         let peers: Vec<char> = self.gateways.iter().copied().filter(|peer| *peer != gateway).collect();
         let asked: Vec<char> = match level {
             Level::Reachability => vec![gateway],
@@ -142,37 +253,22 @@ impl World {
         } else {
             !self.is(Internet) && !self.is(Target(witness))
         };
-        let answered = if level == Level::Reachability { in_vpc } else { in_vpc && leads && arrives };
-        (witness, if answered { Outcome::Answered } else { Outcome::Missed })
+        (witness, if level == Level::Reachability { in_vpc } else { in_vpc && leads && arrives })
     }
 
-    pub fn runs(&mut self, millis: u64) {
-        let end = self.now + millis;
-        while let Some((at, gateway, level)) = self
-            .due
-            .iter()
-            .map(|((gateway, level), at)| (*at, *gateway, *level))
-            .min()
-            .filter(|due| due.0 < end)
-        {
-            let (witness, outcome) = self.ask(gateway, level);
-            // A miss is known at the deadline, and the next probe of a way goes out long before that.
-            let (took, next) = match (outcome, level) {
-                (Outcome::Answered, Level::Reachability) => (0, 100),
-                (Outcome::Missed, Level::Reachability) => (95, 100),
-                (Outcome::Answered, _) => (0, 1_000),
-                (Outcome::Missed, _) => (240, 250),
-            };
-            self.now = self.now.max(at + took);
-            self.due.insert((gateway, level), at + next);
-            let probe = Probe { level, witness, sent: Tick::from_millis(at), outcome };
-            self.watch.on_probe(gateway, probe, Tick::from_millis(self.now));
-            self.choose();
-        }
-        self.now = end;
-        self.choose();
+    fn is_lost(&mut self, gateway: char, witness: char, level: Level) -> bool {
+        let loss = |broken: &Broken| match broken {
+            Loses(lossy, percent) if [gateway, witness].contains(lossy) && level != Level::Reachability => {
+                Some(*percent)
+            }
+            LosesInVpc(lossy, percent) if *lossy == gateway => Some(*percent),
+            _ => None,
+        };
+        let losses: Vec<u8> = self.broken.iter().filter_map(loss).collect();
+        losses.into_iter().any(|percent| self.below(100) < u64::from(percent))
     }
 
+    /// Takes the gateway that it should use now.
     pub fn choose(&mut self) {
         let candidates = self.watch.candidates(&self.gateways, Tick::from_millis(self.now));
         let choice = select(&candidates, Some(self.current)).unwrap();
@@ -182,12 +278,11 @@ impl World {
         }
     }
 
-    pub fn standing(&self, gateway: char) -> Standing {
-        self.watch.standing(gateway, Tick::from_millis(self.now))
-    }
-
-    pub fn condemned(&self) -> Vec<(char, Fault)> {
-        let fault = |gateway: &char| Some((*gateway, self.watch.condemned(*gateway)?.fault));
-        self.gateways.iter().filter_map(fault).collect()
+    fn below(&mut self, limit: u64) -> u64 {
+        // xorshift64*
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        (self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % limit.max(1)
     }
 }
