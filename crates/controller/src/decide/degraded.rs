@@ -14,8 +14,9 @@ use crate::identity::droplet_id;
 /// Reason when all that exists works and more was asked for.
 pub(super) const FEWER: &str = "FewerGateways";
 
-// An endpoint that misses a look or two is nothing to tell people of.
-const DOUBT: Duration = Duration::from_secs(30);
+// An endpoint that misses a look or two is nothing to tell people of. With the pause between two looks of a quiet pair it is told within
+// half a minute.
+const DOUBT: Duration = Duration::from_secs(10);
 
 /// The condition.
 pub(super) fn degraded(look: &Look<'_>, status: &EgressGatewayStatus, proven: usize) -> Verdict {

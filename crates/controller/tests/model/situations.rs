@@ -135,7 +135,7 @@ fn its_own_endpoint_alone_condemns_nobody() {
     let (effect, decision) = effect_at(&world, &mut seen, now + 5);
     assert_eq!(effect, None);
     assert_eq!(reason(&decision, DEGRADED), no("AsAskedFor"));
-    let (effect, decision) = effect_at(&world, &mut seen, now + 600);
+    let (effect, decision) = effect_at(&world, &mut seen, now + 10);
     assert_eq!(effect, None);
     assert_eq!(reason(&decision, DEGRADED), yes("GatewayDoubtful"));
     assert_eq!(decision.status.active.as_deref(), Some("demo-0-1a2b3c4d"));

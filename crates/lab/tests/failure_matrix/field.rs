@@ -301,13 +301,14 @@ fn install(lab: &Lab) {
     }
 }
 
-/// A gateway that is well again is used again after a second; for the rest the defaults hold.
+/// A gateway that is well again is used again after a second, and by all connections at once; for the rest the defaults hold.
 fn apply_objects(lab: &Lab) {
     let health_check = json!({"holdDownSeconds": 1, "longestHoldDownSeconds": 3});
     lab.apply(&json!({
         "apiVersion": "networking.digitalocean.com/v1alpha1", "kind": "EgressGateway", "metadata": {"name": "matrix"},
         "spec": {
             "destinations": [Policy::Keep.destination().to_string()], "publicIP": "Ephemeral", "healthCheck": health_check,
+            "drainSeconds": 0,
         },
     }));
     for policy in [Policy::Closed, Policy::Open] {
@@ -317,6 +318,7 @@ fn apply_objects(lab: &Lab) {
             "spec": {
                 "destinations": [policy.destination().to_string()], "gatewayRef": {"name": "matrix"},
                 "onNoGateway": policy.word(), "healthCheck": health_check,
+                "drainSeconds": 0,
             },
         }));
     }

@@ -5,8 +5,8 @@
 //! test. Not part of `cargo test --workspace`: it needs the release build, the images and the control plane, which
 //! `scripts/failure-matrix.sh` sees to. One lab for all rows: each leaves it whole, or the rest is not run.
 //!
-//! Rows below "Not shown yet" are run by name only. `FAILOVER_ROWS=kill,nat` runs those rows only, `=all` every one, `FAILOVER_CONTROL_PLANE=up` or `=down` only that half. What was measured goes to
-//! `target/failover/matrix.json`.
+//! Rows below "Not shown yet" are run by name only. `FAILOVER_ROWS=kill,nat` runs those rows only, `=sample` those of
+//! `make test`, `=all` every one, `FAILOVER_CONTROL_PLANE=up` or `=down` only that half. What was measured goes to `target/failover/matrix.json`.
 
 #![allow(
     clippy::unwrap_used,
@@ -64,7 +64,10 @@ fn chosen(expected: &std::collections::BTreeMap<String, Expected>) -> Vec<&'stat
     known.sort_unstable();
     assert_eq!(documented, known, "docs/failover.md and the faults of this test differ");
     let wanted = std::env::var("FAILOVER_ROWS").unwrap_or_default();
-    let wanted: Vec<_> = wanted.split(',').filter(|name| !name.is_empty()).collect();
+    let wanted: Vec<_> = match wanted.as_str() {
+        "sample" => rows::SAMPLE.to_vec(),
+        names => names.split(',').filter(|name| !name.is_empty()).collect(),
+    };
     let unknown: Vec<_> = wanted.iter().filter(|name| !known.contains(name) && **name != "all").collect();
     assert!(unknown.is_empty(), "FAILOVER_ROWS: there are no rows {unknown:?}");
     let is_wanted = |row: &&Row| {

@@ -49,6 +49,18 @@ use Step::{Cloud, Flap, Lab, Wait};
 /// Health targets of the `EgressGateway`, which it has from its defaults.
 const TARGETS: [&str; 4] = ["silence", "1.1.1.1", "8.8.8.8", "9.9.9.9"];
 
+/// What every run of all tests breaks: one of each kind, and those in which most can go wrong. `FAILOVER_ROWS=sample`.
+pub const SAMPLE: [&str; 8] = [
+    "kernel-freeze",
+    "vpc-cut",
+    "public-out",
+    "nat",
+    "wrong-source",
+    "standby-dead",
+    "node-parted",
+    "both-dead",
+];
+
 /// All of them, in the order in which they are run.
 pub const ROWS: &[Row] = &[
     // A is dead.
@@ -75,7 +87,7 @@ pub const ROWS: &[Row] = &[
     row("vpc-in", &[Lab(&["drop", "{a}", "vpc", "in"])]),
     row("vpc-out", &[Lab(&["drop", "{a}", "vpc", "out"])]),
     row(
-        "agent-restart",
+        "vpc-cut",
         &[
             Lab(&["freeze", "{a}"]),
             Lab(&["crash", "node-1", "egress-agent"]),

@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
+
+/// The condition is the sum of what nodes report: it follows within that time where the table gives no other.
+const CONDITION: Duration = Duration::from_secs(15);
 
 /// What the nodes do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +33,8 @@ pub struct Expected {
     pub outcome: Outcome,
     /// Seconds within which they have done it.
     pub within: Option<f64>,
-    /// Whether the `EgressGateway` says `Degraded` afterwards; `None` where either is right.
-    pub degraded: Option<bool>,
+    /// Whether the `EgressGateway` says `Degraded` afterwards, and within which time; `None` where either is right.
+    pub degraded: Option<(bool, Duration)>,
     /// Whether it was seen to hold; what was not is run by name only.
     pub is_shown: bool,
 }
@@ -66,10 +70,14 @@ fn row(line: &str, is_shown: bool) -> Option<(String, Expected)> {
     let within =
         (within != "-").then(|| within.parse().unwrap_or_else(|_| panic!("{name}: seconds: {within}")));
     let degraded = match degraded {
-        "yes" => Some(true),
-        "no" => Some(false),
+        "yes" => Some((true, CONDITION)),
+        "no" => Some((false, CONDITION)),
         "-" => None,
-        other => panic!("{name}: Degraded: {other}"),
+        other => {
+            let seconds = other.strip_prefix("yes, ").and_then(|rest| rest.strip_suffix(" s")?.parse().ok());
+            let seconds = seconds.unwrap_or_else(|| panic!("{name}: Degraded: {other}"));
+            Some((true, Duration::from_secs(seconds)))
+        }
     };
     Some((name.to_owned(), Expected { outcome, within, degraded, is_shown }))
 }
