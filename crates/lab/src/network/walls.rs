@@ -232,9 +232,12 @@ mod tests {
     fn both_ways_end_in_a_drop() {
         let text = script("d7-pub", &Passes { inbound: Vec::new(), outbound: Vec::new() });
         for chain in ["d7-pub-in", "d7-pub-out"] {
-            let rules =
+            let mut rules =
                 text.lines().filter(|line| line.starts_with(&format!("add rule bridge ports {chain} ")));
-            assert_eq!(rules.last(), Some(format!("add rule bridge ports {chain} counter drop").as_str()));
+            assert_eq!(
+                rules.next_back(),
+                Some(format!("add rule bridge ports {chain} counter drop").as_str())
+            );
         }
     }
 }
