@@ -93,15 +93,15 @@ impl Loss {
     /// Over the last `span`, 30 s at most, the running second included.
     pub(crate) fn over(&self, span: Duration, now: Tick) -> Share {
         let now = now.0.as_secs().max(self.newest);
-        self.from_second((now + 1).saturating_sub(span.as_secs().min(SECONDS as u64)))
+        self.counted_from((now + 1).saturating_sub(span.as_secs().min(SECONDS as u64)))
     }
 
     /// Since that second, 30 s at most.
     pub(crate) fn since(&self, begun: Tick) -> Share {
-        self.from_second(begun.0.as_secs())
+        self.counted_from(begun.0.as_secs())
     }
 
-    fn from_second(&self, oldest: u64) -> Share {
+    fn counted_from(&self, oldest: u64) -> Share {
         let first_kept = (self.newest + 1).saturating_sub(SECONDS as u64);
         let seconds = oldest.max(first_kept)..=self.newest;
         seconds.map(|second| self.seconds[index(second)]).fold(Share::default(), |share, second| {

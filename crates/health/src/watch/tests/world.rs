@@ -150,7 +150,7 @@ impl World {
             self.now = self.now.max(at);
             if ends.is_some() {
                 let ended = self.under_way.pop_first().unwrap();
-                self.take(ended);
+                self.take(&ended);
             } else if self.probers[&key].late.is_some() {
                 self.is_late(key);
             } else {
@@ -194,8 +194,8 @@ impl World {
         }
     }
 
-    fn take(&mut self, ended: UnderWay) {
-        let UnderWay { gateway, level, witness, sent, answered, .. } = ended;
+    fn take(&mut self, ended: &UnderWay) {
+        let UnderWay { gateway, level, witness, sent, answered, .. } = *ended;
         let prober = self.probers.get_mut(&(gateway, level)).unwrap();
         if answered {
             let came_back = prober.fails;
