@@ -87,7 +87,7 @@ pub const ROWS: &[Row] = &[
     row("vpc-in", &[Lab(&["drop", "{a}", "vpc", "in"])]),
     row("vpc-out", &[Lab(&["drop", "{a}", "vpc", "out"])]),
     row(
-        "vpc-cut",
+        "agent-restart",
         &[
             Lab(&["freeze", "{a}"]),
             Lab(&["crash", "node-1", "egress-agent"]),
