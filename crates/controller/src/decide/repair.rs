@@ -64,6 +64,8 @@ fn rung(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) 
     }
     match &gateway.power_cycled {
         Some(tried) if !over(tried) => Rung::Wait,
+        // Without the cloud's word that it took one, none may have been sent: it refused, or the gateway answered before.
+        Some(_) if condemned && gateway.power_cycle_accepted.is_none() => Rung::Replace(why),
         Some(_) if condemned => Rung::Replace(format!("a power cycle did not help: {why}")),
         None if condemned && ours && is_silent(look, gateway) => Rung::PowerCycle,
         None if condemned => Rung::Replace(why),
@@ -112,6 +114,10 @@ pub(super) fn plan(look: &Look<'_>, status: &mut EgressGatewayStatus) {
             gateway.powered_on = None;
             gateway.power_cycled = None;
             gateway.power_cycle_accepted = None;
+        }
+        // It came back before the call was sent: that was no try.
+        if gateway.power_cycle_accepted.is_none() {
+            gateway.power_cycled = None;
         }
     }
     let failed = |gateway: &&GatewayStatus| gateway.role == GatewayRole::Failed;

@@ -97,8 +97,10 @@ fn a_power_cycle_is_decided_before_it_is_sent_and_sent_once() {
     accepted(&mut seen, None);
     assert!(matches!(step(&mut seen, now + 9).0, Some(Effect::PowerCycle(_))));
     assert_eq!(step(&mut seen, now + 6 + 29).0.map(|effect| effect.label()), Some("power_cycle"));
-    let status = step(&mut seen, now + 6 + 30).1.status;
-    assert_eq!(status.last_replacement.map(|last| last.from_droplet_id), Some(103));
+    // One that the cloud refuses leads on all the same, and nothing is said of it that is not so.
+    let last = step(&mut seen, now + 6 + 30).1.status.last_replacement.unwrap();
+    assert_eq!(last.from_droplet_id, 103);
+    assert!(!last.reason.contains("power cycle"), "{}", last.reason);
 }
 
 /// It heals between the decision and the call, and the nodes have not seen it yet.
@@ -118,6 +120,25 @@ fn what_answers_again_before_its_power_cycle_is_sent_is_spared() {
     world.state().first().frozen = false;
     seen.health = world.state().observe().unwrap().health;
     assert_ne!(at(&world, &seen, now).effect.map(|effect| effect.label()), Some("power_cycle"));
+}
+
+#[test]
+fn a_power_cycle_that_was_spared_is_no_try_and_the_next_freeze_gets_one() {
+    let world = prepared();
+    world.state().first().frozen = true;
+    while world.state().status().gateways[0].power_cycled.is_none() {
+        let _ = world.carry_out(&world.next().unwrap(), None);
+        world.state().tick(1);
+    }
+    world.state().first().frozen = false;
+    assert!(world.settle(ENOUGH));
+    assert_eq!(done(&world, "power cycle"), 0);
+    assert_eq!(world.state().status().gateways_ready.as_deref(), Some("2/2"));
+    world.state().first().frozen = true;
+    assert!(world.settle(ENOUGH));
+    no_violation(&world, &"frozen again");
+    assert_eq!((done(&world, "power cycle"), done(&world, "create"), done(&world, "delete")), (1, 2, 0));
+    assert_eq!(world.state().status().last_replacement, None, "it keeps its address");
 }
 
 #[test]
