@@ -103,10 +103,11 @@ pub async fn perform<P: Ports>(decision: &Decision, ports: &P, now: Timestamp) -
         Some(Effect::UpdateFirewall(firewall, wanted)) => {
             let done = ports.update_firewall(firewall, wanted).await;
             let done = done.and_then(|as_asked| as_asked.then_some(()).ok_or_else(made_otherwise));
-            note(done, status.clone(), ports, now).await
+            let rest = firewall.has_failed().then_some(CHANGED_NOTHING);
+            note(done, rest, status.clone(), ports, now).await
         }
         Some(Effect::DeleteFirewall(firewall)) => {
-            note(ports.delete_firewall(firewall).await, status.clone(), ports, now).await
+            note(ports.delete_firewall(firewall).await, None, status.clone(), ports, now).await
         }
         Some(Effect::AdmitPeers(admission)) => ports.admit(admission).await,
         Some(Effect::RemoveFinalizer) => ports.remove_finalizer().await,
@@ -214,13 +215,14 @@ async fn create_firewall<P: Ports>(
     }
     match made {
         Ok(_) => ports.write_status(&status).await,
-        Err(failure) => note(Err(failure), status, ports, now).await,
+        Err(failure) => note(Err(failure), None, status, ports, now).await,
     }
 }
 
-// A refusal is written down with the time until which it rests; what went well takes it away.
+// A refusal is written down with the time until which it rests; what went well takes it away, and rests only if that is said.
 async fn note<P: Ports>(
     outcome: Result<(), FirewallFailure<P::Error>>,
+    rest: Option<Duration>,
     mut status: EgressGatewayStatus,
     ports: &P,
     now: Timestamp,
@@ -230,7 +232,7 @@ async fn note<P: Ports>(
     match outcome {
         Ok(()) => {
             recorded.message = None;
-            recorded.not_before = None;
+            recorded.not_before = rest.map(|rest| whole_second(now + rest));
         }
         Err(FirewallFailure::Refused { words, pause }) => {
             recorded.message = Some(words);
@@ -247,10 +249,11 @@ async fn note<P: Ports>(
 // Asked for again at once it would be asked for without end.
 fn made_otherwise<E>() -> FirewallFailure<E> {
     let words = "the cloud took what was asked for and shows something else".to_owned();
-    FirewallFailure::Refused { words, pause: MADE_OTHERWISE }
+    FirewallFailure::Refused { words, pause: CHANGED_NOTHING }
 }
 
-const MADE_OTHERWISE: Duration = Duration::from_secs(300);
+/// Before what the cloud took, and made otherwise or failed at, is asked for once more.
+const CHANGED_NOTHING: Duration = Duration::from_secs(300);
 
 fn whole_second(now: Timestamp) -> Time {
     Time(Timestamp::from_second(now.as_second()).unwrap_or(now))

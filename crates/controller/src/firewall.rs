@@ -9,7 +9,8 @@ use std::net::Ipv4Addr;
 
 use egress_api::{FirewallStatus, GATEWAY_PROBE_PORT};
 use egress_digitalocean::{
-    DropletId, Firewall, FirewallId, FirewallName, FirewallRule, FirewallSpec, Peers, Ports, Protocol,
+    DropletId, Firewall, FirewallId, FirewallName, FirewallRule, FirewallSpec, FirewallStatus as Progress,
+    Peers, Ports, Protocol,
 };
 use ipnet::Ipv4Net;
 
@@ -23,6 +24,7 @@ const LONGEST_PREFIX: usize = 27;
 pub struct OwnedFirewall {
     id: FirewallId,
     name: String,
+    failed: bool,
 }
 
 impl OwnedFirewall {
@@ -34,6 +36,11 @@ impl OwnedFirewall {
     /// Its name as the cloud has it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether the cloud said that it could not put it into force.
+    pub fn has_failed(&self) -> bool {
+        self.failed
     }
 }
 
@@ -96,7 +103,8 @@ impl Identity {
         if !self.names(firewall) {
             return Err(NotOurs::Name(firewall.name.clone()));
         }
-        Ok(OwnedFirewall { id: firewall.id.clone(), name: firewall.name.clone() })
+        let failed = firewall.status == Progress::Failed;
+        Ok(OwnedFirewall { id: firewall.id.clone(), name: firewall.name.clone(), failed })
     }
 }
 

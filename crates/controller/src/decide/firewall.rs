@@ -19,7 +19,7 @@ use egress_digitalocean::{DropletId, Firewall, FirewallSpec, FirewallStatus as P
 
 use super::{Look, Presence, is_leaving};
 use crate::decision::Effect;
-use crate::firewall::{lets_in, recorded_ids, spec};
+use crate::firewall::{OwnedFirewall, lets_in, recorded_ids, spec};
 use crate::identity::droplet_id;
 use crate::observation::{FirewallsSeen, Trouble};
 
@@ -28,11 +28,9 @@ const MOST_DOUBLES: usize = 8;
 
 /// Takes over what is ours, forgets what is gone, and writes the intent to have one as soon as there is something to put into it.
 pub(super) fn record(look: &Look<'_>, status: &mut EgressGatewayStatus) {
-    let changed = status.observed_generation != look.seen.gateway.metadata.generation;
-    if let Some(recorded) = status.firewall.as_mut().filter(|_| changed) {
-        recorded.not_before = None;
-    }
+    rest_no_more_if_changed(look, status);
     take_over(look, status);
+    forget_refusal(look, status);
     if status.firewall.is_none() && seen(look).is_some() && wanted(look, status, None).is_some() {
         status.firewall = Some(intent(look));
     }
@@ -41,6 +39,7 @@ pub(super) fn record(look: &Look<'_>, status: &mut EgressGatewayStatus) {
 /// The same while the EgressGateway is being deleted: what was never asked for, or asked for so long ago that it cannot come any
 /// more, is given up.
 pub(super) fn record_for_removal(look: &Look<'_>, status: &mut EgressGatewayStatus) {
+    rest_no_more_if_changed(look, status);
     take_over(look, status);
     let nothing_can_come = |recorded: &FirewallStatus| {
         recorded.id.is_none() && recorded.doubles.is_empty() && may_be_sent(look, recorded)
@@ -57,16 +56,13 @@ pub(super) fn change(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<Ef
     if let Some(double) = recorded.doubles.first() {
         return delete(look, status, double);
     }
-    let Some(id) = &recorded.id else {
+    if recorded.id.is_none() {
         let looked = seen.taken >= recorded.since.0 && may_be_sent(look, recorded);
         let may = looked && !is_name_taken(look, seen);
         return wanted(look, status, None).filter(|_| may).map(Effect::CreateFirewall);
-    };
-    let firewall = found(seen, id)?;
-    let owned = look.identity.prove_firewall(Some(recorded), firewall).ok()?;
-    let wanted = wanted(look, status, Some(firewall))?;
-    let drifted = !wanted.is_met_by(&without_the_dying(look, status, firewall));
-    drifted.then_some(Effect::UpdateFirewall(owned, wanted))
+    }
+    let kept = kept(look, status)?;
+    (!kept.is_as_wanted).then_some(Effect::UpdateFirewall(kept.owned, kept.wanted))
 }
 
 /// The delete to send now, if any, when nothing is left that the firewall is for.
@@ -110,7 +106,10 @@ pub(super) fn complaint(look: &Look<'_>, status: &EgressGatewayStatus) -> Option
     let firewall = found(seen(look)?, recorded.id.as_ref()?)?;
     let failed = firewall.status == Progress::Failed;
     failed.then(|| {
-        ("FirewallFailed", format!("The cloud says that it could not put firewall {name} into force"))
+        (
+            "FirewallFailed",
+            format!("The cloud says that it could not put firewall {name} into force; it is asked again"),
+        )
     })
 }
 
@@ -159,6 +158,44 @@ fn found<'a>(seen: &'a FirewallsSeen, id: &str) -> Option<&'a Firewall> {
     seen.firewalls.iter().find(|firewall| firewall.id.as_str() == id)
 }
 
+/// Our firewall, and what it is to be.
+struct Kept<'a> {
+    firewall: &'a Firewall,
+    owned: OwnedFirewall,
+    wanted: FirewallSpec,
+    /// Nothing is to be asked for: it shows what it is to be, and the cloud has not failed at it.
+    is_as_wanted: bool,
+}
+
+fn kept<'a>(look: &Look<'a>, status: &EgressGatewayStatus) -> Option<Kept<'a>> {
+    let (seen, recorded) = (seen(look)?, status.firewall.as_ref()?);
+    let firewall = found(seen, recorded.id.as_ref()?)?;
+    let owned = look.identity.prove_firewall(Some(recorded), firewall).ok()?;
+    let wanted = wanted(look, status, Some(firewall))?;
+    let shows_it = wanted.is_met_by(&without_the_dying(look, status, firewall));
+    Some(Kept { firewall, owned, wanted, is_as_wanted: shows_it && firewall.status != Progress::Failed })
+}
+
+// Who changed the spec, or deletes, may have mended what was refused, or wants something else.
+fn rest_no_more_if_changed(look: &Look<'_>, status: &mut EgressGatewayStatus) {
+    let changed = status.observed_generation != look.seen.gateway.metadata.generation;
+    if let Some(recorded) = status.firewall.as_mut().filter(|_| changed) {
+        recorded.not_before = None;
+    }
+}
+
+// However it came to be as it should: the answer that said so was lost, a Droplet went, somebody lent a hand.
+fn forget_refusal(look: &Look<'_>, status: &mut EgressGatewayStatus) {
+    let Some(kept) = kept(look, status).filter(|kept| kept.is_as_wanted) else { return };
+    let Some(recorded) = &mut status.firewall else { return };
+    // What the cloud failed at before rests until this time has shown that it does not fail again.
+    let on_trial = recorded.message.is_none() && kept.firewall.status == Progress::Waiting;
+    recorded.message = None;
+    if !on_trial {
+        recorded.not_before = None;
+    }
+}
+
 fn intent(look: &Look<'_>) -> FirewallStatus {
     FirewallStatus {
         name: look.identity.firewall_name(),
@@ -171,7 +208,7 @@ fn intent(look: &Look<'_>) -> FirewallStatus {
     }
 }
 
-// After a refusal.
+// After a refusal, or after the cloud has failed.
 fn is_resting(look: &Look<'_>, recorded: &FirewallStatus) -> bool {
     recorded.not_before.as_ref().is_some_and(|until| look.now < until.0)
 }
@@ -193,6 +230,9 @@ fn take_over(look: &Look<'_>, status: &mut EgressGatewayStatus) {
         if !recorded.id.as_ref().is_none_or(is_there) {
             recorded.id = None;
             recorded.since = look.time();
+            // Of another one nothing was refused.
+            recorded.message = None;
+            recorded.not_before = None;
         }
     }
     let ours = ours(status);

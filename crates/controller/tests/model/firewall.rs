@@ -225,6 +225,97 @@ fn deletion_says_which_firewall_stays_and_how_to_get_out() {
     no_violation(&world, &"refused delete");
 }
 
+/// Somebody takes rules away, and the cloud refuses to have them put back.
+fn refused_to_be_put_right() -> World {
+    let world = prepared();
+    let id = world.state().our_walls()[0].0.clone();
+    world.state().walls.get_mut(&id).unwrap().inbound.truncate(1);
+    world.state().walls_refused = Some("not now");
+    for _ in 0..5 {
+        let _ = world.carry_out(&world.next().unwrap(), None);
+        world.state().tick(1);
+    }
+    assert!(world.state().status().firewall.unwrap().not_before.is_some());
+    world.state().walls_refused = None;
+    world
+}
+
+#[test]
+fn a_refusal_is_told_no_more_when_the_firewall_is_as_it_should_be_whoever_saw_to_it() {
+    let degraded = |world: &World| is_true(&world.state().status().conditions, DEGRADED);
+    let world = refused_to_be_put_right();
+    assert!(degraded(&world));
+    // It is put right at last, and nobody hears of it.
+    let update = loop {
+        let decision = world.next().unwrap();
+        if matches!(decision.effect, Some(Effect::UpdateFirewall(..))) {
+            break decision;
+        }
+        let _ = world.carry_out(&decision, None);
+        world.state().tick(1);
+    };
+    world.state().crash_next(Crash::ReplyLost);
+    assert!(world.carry_out(&update, None).is_err());
+    assert_eq!(done(&world, "wall changed"), 1);
+    assert!(world.settle(ENOUGH));
+    assert_around(&world);
+    assert!(!degraded(&world));
+    assert_eq!(done(&world, "wall changed"), 1);
+    // Somebody puts it right by hand.
+    let world = refused_to_be_put_right();
+    let right = prepared().state().our_walls()[0].1.clone();
+    let id = world.state().our_walls()[0].0.clone();
+    world.state().walls.insert(id, right);
+    assert!(world.settle(ENOUGH));
+    assert_around(&world);
+    assert!(!degraded(&world));
+    assert_eq!(done(&world, "wall changed"), 0);
+    no_violation(&world, &"refused once");
+}
+
+#[test]
+fn deletion_does_not_wait_for_what_was_refused_before() {
+    let world = refused_to_be_put_right();
+    let now = world.state().now;
+    let firewall = |state: &mut crate::world::State| {
+        state.gateway.as_mut().unwrap().status.as_mut().unwrap().firewall.clone().unwrap()
+    };
+    let mut rests = firewall(&mut world.state());
+    rests.not_before = Some(Time(timestamp(now + 300)));
+    world.state().gateway.as_mut().unwrap().status.as_mut().unwrap().firewall = Some(rests);
+    world.state().delete();
+    assert!(world.settle(ENOUGH));
+    assert!(world.state().gateway.is_none());
+    let took = world.state().now - now;
+    assert!(took < 60, "{took} s");
+    no_violation(&world, &"deleted");
+}
+
+#[test]
+fn what_the_cloud_failed_at_is_asked_for_again_and_not_without_end() {
+    let world = prepared();
+    let id = world.state().our_walls()[0].0.clone();
+    world.state().walls.get_mut(&id).unwrap().fails = true;
+    world.state().walls_fail = true;
+    let before = done(&world, "wall changed");
+    for _ in 0..200 {
+        let _ = world.carry_out(&world.next().unwrap(), None);
+        world.state().tick(1);
+    }
+    assert_eq!(done(&world, "wall changed") - before, 1);
+    let status = world.state().status();
+    let degraded = status.conditions.iter().find(|one| one.type_ == DEGRADED).unwrap();
+    assert_eq!((degraded.status.as_str(), degraded.reason.as_str()), ("True", "FirewallFailed"));
+    world.state().walls_fail = false;
+    world.state().tick(110);
+    assert!(world.settle(ENOUGH));
+    assert_eq!(done(&world, "wall changed") - before, 2);
+    world.state().tick(5);
+    assert!(world.settle(ENOUGH));
+    assert_around(&world);
+    assert!(!is_true(&world.state().status().conditions, DEGRADED));
+}
+
 #[test]
 fn whom_the_firewall_does_not_let_in_yet_is_not_admitted() {
     let world = prepared();

@@ -17,6 +17,7 @@ pub struct Wall {
     pub outbound: Vec<FirewallRule>,
     pub made: i64,
     pub settled: i64,
+    pub fails: bool,
 }
 
 impl State {
@@ -30,6 +31,7 @@ impl State {
             outbound: Vec::new(),
             made: 0,
             settled: 0,
+            fails: false,
         };
         self.walls.insert(id.to_owned(), wall);
         self.foreign_walls.insert(id.to_owned());
@@ -51,10 +53,10 @@ impl State {
             .map(|(id, wall)| Firewall {
                 id: FirewallId::new(id.as_str()).unwrap(),
                 name: wall.name.clone(),
-                status: if wall.settled <= self.now {
-                    FirewallStatus::Succeeded
-                } else {
-                    FirewallStatus::Waiting
+                status: match wall.settled <= self.now {
+                    true if wall.fails => FirewallStatus::Failed,
+                    true => FirewallStatus::Succeeded,
+                    false => FirewallStatus::Waiting,
                 },
                 droplet_ids: wall.droplets.iter().filter(there).map(|id| DropletId(*id)).collect(),
                 tags: Some(wall.tags.clone()),
@@ -77,8 +79,9 @@ impl State {
         let id = firewall.id().as_str();
         self.only_ours(id);
         self.only_our_droplets(wanted);
+        let fails = self.walls_fail;
         let Some(wall) = self.walls.get_mut(id) else { return Err(Failed::Conflict) };
-        *wall = Wall { made: wall.made, ..wall_of(wanted, self.now) };
+        *wall = Wall { made: wall.made, fails, ..wall_of(wanted, self.now) };
         self.journal.push(format!("wall changed {}", wanted.droplets.len()));
         Ok(())
     }
@@ -118,5 +121,6 @@ fn wall_of(wanted: &FirewallSpec, made: i64) -> Wall {
         outbound: wanted.outbound.clone(),
         made,
         settled: made + DELAY,
+        fails: false,
     }
 }

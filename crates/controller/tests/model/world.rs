@@ -90,6 +90,8 @@ pub struct State {
     pub walls_gone: usize,
     /// Why the cloud refuses everything about firewalls, if it does.
     pub walls_refused: Option<&'static str>,
+    /// Whether changes of firewalls that the cloud takes come to nothing.
+    pub walls_fail: bool,
     delete_accepted: BTreeMap<DropletId, Timestamp>,
     versions: u64,
     /// Every change, in words.
@@ -163,6 +165,7 @@ impl World {
             foreign_walls: BTreeSet::new(),
             walls_gone: 0,
             walls_refused: None,
+            walls_fail: false,
             delete_accepted: BTreeMap::new(),
             versions: 1,
             journal: Vec::new(),
@@ -343,6 +346,11 @@ impl State {
     pub fn answers_and_forwards(&self, id: u64) -> (bool, bool) {
         let up = self.machines.get(&id).filter(|machine| self.is_up(machine));
         (up.is_some(), up.is_some_and(|machine| !machine.gray))
+    }
+
+    /// The process dies at its next call.
+    pub fn crash_next(&mut self, crash: Crash) {
+        self.crashes.push((self.calls, crash));
     }
 
     // Counts a call and says how it ends; the change is made unless the process dies before.
