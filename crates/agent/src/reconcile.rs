@@ -376,6 +376,7 @@ impl Reconciler {
         self.let_orphans_go();
         self.drift.ask(self.definition != definition);
         let mut list = changes(&self.observed, &self.plan.state);
+        self.refused = Refused::default();
         if self.is_lost() {
             list.retain(Change::only_adds);
             tracing::warn!(
@@ -393,7 +394,6 @@ impl Reconciler {
         if !list.is_empty() {
             tracing::info!(changes = list.len(), repair, "writing to the kernel");
         }
-        self.refused = Refused::default();
         let taken = self.apply(list).await;
         self.drift.wrote(taken);
         self.note_look(repair);
