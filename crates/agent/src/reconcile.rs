@@ -6,7 +6,7 @@
 //!
 //! - Nothing is planned before every store was filled once: "not read yet" is not "not wanted" (I6). Until then [`holding`]
 //!   keeps what is there.
-//! - What can't be planned stays: on a node whose VPC interface is not known guards are added, and nothing is changed or taken away.
+//! - What can't be planned stays: on a node whose VPC interface is not known guards are added, and nothing else is changed.
 //! - A restart plans what is there and writes nothing (I7): ids, slots and chosen gateways are read back from the kernel.
 //! - What stands at other numbers than the agent was given moves once all of it is known ([`numbers`]).
 //! - A change that cuts the node off from what it lives by is taken back ([`confirming`]).
@@ -37,7 +37,7 @@ use egress_health::Tick;
 use egress_netlink::Commands;
 use egress_netlink::leftover::Leftover;
 use egress_netlink::monitor::{Event, Monitor};
-use egress_routing::kernel_state::{Change, NexthopId, Observed};
+use egress_routing::kernel_state::{NexthopId, Observed};
 use egress_routing::{
     Confirmation, Layout, NodePlan, NodeView, ProtectedReason, Selection, WantedRoute, Ways, changes,
 };
@@ -378,7 +378,7 @@ impl Reconciler {
         let mut list = changes(&self.observed, &self.plan.state);
         self.refused = Refused::default();
         if self.is_lost() {
-            list.retain(Change::only_adds);
+            list.retain(|change| change.only_adds() || change.only_shuts());
             tracing::warn!(
                 guards = list.len(),
                 "no interface has this node's InternalIP; what the kernel holds stays, and what fails closed is shut"

@@ -454,6 +454,12 @@ impl Change {
             Self::DeleteRule(_) | Self::DeleteRoute(_) | Self::DeleteNexthop(_) => false,
         }
     }
+
+    /// Whether what is dropped takes the place of what is let out, at the very same destination and metric.
+    pub fn only_shuts(&self) -> bool {
+        let Self::PutRoute { route, replaces: Some(replaced) } = self else { return false };
+        (&route.kind, &replaced.get().kind) == (&RouteKind::Blackhole, &RouteKind::Throw)
+    }
 }
 
 #[cfg(test)]

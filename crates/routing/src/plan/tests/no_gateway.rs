@@ -130,6 +130,57 @@ fn what_fails_closed_is_shut_on_a_node_whose_vpc_interface_is_not_known_and_noth
     assert!(plan.state.nexthops.is_empty());
 }
 
+/// As an agent does whose VPC interface is not known: who is guarded, and the kernel afterwards.
+fn while_lost(wanted: &[WantedRoute], mut kernel: Observed) -> (Vec<bool>, Observed) {
+    let lost = NodeView { vpc: None, ..node() };
+    let plan = plan(wanted, &lost, &Selection::new(), &kernel, &Layout::default());
+    for change in changes(&kernel, &plan.state) {
+        if change.only_adds() || change.only_shuts() {
+            apply(&mut kernel, &change);
+        }
+    }
+    (plan.routes.iter().map(|report| report.guarded).collect(), kernel)
+}
+
+#[test]
+fn without_a_vpc_interface_nothing_is_called_guarded_that_the_kernel_still_lets_out() {
+    let way = |kernel: &Observed, to| lookup(kernel, &node().main_routes, packet(ip(to)));
+    for is_shared in [false, true] {
+        let before = [object(FailOpen, is_shared)];
+        let after = [object(FailClosed, is_shared)];
+        let through = plan_with(&before, &selecting(ips(&[B]).into()), &Observed::default());
+        let (guarded, kernel) = while_lost(&after, holding(&through.state));
+        assert_eq!((guarded, way(&kernel, "1.2.3.4")), (vec![true], through_gateway(B)), "{is_shared}");
+        let open = plan_with(&before, &selecting(none_works(B)), &Observed::default());
+        let (guarded, kernel) = while_lost(&after, holding(&open.state));
+        assert_eq!((guarded, way(&kernel, "1.2.3.4")), (vec![false], through_gateway(EXIT)), "{is_shared}");
+    }
+
+    let all = [object(FailClosed, false)];
+    let but_some = [WantedRoute { excluded: [net("5.6.7.0/24")].into(), ..object(FailClosed, false) }];
+    let kernel = holding(&planned(&but_some).state);
+    let (guarded, kernel) = while_lost(&all, kernel);
+    assert_eq!((guarded, way(&kernel, "5.6.7.8")), (vec![false], Way::Default), "no longer excluded");
+    assert_eq!(while_lost(&but_some, kernel).0, [true]);
+}
+
+#[test]
+fn without_a_vpc_interface_a_guard_takes_the_place_of_what_was_open_below_a_route() {
+    let wide = object(FailClosed, false);
+    let inside = |mode| failing(route("inside", 2, &["5.9.0.0/16"], &[A]), mode);
+    let kernel = holding(&planned(&[wide.clone(), inside(FailOpen)]).state);
+    let without_link = |mut kernel: Observed| {
+        kernel.routes.retain(|_, route| !matches!(route.get().kind, RouteKind::Nexthop(_)));
+        lookup(&kernel, &node().main_routes, packet(ip("5.9.1.1")))
+    };
+    let (guarded, same) = while_lost(&[wide.clone(), inside(FailOpen)], kernel.clone());
+    assert_eq!((guarded, without_link(same)), (vec![true, false], Way::Default));
+    let (guarded, shut) = while_lost(&[wide.clone(), inside(FailClosed)], kernel);
+    assert_eq!((guarded, without_link(shut.clone())), (vec![true, true], Way::Dropped));
+    let (guarded, kept) = while_lost(&[wide, inside(FailOpen)], shut);
+    assert_eq!((guarded, without_link(kept)), (vec![true, false], Way::Dropped), "nothing is opened");
+}
+
 #[test]
 fn what_is_fail_closed_is_shut_from_the_first_moment_whatever_its_list_is() {
     let reference = |fault| WantedRoute {
