@@ -30,9 +30,14 @@ const COARSENESS: Duration = Duration::from_millis(20);
 /// Beats are a second apart, more or less: what is due with one does not wait for the next.
 const UNEVEN: Duration = Duration::from_millis(200);
 
+/// Of more drains than that no beat looks at the old gateway: each look is one or two exchanges with the kernel, and the loop that waits
+/// for them is the one that leaves a gateway that died.
+const MOST_LOOKS: usize = 16;
+
 /// A planned move that goes on.
 #[derive(Debug)]
 pub(super) struct Drain {
+    from: Ipv4Addr,
     since: Tick,
     /// Since then it is watched who sends, before anything moves.
     watching: Option<Tick>,
@@ -52,8 +57,16 @@ enum Step {
 }
 
 impl Drain {
-    fn begin(now: Tick) -> Self {
-        Self { since: now, watching: None, looked: now, called: None, is_idle: false }
+    fn begin(from: Ipv4Addr, now: Tick) -> Self {
+        Self { from, since: now, watching: None, looked: now, called: None, is_idle: false }
+    }
+
+    /// Another choice: a move that leaves another gateway begins anew. Who uses which one is known by then: it is the same group,
+    /// whose buckets go on being watched.
+    fn go_on(&mut self, from: Ipv4Addr, now: Tick) {
+        if self.from != from {
+            *self = Self { watching: self.watching, ..Self::begin(from, now) };
+        }
     }
 
     /// Whether all had the time to be seen.
@@ -87,9 +100,9 @@ impl Drain {
 impl Reconciler {
     /// Takes note of a choice.
     pub(super) fn select(&mut self, uid: String, chosen: Chosen) {
-        if chosen.draining.is_some() {
+        if let Some(Draining { from, .. }) = chosen.draining {
             let now = self.now();
-            self.drains.entry(uid.clone()).or_insert_with(|| Drain::begin(now));
+            self.drains.entry(uid.clone()).or_insert_with(|| Drain::begin(from, now)).go_on(from, now);
         } else if let Some(drain) = self.drains.remove(&uid) {
             let seconds = self.now().since(drain.since).as_secs();
             if drain.is_idle {
@@ -127,15 +140,19 @@ impl Reconciler {
         let drain = match choice.why {
             // Where it is only watched yet, it is the old gateway that is current after a start.
             Why::EarlierInList => Draining { from: current?, moving: false, seconds },
-            Why::Stays => under_way?,
+            // Turned round before anything moved: it is the head of the list again.
+            Why::Stays => under_way.filter(|drain| {
+                drain.from != choice.gateway || report.usable_gateways.first() != Some(&drain.from)
+            })?,
             _ => return None,
         };
         if self.gateways.none_works(&[drain.from]) {
             return None;
         }
         let known = self.drains.get(&wanted.uid);
-        let elapsed = known.map_or(Duration::ZERO, |drain| now.since(drain.since));
-        let is_idle = drain.moving && known.is_some_and(|drain| drain.is_idle);
+        let same = known.filter(|known| known.from == drain.from);
+        let elapsed = same.map_or(Duration::ZERO, |known| now.since(known.since));
+        let is_idle = drain.moving && same.is_some_and(|known| known.is_idle);
         if is_idle || elapsed >= self::seconds(seconds) {
             return None;
         }
@@ -151,14 +168,18 @@ impl Reconciler {
         let due = self.plan.routes.iter().filter_map(|report| {
             let known = self.drains.get(&report.uid)?;
             let drain = report.draining.filter(|drain| known.is_due(now, *drain))?;
-            Some((report.uid.clone(), report.nexthop?, drain))
+            Some((known.looked, (report.uid.clone(), report.nexthop?, drain)))
         });
-        for (uid, group, drain) in due.collect::<Vec<_>>() {
+        for (uid, group, drain) in in_turn(due.collect()) {
             self.look_at_drain(&uid, group, drain).await;
         }
     }
 
     async fn look_at_drain(&mut self, uid: &str, group: NexthopId, drain: Draining) {
+        let now = self.now();
+        if let Some(known) = self.drains.get_mut(uid) {
+            known.looked = now;
+        }
         let buckets = match self.with.kernel.buckets(group).await {
             Ok(buckets) => buckets,
             Err(error) => {
@@ -177,7 +198,6 @@ impl Reconciler {
         }
         let idle = self.idle(&buckets, drain.from);
         let Some(known) = self.drains.get_mut(uid) else { return };
-        known.looked = now;
         match known.step(idle, now, seconds(quiet_seconds(drain.seconds))) {
             Step::Wait => {}
             Step::CallTheRoll => {
@@ -209,6 +229,12 @@ impl Reconciler {
     }
 }
 
+/// Those whose turn it is: who waits longest is first, and who is left waits for the next beat.
+fn in_turn<T>(mut due: Vec<(Tick, T)>) -> impl Iterator<Item = T> {
+    due.sort_by_key(|(looked, _)| *looked);
+    due.into_iter().take(MOST_LOOKS).map(|(_, one)| one)
+}
+
 fn seconds(number: u32) -> Duration {
     Duration::from_secs(number.into())
 }
@@ -223,14 +249,53 @@ mod tests {
         Tick(Duration::from_secs(seconds))
     }
 
+    fn begun(second: u64) -> Drain {
+        Drain::begin(Ipv4Addr::LOCALHOST, at(second))
+    }
+
+    #[test]
+    fn of_many_drains_a_beat_looks_at_a_few_and_soon_all_had_their_turn() {
+        let mut drains: Vec<Drain> = (0..40).map(|_| begun(100)).collect();
+        let draining = Draining { from: Ipv4Addr::LOCALHOST, moving: true, seconds: 300 };
+        let looks = (115..121).map(|second| {
+            let due = drains.iter_mut().filter(|drain| drain.is_due(at(second), draining));
+            let due = due.map(|drain| (drain.looked, drain)).collect();
+            in_turn(due).map(|drain| drain.looked = at(second)).count()
+        });
+        assert_eq!(looks.collect::<Vec<_>>(), [16, 16, 8, 0, 0, 0]);
+        // What stays due, since the kernel does not answer, leaves the others their turn.
+        let mut looked = vec![0_u64; 40];
+        for second in 200..203 {
+            for drain in in_turn((0..40).map(|index| (at(looked[index]), index)).collect()) {
+                looked[drain] = second;
+            }
+        }
+        assert!(looked.iter().all(|second| *second >= 200), "{looked:?}");
+    }
+
+    #[test]
+    fn a_move_that_is_turned_round_begins_anew_and_one_that_leaves_the_same_gateway_goes_on() {
+        let moved = |from| {
+            let mut drain =
+                Drain { watching: Some(at(101)), called: Some(at(116)), is_idle: true, ..begun(100) };
+            drain.go_on(from, at(390));
+            drain
+        };
+        let same = moved(Ipv4Addr::LOCALHOST);
+        assert_eq!((same.since, same.called, same.is_idle), (at(100), Some(at(116)), true));
+        let other = moved(Ipv4Addr::BROADCAST);
+        assert_eq!((other.since, other.looked, other.called, other.is_idle), (at(390), at(390), None, false));
+        assert!(other.is_watched(at(391), seconds(watch_seconds(300))), "the buckets are watched already");
+    }
+
     #[test]
     fn a_drain_ends_when_nobody_has_sent_since_the_roll_was_called_and_not_on_silence_alone() {
         let secs = Duration::from_secs;
-        let new = Drain::begin(at(100));
+        let new = begun(100);
         assert_eq!(new.step(Some(secs(3600)), at(500), QUIET), Step::CallTheRoll, "sockets are not seen yet");
         assert_eq!(new.step(None, at(500), QUIET), Step::CallTheRoll);
 
-        let called = Drain { called: Some(at(115)), ..Drain::begin(at(100)) };
+        let called = Drain { called: Some(at(115)), ..begun(100) };
         // Silent since before the roll was called.
         for (now, then) in [(130, Step::Wait), (189, Step::Wait), (190, Step::End), (400, Step::End)] {
             let idle = secs(now - 114);
@@ -249,7 +314,7 @@ mod tests {
     fn nothing_moves_before_the_roll_was_called_and_a_look_comes_as_soon_as_it_may_be_the_last() {
         let draining = |moving| Draining { from: Ipv4Addr::LOCALHOST, moving, seconds: 300 };
         let watch = seconds(watch_seconds(300));
-        let new = Drain::begin(at(100));
+        let new = begun(100);
         assert!(new.is_due(at(101), draining(false)) && !new.is_watched(at(399), watch));
         let watching = Drain { watching: Some(at(101)), ..new };
         assert!(!watching.is_due(at(102), draining(false)));

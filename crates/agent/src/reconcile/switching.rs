@@ -15,6 +15,7 @@ impl Reconciler {
     pub(super) fn replan(&mut self) {
         let Some(view) = self.view_in_force().map(Cow::into_owned) else { return };
         self.selection.retain(|uid, _| self.objects.generations.contains_key(uid));
+        self.drains.retain(|uid, _| self.objects.generations.contains_key(uid));
         self.plan = plan(self.routes_in_force(), &view, &self.selection, &self.observed, &self.layout);
         let probed = self.plan.probes.iter().map(|path| path.gateway).collect();
         self.gateways.retain(&probed, &self.objects.probed, self.now());
@@ -52,7 +53,13 @@ impl Reconciler {
                 } else if wanted.is_shared() {
                     self.gateways.share(listed, current, now)
                 } else if wanted.health_checked {
-                    let current = listed.iter().copied().find(|gateway| current.contains(gateway));
+                    // Before anything moves, it is the gateway to be left that is in use.
+                    let watched = selected.and_then(|chosen| chosen.draining).filter(|drain| !drain.moving);
+                    let is_current = |gateway: &Ipv4Addr| match watched {
+                        Some(drain) => *gateway == drain.from,
+                        None => current.contains(gateway),
+                    };
+                    let current = listed.iter().copied().find(is_current);
                     let choice = self.gateways.choose(listed, current, now)?;
                     draining = self.drained(wanted, report, current, choice, now);
                     BTreeSet::from([choice.gateway])

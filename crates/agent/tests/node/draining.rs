@@ -129,6 +129,65 @@ fn a_gateway_that_dies_in_a_planned_move_is_left_at_once_and_0_seconds_move_at_o
     drop(agent);
 }
 
+#[test]
+fn a_planned_move_that_is_turned_round_before_anything_moves_is_over_and_breaks_nothing() {
+    let scene = Scene::new();
+    serve(&scene.cloud);
+    let agent = Agent::start(&scene);
+    scene.route("all", &spec([A, B], 300));
+    scene.until_applied("all", 1);
+    until("through A", &said(A, None), SOON, || told(&scene));
+    until_ready();
+    let mut through_a = Flows::open(20);
+    scene.route("all", &spec([B, A], 300));
+    use_until(&mut through_a, SOON, || ours().contains("resilient"));
+    assert_eq!(told(&scene).1, None, "nothing moves before it was watched who sends");
+    scene.route("all", &spec([A, B], 300));
+    use_until(&mut through_a, SOON, || !ours().contains("resilient"));
+    assert_eq!((through_a.broken().len(), told(&scene)), (0, said(A, None)));
+    assert_eq!(seen_from(LISTED), Some(A_PUBLIC));
+    drop(agent);
+}
+
+#[test]
+fn a_planned_move_that_is_turned_round_leaves_the_other_gateway_its_whole_time_and_breaks_nothing() {
+    let scene = Scene::new();
+    serve(&scene.cloud);
+    let agent = Agent::start(&scene);
+    scene.route("all", &spec([A, B], 16));
+    scene.until_applied("all", 1);
+    until("through A", &said(A, None), SOON, || told(&scene));
+    until_ready();
+    let mut through_a = Flows::open(20);
+    assert_eq!(through_a.through(A_PUBLIC), 20);
+    scene.route("all", &spec([B, A], 16));
+    let begun = Instant::now();
+    use_until(&mut through_a, SOON, || ours().contains(",255"));
+    // To the same addresses they go through A, as the others do.
+    let mut meanwhile = Flows::open(60);
+    assert!(meanwhile.through(B_PUBLIC) >= 10, "{}", meanwhile.through(B_PUBLIC));
+    let both_until = |flows: [&mut Flows; 2], over: &mut dyn FnMut() -> bool| {
+        until("goes on", &true, SOON, || {
+            for broken in [flows[0].broken(), flows[1].broken()] {
+                assert_eq!(broken, [] as [Ipv4Addr; 0], "turned round, it broke connections");
+            }
+            over()
+        });
+    };
+    both_until([&mut through_a, &mut meanwhile], &mut || begun.elapsed() > Duration::from_secs(11));
+
+    scene.route("all", &spec([A, B], 16));
+    let turned = Instant::now();
+    both_until([&mut through_a, &mut meanwhile], &mut || told(&scene) == said(A, Some(B)));
+    both_until([&mut through_a, &mut meanwhile], &mut || turned.elapsed() > Duration::from_secs(10));
+    // Those through B, at its deadline.
+    until("the deadline", &Some(B_PUBLIC), SOON, || meanwhile.broken().first().copied());
+    eprintln!("over {:?} after it was turned round", turned.elapsed());
+    until("over", &said(A, None), SOON, || told(&scene));
+    assert_eq!(through_a.broken(), [] as [Ipv4Addr; 0]);
+    drop(agent);
+}
+
 /// Connections that a pod begins all the time, each to an address of its own, and how each ended.
 struct Begun {
     over: Arc<AtomicBool>,
