@@ -56,6 +56,11 @@ pub enum NotOurs {
     /// It applies to Droplets by a tag.
     #[error("it applies to Droplets with the tag {0}")]
     Tag(String),
+    /// A token without `tag:read` is not shown to whom it applies.
+    #[error(
+        "its tags are not shown, which may apply it to other Droplets: the API token needs the scope tag:read"
+    )]
+    TagsUnknown,
     /// It applies to a Droplet that is none of our gateways.
     #[error("it applies to Droplet {0}")]
     Droplet(DropletId),
@@ -82,7 +87,8 @@ impl Identity {
         if !self.names(firewall) {
             return Err(NotOurs::Name(firewall.name.clone()));
         }
-        if let Some(tag) = firewall.tags.iter().flatten().next() {
+        let tags = firewall.tags.as_ref().ok_or(NotOurs::TagsUnknown)?;
+        if let Some(tag) = tags.first() {
             return Err(NotOurs::Tag(tag.clone()));
         }
         match firewall.droplet_ids.iter().find(|id| !gateways.contains(id)) {
@@ -198,6 +204,8 @@ mod tests {
         assert_eq!(foreign, Err(NotOurs::Droplet(DropletId(8))));
         let tagged = Firewall { tags: Some(vec!["web".into()]), ..firewall(NAME) };
         assert_eq!(identity.adoptable_firewall(&tagged, &ours), Err(NotOurs::Tag("web".into())));
+        let unseen = Firewall { tags: None, ..firewall(NAME) };
+        assert_eq!(identity.adoptable_firewall(&unseen, &ours), Err(NotOurs::TagsUnknown));
         assert!(matches!(identity.adoptable_firewall(&firewall("demo"), &ours), Err(NotOurs::Name(_))));
     }
 

@@ -28,8 +28,9 @@ pub struct Firewall {
     /// Droplets that it names by id.
     #[serde(default, deserialize_with = "lenient::list")]
     pub droplet_ids: Vec<DropletId>,
-    /// Tags whose Droplets it applies to; `None` when the token may not see tags.
-    #[serde(default, deserialize_with = "lenient::optional")]
+    /// Tags whose Droplets it applies to; null stands for none of them. `None` when the field is not there, as for a token that
+    /// may not see tags.
+    #[serde(default, deserialize_with = "lenient::nullable_list")]
     pub tags: Option<Vec<String>>,
     /// What may come in.
     #[serde(default, rename = "inbound_rules", deserialize_with = "rules")]
@@ -306,6 +307,14 @@ mod tests {
     fn other_words_for_the_same_are_no_drift() {
         let shown: Firewall = serde_json::from_str(SHOWN).unwrap();
         assert!(spec().is_met_by(&shown), "{shown:?}");
+    }
+
+    #[test]
+    fn null_is_no_tags_and_a_field_that_is_not_there_is_no_word_on_them() {
+        let tags = |json: &str| serde_json::from_str::<Firewall>(json).unwrap().tags;
+        assert_eq!(tags(SHOWN), Some(Vec::new()));
+        assert_eq!(tags(&SHOWN.replacen(r#""tags": null,"#, "", 1)), None);
+        assert_eq!(tags(&SHOWN.replacen(r#""tags": null"#, r#""tags": "web""#, 1)), None);
     }
 
     #[test]

@@ -27,6 +27,18 @@ where
     }
 }
 
+/// A list whose description allows null for an empty one; `None` when it is of another shape.
+pub fn nullable_list<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: DeserializeOwned,
+{
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(Some(Vec::new())),
+        other => Ok(serde_json::from_value(other).ok()),
+    }
+}
+
 /// The `slug` of an object (region, size) or a plain string.
 pub fn slug<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
