@@ -111,7 +111,7 @@ impl Cloud {
         self.change_list(change, made).await
     }
 
-    // After a call whose outcome is open only a new list tells.
+    // What was refused has changed nothing. The list is everybody's: it is not dropped for one change that fails again and again.
     async fn change_list<T>(
         &self,
         change: impl FnOnce(&mut BTreeMap<FirewallId, Firewall>),
@@ -120,11 +120,21 @@ impl Cloud {
         let mut shared = self.firewalls.lock().await;
         match (&outcome, &mut shared.last) {
             (Ok(_), Some(list)) => change(&mut Arc::make_mut(list).firewalls),
-            (Ok(_), None) => {}
-            (Err(_), last) => *last = None,
+            (Err(error), last) if only_a_new_list_tells(error) => *last = None,
+            _ => {}
         }
         outcome
     }
+}
+
+/// Whether it is open what a change did, or its refusal says that there is something else than the list shows.
+fn only_a_new_list_tells(error: &Error) -> bool {
+    let is_open = matches!(error, Error::Ambiguous { .. } | Error::Lost { .. } | Error::Unreadable { .. });
+    let surprise = matches!(
+        error.refused_as(),
+        Some(RefusalKind::NotFound | RefusalKind::Conflict | RefusalKind::AlreadyExists)
+    );
+    is_open || surprise
 }
 
 async fn in_time<T>(list: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
@@ -137,5 +147,36 @@ fn pause_after(error: &Error) -> Duration {
     match error.refused_as() {
         Some(RefusalKind::Forbidden) => FORBIDDEN_PAUSE,
         _ => FAILED_PAUSE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use egress_digitalocean::Refusal;
+
+    use super::*;
+
+    #[test]
+    fn a_list_outlives_what_was_clearly_refused_and_no_other_failure() {
+        let call = "firewalls.update";
+        let refused = |kind| Error::Refused {
+            call,
+            refusal: Box::new(Refusal {
+                kind,
+                status: 400,
+                id: None,
+                message: String::new(),
+                request_id: None,
+                pause: None,
+            }),
+        };
+        for kind in [RefusalKind::Server, RefusalKind::Forbidden, RefusalKind::Unprocessable] {
+            assert!(!only_a_new_list_tells(&refused(kind)), "{kind:?}");
+        }
+        for kind in [RefusalKind::NotFound, RefusalKind::Conflict] {
+            assert!(only_a_new_list_tells(&refused(kind)), "{kind:?}");
+        }
+        assert!(only_a_new_list_tells(&Error::Lost { call, reason: String::new() }));
+        assert!(!only_a_new_list_tells(&Error::Unreachable { call, reason: String::new() }));
     }
 }
