@@ -55,8 +55,8 @@ pub struct Settings {
     pub lost_after_seconds: u32,
 
     /// How old the list of the account's firewalls may be while nothing is known to change: within this time drift of a gateway's
-    /// firewall is found.
-    #[arg(long, default_value_t = 300)]
+    /// firewall is found. At least 5: that is one call in seven of those that the API takes in an hour, and Droplets need them more.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(5..))]
     pub firewall_age_seconds: u32,
 
     /// How long a node may be gone before its report is deleted, should Kubernetes' garbage collector not have done so.
@@ -83,5 +83,23 @@ impl Settings {
             power_on: seconds(self.power_on_seconds),
             lost_after: seconds(self.lost_after_seconds),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_firewalls_cannot_use_up_the_calls_that_droplets_need() {
+        let age = |seconds: &str| {
+            let argument = format!("--firewall-age-seconds={seconds}");
+            Settings::try_parse_from(["egress-controller", &argument])
+                .ok()
+                .map(|settings| settings.firewall_age_seconds)
+        };
+        assert_eq!(age("5"), Some(5));
+        assert_eq!(age("4"), None);
+        assert_eq!(age("0"), None);
     }
 }
