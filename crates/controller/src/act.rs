@@ -37,6 +37,15 @@ pub enum FirewallFailure<E> {
     Unknown(E),
 }
 
+/// How an effect ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was done, or asked for and accepted.
+    Done,
+    /// The cloud said no, or made something else of it. That is written down in the status, and is nothing to tell as done.
+    Refused,
+}
+
 /// What an effect needs of the world. One call changes one thing.
 pub trait Ports: Sync {
     /// Why a call failed.
@@ -87,31 +96,34 @@ pub trait Ports: Sync {
 }
 
 /// Carries out the decision's effect, if it has one. `now` is the time of the decision.
-pub async fn perform<P: Ports>(decision: &Decision, ports: &P, now: Timestamp) -> Result<(), P::Error> {
+pub async fn perform<P: Ports>(decision: &Decision, ports: &P, now: Timestamp) -> Result<Outcome, P::Error> {
     let status = &decision.status;
-    match &decision.effect {
+    let done = match &decision.effect {
         None => Ok(()),
         Some(Effect::AddFinalizer) => ports.add_finalizer().await,
         Some(Effect::WriteStatus) => ports.write_status(status).await,
-        Some(Effect::CreateDroplet(order)) => create(order, status.clone(), ports, now).await,
+        Some(Effect::CreateDroplet(order)) => return create(order, status.clone(), ports, now).await,
         Some(Effect::ApplyStaticRoute(spec)) => ports.apply_route(spec).await,
         Some(Effect::DeleteStaticRoute { uid }) => ports.delete_route(uid).await,
         Some(Effect::PowerCycle(droplet)) => power_cycle(droplet, status.clone(), ports, now).await,
         Some(Effect::PowerOn(droplet)) => power_on(droplet, status.clone(), ports, now).await,
         Some(Effect::DeleteDroplet(droplet)) => ports.delete(droplet).await,
-        Some(Effect::CreateFirewall(wanted)) => create_firewall(wanted, status.clone(), ports, now).await,
+        Some(Effect::CreateFirewall(wanted)) => {
+            return create_firewall(wanted, status.clone(), ports, now).await;
+        }
         Some(Effect::UpdateFirewall(firewall, wanted)) => {
             let done = ports.update_firewall(firewall, wanted).await;
             let done = done.and_then(|as_asked| as_asked.then_some(()).ok_or_else(made_otherwise));
             let rest = firewall.has_failed().then_some(CHANGED_NOTHING);
-            note(done, rest, status.clone(), ports, now).await
+            return note(done, rest, status.clone(), ports, now).await;
         }
         Some(Effect::DeleteFirewall(firewall)) => {
-            note(ports.delete_firewall(firewall).await, None, status.clone(), ports, now).await
+            return note(ports.delete_firewall(firewall).await, None, status.clone(), ports, now).await;
         }
         Some(Effect::AdmitPeers(admission)) => ports.admit(admission).await,
         Some(Effect::RemoveFinalizer) => ports.remove_finalizer().await,
-    }
+    };
+    done.map(|()| Outcome::Done)
 }
 
 // Marked as sent, sent once, recorded. Whatever is lost on the way is found by name and tag during the settle time.
@@ -120,7 +132,7 @@ async fn create<P: Ports>(
     mut status: EgressGatewayStatus,
     ports: &P,
     now: Timestamp,
-) -> Result<(), P::Error> {
+) -> Result<Outcome, P::Error> {
     let at = whole_second(now);
     for intent in status.creating.iter_mut().filter(|intent| intent.name == order.name) {
         intent.sent = Some(at.clone());
@@ -149,7 +161,7 @@ async fn create<P: Ports>(
                 nodes: 0,
                 admits: Vec::new(),
             });
-            ports.write_status(&status).await
+            ports.write_status(&status).await.map(|()| Outcome::Done)
         }
         Err(CreateFailure::Refused(words)) => {
             for intent in status.creating.iter_mut().filter(|intent| intent.name == order.name) {
@@ -157,7 +169,7 @@ async fn create<P: Ports>(
                 intent.since = at.clone();
                 intent.message = Some(words.clone());
             }
-            ports.write_status(&status).await
+            ports.write_status(&status).await.map(|()| Outcome::Refused)
         }
         Err(CreateFailure::Unknown(error)) => Err(error),
     }
@@ -201,8 +213,8 @@ async fn create_firewall<P: Ports>(
     mut status: EgressGatewayStatus,
     ports: &P,
     now: Timestamp,
-) -> Result<(), P::Error> {
-    let Some(recorded) = &mut status.firewall else { return Ok(()) };
+) -> Result<Outcome, P::Error> {
+    let Some(recorded) = &mut status.firewall else { return Ok(Outcome::Done) };
     *recorded =
         FirewallStatus { sent: Some(whole_second(now)), message: None, not_before: None, ..recorded.clone() };
     ports.write_status(&status).await?;
@@ -214,7 +226,7 @@ async fn create_firewall<P: Ports>(
         recorded.id = made.as_ref().ok().map(|id| id.as_str().to_owned());
     }
     match made {
-        Ok(_) => ports.write_status(&status).await,
+        Ok(_) => ports.write_status(&status).await.map(|()| Outcome::Done),
         Err(failure) => note(Err(failure), None, status, ports, now).await,
     }
 }
@@ -226,24 +238,26 @@ async fn note<P: Ports>(
     mut status: EgressGatewayStatus,
     ports: &P,
     now: Timestamp,
-) -> Result<(), P::Error> {
-    let Some(recorded) = &mut status.firewall else { return Ok(()) };
+) -> Result<Outcome, P::Error> {
+    let Some(recorded) = &mut status.firewall else { return Ok(Outcome::Done) };
     let before = recorded.clone();
-    match outcome {
+    let ended = match outcome {
         Ok(()) => {
             recorded.message = None;
             recorded.not_before = rest.map(|rest| whole_second(now + rest));
+            Outcome::Done
         }
         Err(FirewallFailure::Refused { words, pause }) => {
             recorded.message = Some(words);
             recorded.not_before = Some(whole_second(now + pause));
+            Outcome::Refused
         }
         Err(FirewallFailure::Unknown(error)) => return Err(error),
-    }
+    };
     if *recorded == before {
-        return Ok(());
+        return Ok(ended);
     }
-    ports.write_status(&status).await
+    ports.write_status(&status).await.map(|()| ended)
 }
 
 // Asked for again at once it would be asked for without end.

@@ -18,7 +18,7 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Api, Client, Resource};
 use tokio_util::sync::CancellationToken;
 
-use crate::act::perform;
+use crate::act::{Outcome, perform};
 use crate::cloud::Cloud;
 use crate::decide::decide;
 use crate::decision::{Decision, Effect, Happening, Limits};
@@ -144,11 +144,18 @@ async fn step(
         seen.route.as_ref(),
     );
     let outcome = perform(&decision, &ports, now).await;
-    context.metrics.effect(label, outcome.as_ref().map_or_else(ActError::category, |()| "ok"));
+    let category = match &outcome {
+        Ok(Outcome::Done) => "ok",
+        Ok(Outcome::Refused) => "refused",
+        Err(error) => error.category(),
+    };
+    context.metrics.effect(label, category);
     match outcome {
-        Ok(()) => {
+        Ok(ended) => {
             context.succeeded(&name, effect);
-            context.tell(&seen, &decision).await;
+            if ended == Outcome::Done {
+                context.tell(&seen, &decision).await;
+            }
             context.metrics.reconciled("effect");
             if *effect == Effect::RemoveFinalizer {
                 context.forget(&name);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::stage::{Fault, Stage, play, until};
 
-const KEEN: [&str; 1] = ["--firewall-age-seconds=2"];
+const KEEN: [&str; 1] = ["--firewall-age-seconds=5"];
 
 fn of_firewalls(changes: &[String], method: &str) -> usize {
     changes.iter().filter(|line| line.starts_with(&format!("{method} /v2/firewalls"))).count()
@@ -177,6 +177,8 @@ fn without_an_answer_the_scopes_or_the_name_egress_works_and_the_condition_says_
         stage.cloud.by_hand(Method::DELETE, &format!("/v2/firewalls/{id}"), None).await;
         says(&stage, "FirewallRefused", &["firewall:create"]).await;
         works(&stage).await;
+        let told = stage.told().await;
+        assert!(!told.contains(&"FirewallCreated".to_owned()), "it was refused: {told:?}");
         stage.cloud.mend().await;
         drop(second);
         // What was refused rests for minutes, but not when the spec changes.

@@ -1,8 +1,5 @@
 //! A gateway that the cloud calls active and that does nothing.
 
-use k8s_openapi::api::events::v1::Event;
-use kube::Api;
-use kube::api::ListParams;
 use serde_json::json;
 
 use crate::stage::{Stage, play, until};
@@ -50,10 +47,8 @@ fn a_gateway_that_is_active_and_dead_is_power_cycled_once_and_keeps_its_address(
 }
 
 async fn told(stage: &Stage, reason: &str) {
-    let events: Api<Event> = Api::namespaced(stage.client.clone(), "default");
     until(reason, async || {
-        let told = events.list(&ListParams::default()).await.unwrap().items;
-        let reasons: Vec<_> = told.into_iter().filter_map(|event| event.reason).collect();
+        let reasons = stage.told().await;
         if reasons.iter().any(|one| one == reason) { Ok(()) } else { Err(format!("{reasons:?}")) }
     })
     .await;

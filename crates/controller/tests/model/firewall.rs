@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use egress_api::condition::{DEGRADED, READY, is_true};
+use egress_controller::act::Outcome;
 use egress_controller::decision::Effect;
 use egress_controller::firewall::lets_in;
 use egress_controller::observation::{Observation, Trouble};
@@ -271,6 +272,25 @@ fn a_refusal_is_told_no_more_when_the_firewall_is_as_it_should_be_whoever_saw_to
     assert!(!degraded(&world));
     assert_eq!(done(&world, "wall changed"), 0);
     no_violation(&world, &"refused once");
+}
+
+#[test]
+fn a_change_that_was_refused_is_none_to_tell_of() {
+    let world = refused_to_be_put_right();
+    let update = || {
+        loop {
+            let decision = world.next().unwrap();
+            let ended = world.carry_out(&decision, None);
+            world.state().tick(1);
+            if matches!(decision.effect, Some(Effect::UpdateFirewall(..))) {
+                return ended;
+            }
+        }
+    };
+    world.state().walls_refused = Some("not now");
+    assert_eq!(update(), Ok(Outcome::Refused));
+    world.state().walls_refused = None;
+    assert_eq!(update(), Ok(Outcome::Done));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use egress_api::{
     EGRESS_GATEWAY_FINALIZER, EgressGateway, EgressGatewayStatus, GatewayObservation, NodeEgressStatus,
     NodeRoute, NodeRouteState, StaticRoute, StaticRouteSpec,
 };
-use egress_controller::act::{CreateFailure, FirewallFailure, Ports, perform};
+use egress_controller::act::{CreateFailure, FirewallFailure, Outcome, Ports, perform};
 use egress_controller::decide::decide;
 use egress_controller::decision::{Admission, Decision, Limits, Order, POWER_CYCLE_WINDOW};
 use egress_controller::firewall::{OwnedFirewall, recorded_ids};
@@ -206,7 +206,7 @@ impl World {
     }
 
     /// Carries a decision out, which may be an old one.
-    pub fn carry_out(&self, decision: &Decision, gateway_version: Option<String>) -> Result<(), Failed> {
+    pub fn carry_out(&self, decision: &Decision, gateway_version: Option<String>) -> Result<Outcome, Failed> {
         let (now, version) = {
             let mut state = self.state();
             state.crashed = false;

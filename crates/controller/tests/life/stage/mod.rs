@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use egress_api::{EgressGateway, EgressGatewayStatus, GatewayRole, StaticRoute};
 use k8s_openapi::api::core::v1::{Node, Pod, Secret, ServiceAccount};
-use kube::api::{Patch, PatchParams, PostParams};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
@@ -190,6 +191,13 @@ impl Stage {
             .await
             .unwrap();
         made.metadata.uid.unwrap()
+    }
+
+    /// Reasons of all events.
+    pub async fn told(&self) -> Vec<String> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), "default");
+        let told = events.list(&ListParams::default()).await.unwrap().items;
+        told.into_iter().filter_map(|event| event.reason).collect()
     }
 
     pub async fn status(&self, name: &str) -> EgressGatewayStatus {
