@@ -158,6 +158,27 @@ fn without_a_vpc_interface_what_fails_closed_is_shut_and_what_is_there_stays() {
 }
 
 #[test]
+fn without_a_vpc_interface_what_the_kernel_refused_once_is_guarded_when_it_has_taken_it() {
+    let scene = Scene::new();
+    ip("addr del 10.116.0.2/20 dev eth1");
+    // To the kernel the rule is there already: no more than that is said in ours.
+    let narrower = "pref 1001 lookup 1157 realms 7 protocol 157";
+    ip(&format!("rule add {narrower}"));
+    let agent = Agent::start(&scene);
+    scene.route(
+        "closed",
+        &json!({"destinations": ["192.0.2.80"], "gateways": [{"address": A}], "onNoGateway": "FailClosed"}),
+    );
+    until_says(&scene, "closed", "NoVpcInterface", "this node has no interface in a VPC");
+    agent.until_says("the kernel did not take a change");
+    until("not guarded", &Some(false), SOON, || Some(said(&scene, "closed")?.guarded));
+    ip(&format!("rule del {narrower}"));
+    until("guarded", &Some(true), SOON, || Some(said(&scene, "closed")?.guarded));
+    assert_eq!(seen_from(LISTED), None);
+    drop(agent);
+}
+
+#[test]
 fn of_two_interfaces_the_one_with_the_internal_ip_counts() {
     let scene = Scene::new();
     // Another private network on the same node, as a second VPC interface or a bridge of a CNI would be.
