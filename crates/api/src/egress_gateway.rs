@@ -269,6 +269,10 @@ pub struct FirewallStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 
+    /// Since when the cloud has done nothing that it was asked for: the pauses between requests grow with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_since: Option<Time>,
+
     /// When it is asked again at the earliest, after a refusal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,

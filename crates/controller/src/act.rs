@@ -114,7 +114,7 @@ pub async fn perform<P: Ports>(decision: &Decision, ports: &P, now: Timestamp) -
         Some(Effect::UpdateFirewall(firewall, wanted)) => {
             let done = ports.update_firewall(firewall, wanted).await;
             let done = done.and_then(|as_asked| as_asked.then_some(()).ok_or_else(made_otherwise));
-            let rest = firewall.has_failed().then_some(CHANGED_NOTHING);
+            let rest = firewall.has_failed().then_some(LONGEST_REST);
             return note(done, rest, status.clone(), ports, now).await;
         }
         Some(Effect::DeleteFirewall(firewall)) => {
@@ -224,6 +224,9 @@ async fn create_firewall<P: Ports>(
     {
         recorded.sent = None;
         recorded.id = made.as_ref().ok().map(|id| id.as_str().to_owned());
+        if made.is_ok() {
+            recorded.refused_since = None;
+        }
     }
     match made {
         Ok(_) => ports.write_status(&status).await.map(|()| Outcome::Done),
@@ -244,12 +247,16 @@ async fn note<P: Ports>(
     let ended = match outcome {
         Ok(()) => {
             recorded.message = None;
+            recorded.refused_since = None;
             recorded.not_before = rest.map(|rest| whole_second(now + rest));
             Outcome::Done
         }
         Err(FirewallFailure::Refused { words, pause }) => {
+            // As long again as it has been refused: each pause is twice the last one.
+            let since = recorded.refused_since.get_or_insert_with(|| whole_second(now));
+            let refused_for = Duration::try_from(now.duration_since(since.0)).unwrap_or_default();
             recorded.message = Some(words);
-            recorded.not_before = Some(whole_second(now + pause));
+            recorded.not_before = Some(whole_second(now + pause.max(refused_for.min(LONGEST_REST))));
             Outcome::Refused
         }
         Err(FirewallFailure::Unknown(error)) => return Err(error),
@@ -263,11 +270,11 @@ async fn note<P: Ports>(
 // Asked for again at once it would be asked for without end.
 fn made_otherwise<E>() -> FirewallFailure<E> {
     let words = "the cloud took what was asked for and shows something else".to_owned();
-    FirewallFailure::Refused { words, pause: CHANGED_NOTHING }
+    FirewallFailure::Refused { words, pause: LONGEST_REST }
 }
 
-/// Before what the cloud took, and made otherwise or failed at, is asked for once more.
-const CHANGED_NOTHING: Duration = Duration::from_secs(300);
+/// How long a request about a firewall rests at most that nothing came of.
+pub(crate) const LONGEST_REST: Duration = Duration::from_secs(300);
 
 fn whole_second(now: Timestamp) -> Time {
     Time(Timestamp::from_second(now.as_second()).unwrap_or(now))

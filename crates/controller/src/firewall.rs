@@ -219,6 +219,7 @@ mod tests {
             since: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH),
             sent: None,
             message: None,
+            refused_since: None,
             not_before: None,
         };
         let proof = |recorded: Option<&FirewallStatus>, name: &str| {

@@ -19,7 +19,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use crate::act::{CreateFailure, FirewallFailure, Ports};
+use crate::act::{CreateFailure, FirewallFailure, LONGEST_REST, Ports};
 use crate::cloud::Cloud;
 use crate::decision::{Admission, Order};
 use crate::firewall::OwnedFirewall;
@@ -259,7 +259,7 @@ impl Ports for Live<'_> {
     }
 }
 
-// What was refused is told and rests for as long as its kind is likely to last. Gateways do not wait for it.
+// What was refused is told and rests for as long as its kind is likely to last, longer while it goes on. Gateways do not wait for it.
 fn firewall_failure(error: Error, scope: &str) -> FirewallFailure<ActError> {
     let pause = match error.retry() {
         // Ours no more, or perhaps done.
@@ -277,7 +277,6 @@ fn firewall_failure(error: Error, scope: &str) -> FirewallFailure<ActError> {
 }
 
 const SHORTEST_REST: Duration = Duration::from_secs(10);
-const LONGEST_REST: Duration = Duration::from_secs(300);
 
 fn request(order: &Order) -> Result<CreateDroplet, InvalidValue> {
     let Order {

@@ -180,8 +180,13 @@ fn kept<'a>(look: &Look<'a>, status: &EgressGatewayStatus) -> Option<Kept<'a>> {
 fn rest_no_more_if_changed(look: &Look<'_>, status: &mut EgressGatewayStatus) {
     let changed = status.observed_generation != look.seen.gateway.metadata.generation;
     if let Some(recorded) = status.firewall.as_mut().filter(|_| changed) {
-        recorded.not_before = None;
+        rest_no_more(recorded);
     }
+}
+
+fn rest_no_more(recorded: &mut FirewallStatus) {
+    recorded.not_before = None;
+    recorded.refused_since = None;
 }
 
 // However it came to be as it should: the answer that said so was lost, a Droplet went, somebody lent a hand.
@@ -192,7 +197,7 @@ fn forget_refusal(look: &Look<'_>, status: &mut EgressGatewayStatus) {
     let on_trial = recorded.message.is_none() && kept.firewall.status == Progress::Waiting;
     recorded.message = None;
     if !on_trial {
-        recorded.not_before = None;
+        rest_no_more(recorded);
     }
 }
 
@@ -204,6 +209,7 @@ fn intent(look: &Look<'_>) -> FirewallStatus {
         since: look.time(),
         sent: None,
         message: None,
+        refused_since: None,
         not_before: None,
     }
 }
@@ -232,7 +238,7 @@ fn take_over(look: &Look<'_>, status: &mut EgressGatewayStatus) {
             recorded.since = look.time();
             // Of another one nothing was refused.
             recorded.message = None;
-            recorded.not_before = None;
+            rest_no_more(recorded);
         }
     }
     let ours = ours(status);
@@ -253,7 +259,7 @@ fn take_over(look: &Look<'_>, status: &mut EgressGatewayStatus) {
         recorded.id = Some(recorded.doubles.remove(0));
         recorded.sent = None;
         recorded.message = None;
-        recorded.not_before = None;
+        rest_no_more(recorded);
     }
 }
 

@@ -294,6 +294,29 @@ fn a_change_that_was_refused_is_none_to_tell_of() {
 }
 
 #[test]
+fn what_is_refused_for_long_is_asked_for_ever_more_seldom() {
+    let world = refused_to_be_put_right();
+    world.state().walls_refused = Some("not now");
+    let mut asked = Vec::new();
+    for _ in 0..1500 {
+        let decision = world.next().unwrap();
+        if world.carry_out(&decision, None) == Ok(Outcome::Refused) {
+            asked.push(world.state().now);
+        }
+        world.state().tick(1);
+    }
+    let pauses: Vec<i64> = asked.windows(2).map(|two| two[1] - two[0]).collect();
+    // The first one is the cloud's.
+    assert!(pauses.len() >= 5 && pauses.is_sorted() && pauses[0] <= 70, "{pauses:?}");
+    assert!(pauses.iter().all(|pause| *pause <= 310) && pauses.last() >= Some(&300), "{pauses:?}");
+    world.state().walls_refused = None;
+    world.state().tick(301);
+    assert!(world.settle(ENOUGH));
+    assert_around(&world);
+    assert_eq!(world.state().status().firewall.unwrap().refused_since, None);
+}
+
+#[test]
 fn deletion_does_not_wait_for_what_was_refused_before() {
     let world = refused_to_be_put_right();
     let now = world.state().now;
