@@ -179,7 +179,7 @@ fn a_planned_move_that_is_turned_round_leaves_the_other_gateway_its_whole_time_a
     scene.route("all", &spec([A, B], 16));
     let turned = Instant::now();
     both_until([&mut through_a, &mut meanwhile], &mut || told(&scene) == said(A, Some(B)));
-    both_until([&mut through_a, &mut meanwhile], &mut || turned.elapsed() > Duration::from_secs(10));
+    both_until([&mut through_a, &mut meanwhile], &mut || turned.elapsed() > Duration::from_secs(14));
     // Those through B, at its deadline.
     until("the deadline", &Some(B_PUBLIC), SOON, || meanwhile.broken().first().copied());
     eprintln!("over {:?} after it was turned round", turned.elapsed());
