@@ -75,7 +75,7 @@ impl Field {
         until("the EgressGateway is ready", &true, 3 * MINUTE, || lab.is_ready("matrix"));
         let watch = Watch::start(&lab);
         let mut field = Self { lab, watch, control_plane: ControlPlane::Up, gateways: Vec::new() };
-        assert!(field.restored(), "every node leaves through A, whatever happens without a gateway");
+        assert!(field.is_restored(), "every node leaves through A, whatever happens without a gateway");
         field
     }
 
@@ -142,12 +142,13 @@ impl Field {
         }
     }
 
-    /// Mends all, and waits until both gateways are listed and every node leaves through the head of the list.
-    pub fn restore(&mut self, _row: &Row) -> bool {
-        self.restored()
+    /// Whether nodes stay with B when the row is over, until the API server answers.
+    pub fn stays_away(&self, row: &Row) -> bool {
+        row.restarts_agents && self.control_plane == ControlPlane::Down
     }
 
-    fn restored(&mut self) -> bool {
+    /// Waits until both gateways are listed and every node leaves through the head of the list.
+    pub fn is_restored(&mut self) -> bool {
         let ends = Instant::now() + 3 * MINUTE;
         while Instant::now() < ends {
             if let Some(gateways) = self.listed().filter(|gateways| gateways.len() == 2) {

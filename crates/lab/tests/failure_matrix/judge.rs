@@ -285,6 +285,15 @@ fn condition(field: &Field, expected: &Expected, verdict: &mut Verdict) {
 
 /// Every node uses the head of the list again, and lost nothing on its way there if it had a gateway that worked.
 fn back(field: &mut Field, row: &Row, expected: &Expected, mended_ms: f64, verdict: &mut Verdict) {
+    if field.stays_away(row) {
+        let [_, b] = addresses(field);
+        wait(field, row.look);
+        verdict.lost_on_return = field.lost_since(mended_ms);
+        if verdict.lost_on_return > 0 || !field.all_leave_through(b) {
+            verdict.wrong.push("nodes did not stay with B without a loss".to_owned());
+        }
+        return;
+    }
     let boots_alone = row.boots && field.control_plane == ControlPlane::Down;
     let limit = if boots_alone { BACK_AFTER_BOOT } else { BACK };
     let ends = Instant::now() + limit;

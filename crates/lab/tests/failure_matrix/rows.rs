@@ -35,10 +35,21 @@ pub struct Row {
     pub boots: bool,
     /// Packets leave from an address that is neither a gateway's nor a node's until the fault is seen.
     pub has_other_source: bool,
+    /// Agents start. Without the API server they know no order of gateways that is worth a move: they leave dead ones, and stay where
+    /// they are until it answers (decision 6).
+    pub restarts_agents: bool,
 }
 
-const PLAIN: Row =
-    Row { name: "", fault: &[], mend: &[], look: 4, is_slow: false, boots: false, has_other_source: false };
+const PLAIN: Row = Row {
+    name: "",
+    fault: &[],
+    mend: &[],
+    look: 4,
+    is_slow: false,
+    boots: false,
+    has_other_source: false,
+    restarts_agents: false,
+};
 
 const fn row(name: &'static str, fault: &'static [Step]) -> Row {
     Row { name, fault, ..PLAIN }
@@ -86,14 +97,17 @@ pub const ROWS: &[Row] = &[
     row("vpc-cut", &[Lab(&["cut", "{a}", "vpc"])]),
     row("vpc-in", &[Lab(&["drop", "{a}", "vpc", "in"])]),
     row("vpc-out", &[Lab(&["drop", "{a}", "vpc", "out"])]),
-    row(
-        "agent-restart",
-        &[
-            Lab(&["freeze", "{a}"]),
-            Lab(&["crash", "node-1", "egress-agent"]),
-            Lab(&["crash", "node-2", "egress-agent"]),
-        ],
-    ),
+    Row {
+        restarts_agents: true,
+        ..row(
+            "agent-restart",
+            &[
+                Lab(&["freeze", "{a}"]),
+                Lab(&["crash", "node-1", "egress-agent"]),
+                Lab(&["crash", "node-2", "egress-agent"]),
+            ],
+        )
+    },
     // A answers in the VPC, and does not do its work.
     row("public-cut", &[Lab(&["cut", "{a}", "public"])]),
     row("public-in", &[Lab(&["drop", "{a}", "public", "in"])]),
