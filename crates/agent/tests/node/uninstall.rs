@@ -24,7 +24,7 @@ fn only_the_deletion_of_its_daemonset_makes_the_agent_take_its_routes_along() {
     // Its node is not in the API server while it starts: nobody knows where to route, and nothing is taken away.
     scene.kubectl(&["delete", "node", "node-1"]);
     let agent = Agent::start_with(&scene, FOLLOWED);
-    agent.until_says("the kernel stays as it is");
+    agent.until_says("what the kernel holds stays");
     assert_eq!(ours(), before, "a node that the API server does not know");
     scene.make_node();
     until_ready();
