@@ -47,11 +47,11 @@ fn keeps_what_is_promised(report: &Value, kills: u64) {
 #[test]
 fn after_every_kind_of_kill_every_node_has_new_connections_and_nothing_leaks() {
     let folder = tempfile::tempdir().unwrap();
-    let options = ["--kills", "5", "--pairs", "2", "--nodes", "2", "--faults", "dead"];
+    let options = ["--kills", "12", "--pairs", "2", "--nodes", "2", "--faults", "all"];
     let report = bench(folder.path(), &options, "failover.json");
-    keeps_what_is_promised(&report, 5);
+    keeps_what_is_promised(&report, 12);
     assert_eq!(report["control_plane"], "up");
-    assert_eq!(report["faults"].as_object().unwrap().len(), 5);
+    assert_eq!(report["faults"].as_object().unwrap().len(), 12);
     let picture = std::fs::read_to_string(folder.path().join("failover.svg")).unwrap();
     assert!(picture.starts_with("<svg") && picture.contains("class=\"bar\""));
 
