@@ -15,6 +15,7 @@
 //! Cancel safety: a task owns nothing but its sockets; aborting it closes them.
 
 mod connect;
+mod connections;
 mod plan;
 mod prober;
 pub mod rate;

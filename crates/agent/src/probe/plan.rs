@@ -44,7 +44,8 @@ pub fn askings<'a>(
         };
         let itself = vec![at_probe_port(path.gateway)];
         asked.push(asking(Level::Reachability, None, itself, check.interval, 0.0));
-        for (level, ports) in THROUGH.into_iter().zip(thirds(&path.source_ports)) {
+        let asked_at = THROUGH.map(|level| through.get(&(path.gateway, level)).map_or(0, Vec::len));
+        for (level, ports) in THROUGH.into_iter().zip(divided(&path.source_ports, asked_at)) {
             let key = (path.gateway, level);
             if let Some(witnesses) = through.remove(&key) {
                 let share = shares.get(&key).copied().unwrap_or_default();
@@ -66,11 +67,21 @@ fn at_probe_port(gateway: Ipv4Addr) -> SocketAddrV4 {
     SocketAddrV4::new(gateway, GATEWAY_PROBE_PORT)
 }
 
-/// The same connection must not be begun twice at a time: levels that may have the same witnesses have ports of their own.
-fn thirds(ports: &RangeInclusive<u16>) -> [RangeInclusive<u16>; 3] {
-    let third = (ports.end() - ports.start() + 1) / 3;
-    let first = *ports.start();
-    [first..=first + third - 1, first + third..=first + 2 * third - 1, first + 2 * third..=*ports.end()]
+/// The same connection must not be begun twice at a time: levels that may have the same witnesses have ports of their own. The fewer
+/// witnesses, the more ports: each level then has as many connections, of which those that were missed rest (`connections`).
+fn divided(ports: &RangeInclusive<u16>, witnesses: [usize; 3]) -> [RangeInclusive<u16>; 3] {
+    let weights = witnesses.map(|count| if count == 0 { 0 } else { 1_000_000 / count });
+    let all: usize = weights.iter().sum();
+    let mut before = 0;
+    let mut first = *ports.start();
+    weights.map(|weight| {
+        before += weight;
+        let until = (ports.len() * before).checked_div(all).and_then(|until| u16::try_from(until).ok());
+        let next = ports.start().saturating_add(until.unwrap_or_default());
+        let range = first..=next.saturating_sub(1);
+        first = next;
+        range
+    })
 }
 
 #[cfg(test)]
@@ -109,12 +120,24 @@ mod tests {
         assert_eq!(of(Level::Source).witnesses, ["203.0.113.101:9181".parse().unwrap()]);
         assert_eq!(of(Level::FullSize).witnesses.len(), 4);
         let ports = THROUGH.map(|level| of(level).source_ports.clone().unwrap());
-        assert_eq!(ports, [61_000..=61_020, 61_021..=61_041, 61_042..=61_063]);
+        assert_eq!(ports, [61_000..=61_012, 61_013..=61_052, 61_053..=61_063], "39, 40 and 44 connections");
         // A target gets a third and a quarter of a probe through each of the two, of its fifty a second.
         let (target, peer) = (2.0 * (1.0 / 3.0 + 1.0 / 4.0) / 50.0, (1.0 + 1.0 / 4.0) / 200.0);
         assert!((of(Level::Forwarding).share - target).abs() < 1e-9);
         assert!((of(Level::Source).share - peer).abs() < 1e-9);
         assert!((of(Level::FullSize).share - target).abs() < 1e-9, "the busiest counts");
         assert_eq!(askings(&paths, &BTreeMap::new()).len(), 2, "in the VPC at least");
+    }
+
+    #[test]
+    fn levels_share_all_ports_and_no_port_is_of_two() {
+        for witnesses in [[3, 1, 4], [1, 0, 1], [0, 1, 1], [16, 31, 47], [16, 1, 17], [1, 31, 32]] {
+            let divided = divided(&(61_000..=61_063), witnesses);
+            let all: Vec<u16> = divided.iter().cloned().flatten().collect();
+            assert_eq!(all, (61_000..=61_063).collect::<Vec<_>>(), "{witnesses:?}");
+            for (ports, count) in divided.iter().zip(witnesses) {
+                assert_eq!(ports.is_empty(), count == 0, "{witnesses:?}: {divided:?}");
+            }
+        }
     }
 }

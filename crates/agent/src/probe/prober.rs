@@ -25,6 +25,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 
 use super::connect::{Outcome, connect_from, connect_full_size, connect_through};
+use super::connections::Connections;
 use super::{Level, ProbeResult, rate};
 
 /// A probe on the way through a gateway that has no answer by then is repeated. Answers from another continent take less.
@@ -40,10 +41,6 @@ const LONGEST_DEADLINE: Duration = Duration::from_millis(500);
 /// An unanswered probe is repeated so many times as often as a failure takes: where packets were lost before, `egress-health` wants
 /// more misses, and more probes to count the losses.
 const REPEATED: u8 = 4;
-
-/// The ports of a gateway are used in turn, and must rest for the two minutes that a connection table keeps a SYN without answer:
-/// while translation fails the entry of a probe has none, and a probe that found that entry would go on failing after the repair.
-const REST_OF_PORT: Duration = Duration::from_secs(120);
 
 /// What a task asks, and how often.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,15 +91,7 @@ impl Asking {
         }
     }
 
-    /// Time between two probes of what fails.
-    fn failing(&self, nodes: usize) -> Duration {
-        let ports = self.source_ports.as_ref().map_or(0, ExactSizeIterator::len);
-        let rested = REST_OF_PORT.div_f64(f64::from(u32::try_from(ports).unwrap_or(u32::MAX).max(1)));
-        let rested = if ports == 0 { Duration::ZERO } else { rested };
-        self.interval(nodes).max(rested)
-    }
-
-    async fn ask(self: Arc<Self>, port: u16, witness: SocketAddrV4) -> ProbeResult {
+    async fn ask(self: Arc<Self>, port: u16, witness: SocketAddrV4) -> (u16, ProbeResult) {
         let started = Instant::now();
         let from = SocketAddrV4::new(self.source, port);
         let outcome = match self.level {
@@ -111,7 +100,9 @@ impl Asking {
             Level::FullSize => connect_full_size(from, witness, self.deadline()).await,
         };
         let took = started.elapsed();
-        ProbeResult { gateway: self.gateway, level: self.level, witness, outcome, sent: started, took }
+        let result =
+            ProbeResult { gateway: self.gateway, level: self.level, witness, outcome, sent: started, took };
+        (port, result)
     }
 }
 
@@ -191,11 +182,9 @@ pub async fn probe(asking: Asking, common: Common) {
     let Common { nodes, doubts, results } = common;
     let mut doubted = doubts.subscribe();
     let nodes = || nodes.load(Ordering::Relaxed);
-    let any_port = 0..=0;
-    let mut ports = asking.source_ports.clone().unwrap_or(any_port).cycle();
     // Nodes that begin together begin with different witnesses, and at different moments.
-    let mut witnesses =
-        asking.witnesses.iter().copied().cycle().skip(fastrand::usize(..asking.witnesses.len()));
+    let mut connections = Connections::new(asking.source_ports.as_ref(), &asking.witnesses)
+        .begin_with(fastrand::usize(..asking.witnesses.len()));
     let mut rhythm = Rhythm::default();
     let mut under_way = FuturesUnordered::new();
     let mut due = Instant::now() + rate::phase(asking.interval(nodes()));
@@ -203,8 +192,10 @@ pub async fn probe(asking: Asking, common: Common) {
     loop {
         tokio::select! {
             biased;
-            Some(result) = under_way.next(), if !under_way.is_empty() => {
-                let result: ProbeResult = result;
+            Some(ended) = under_way.next(), if !under_way.is_empty() => {
+                let (port, result): (u16, ProbeResult) = ended;
+                let is_missed = matches!(result.outcome, Outcome::Missed(_));
+                connections.put_back(port, result.witness, is_missed, Instant::now());
                 if result.outcome == Outcome::Answered {
                     if let Some(level) = compared(asking.level).filter(|_| rhythm.failing) {
                         let _alone = doubts.send((asking.gateway, level));
@@ -226,11 +217,13 @@ pub async fn probe(asking: Asking, common: Common) {
                     match rhythm.next(asking.fall.saturating_mul(REPEATED), asking.rise) {
                         Next::Now => due = Instant::now(),
                         Next::Interval => {}
-                        Next::Failing => due += asking.failing(nodes()).saturating_sub(asking.interval(nodes())),
+                        Next::Failing => due += connections.pause(Instant::now()).saturating_sub(asking.interval(nodes())),
                     }
                     continue;
                 }
-                let (Some(port), Some(witness)) = (ports.next(), witnesses.next()) else { return };
+                let now = Instant::now();
+                due = now + rate::jittered(asking.interval(nodes()));
+                let Some((port, witness)) = connections.next(now) else { continue };
                 let repeats = rhythm.unanswered > 0 && !rhythm.failing;
                 rhythm.asked();
                 under_way.push(Arc::clone(&asking).ask(port, witness));
@@ -238,9 +231,7 @@ pub async fn probe(asking: Asking, common: Common) {
                     // There may be no other gateway to ask through.
                     let _alone = doubts.send((asking.gateway, level));
                 }
-                let now = Instant::now();
                 is_late = Some(now + asking.late());
-                due = now + rate::jittered(asking.interval(nodes()));
             }
         }
     }
@@ -272,24 +263,5 @@ mod tests {
         let healed = [false, false, false, true, true, true, false];
         assert_eq!(pauses(healed), [Now, Now, Failing, Now, Interval, Interval, Now]);
         assert_eq!(pauses([false, false, false, true, false, true]), [Now, Now, Failing, Now, Failing, Now]);
-    }
-
-    #[test]
-    fn a_port_rests_until_a_connection_table_has_forgotten_it() {
-        let asking = |ports: RangeInclusive<u16>, interval| Asking {
-            gateway: Ipv4Addr::LOCALHOST,
-            level: Level::Source,
-            source: Ipv4Addr::LOCALHOST,
-            source_ports: Some(ports),
-            witnesses: vec![SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9)],
-            interval: Duration::from_secs(interval),
-            share: 0.005,
-            fall: 3,
-            rise: 2,
-        };
-        let (many, few) = (asking(61_000..=61_063, 1), asking(61_000..=61_031, 1));
-        assert_eq!(many.failing(2) * 64, REST_OF_PORT);
-        assert_eq!(few.failing(2) * 32, REST_OF_PORT);
-        assert_eq!(asking(61_000..=61_063, 60).failing(2), Duration::from_secs(60));
     }
 }

@@ -1,0 +1,219 @@
+//! The connections by which one level is asked through one gateway: which is next, and how long to wait for it. Pure.
+//!
+//! While translation at a gateway fails, its connection table keeps an entry of each probe that had no answer, with the translation of
+//! then, for two minutes: a probe that finds it goes on failing after the repair. So a connection, a source port and a witness, that
+//! was missed rests that long; one that was answered, or never begun, is free at once. Witnesses are asked strictly in turn.
+//!
+//! Invariant: a connection is free, resting, or under way; from there it comes back by [`Connections::put_back`].
+
+use std::collections::VecDeque;
+use std::net::SocketAddrV4;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// So long a connection table keeps a SYN without answer (`nf_conntrack_tcp_timeout_syn_sent`).
+const REST: Duration = Duration::from_secs(120);
+
+/// What fails is asked at least so often, by a connection that has not rested where there is no other: a gateway that is well again is
+/// used again within 30 s, which are this, the confirmations, and the hold-down of 10 s.
+const LONGEST_PAUSE: Duration = Duration::from_secs(12);
+
+/// The connections of one level through one gateway.
+#[derive(Debug)]
+pub(super) struct Connections {
+    /// In turn.
+    witnesses: VecDeque<Asked>,
+}
+
+/// One witness.
+#[derive(Debug)]
+struct Asked {
+    witness: SocketAddrV4,
+    ports: Ports,
+}
+
+/// Source ports towards one witness.
+#[derive(Debug)]
+enum Ports {
+    /// Any that the kernel chooses: the gateway itself is asked, which keeps no entry.
+    Any,
+    /// Those that lead through the gateway.
+    Of {
+        /// Whoever is free longest is first.
+        free: VecDeque<u16>,
+        /// Whoever was missed longest ago is first, with the end of its rest.
+        resting: VecDeque<(Instant, u16)>,
+    },
+}
+
+impl Connections {
+    /// From each of these ports, or from any, to each of these witnesses.
+    pub(super) fn new(ports: Option<&RangeInclusive<u16>>, witnesses: &[SocketAddrV4]) -> Self {
+        let ports = || {
+            ports.map_or(Ports::Any, |ports| Ports::Of {
+                free: ports.clone().collect(),
+                resting: VecDeque::new(),
+            })
+        };
+        let asked = |witness: &SocketAddrV4| Asked { witness: *witness, ports: ports() };
+        Self { witnesses: witnesses.iter().map(asked).collect() }
+    }
+
+    /// Another witness is the first one.
+    pub(super) fn begin_with(mut self, index: usize) -> Self {
+        self.witnesses.rotate_left(index);
+        self
+    }
+
+    /// The next one, to the next witness; where all to it rest, the one that was missed longest ago. `None` while all are under way.
+    pub(super) fn next(&mut self, now: Instant) -> Option<(u16, SocketAddrV4)> {
+        let asked = self.witnesses.front_mut()?;
+        let port = asked.ports.take(now)?;
+        let witness = asked.witness;
+        self.witnesses.rotate_left(1);
+        Some((port, witness))
+    }
+
+    /// One ended, missed or not.
+    pub(super) fn put_back(&mut self, port: u16, witness: SocketAddrV4, is_missed: bool, now: Instant) {
+        if let Some(asked) = self.witnesses.iter_mut().find(|asked| asked.witness == witness) {
+            asked.ports.put_back(port, is_missed, now);
+        }
+    }
+
+    /// Time between two probes of what fails: so long that the free ones last until others have rested.
+    pub(super) fn pause(&self, now: Instant) -> Duration {
+        let asked = self.witnesses.front().map_or(Duration::ZERO, |asked| asked.ports.lasts(now));
+        (asked / u32::try_from(self.witnesses.len()).unwrap_or(u32::MAX).max(1)).min(LONGEST_PAUSE)
+    }
+}
+
+impl Ports {
+    fn take(&mut self, now: Instant) -> Option<u16> {
+        let Self::Of { free, resting } = self else { return Some(0) };
+        while let Some((_, port)) = resting.pop_front_if(|(ends, _)| *ends <= now) {
+            free.push_back(port);
+        }
+        free.pop_front().or_else(|| resting.pop_front().map(|(_, port)| port))
+    }
+
+    fn put_back(&mut self, port: u16, is_missed: bool, now: Instant) {
+        let Self::Of { free, resting } = self else { return };
+        if is_missed {
+            resting.push_back((now + REST, port));
+        } else {
+            free.push_back(port);
+        }
+    }
+
+    /// Time between two uses with which the free ones last until the next has rested, and all of them for a rest.
+    fn lasts(&self, now: Instant) -> Duration {
+        let Self::Of { free, resting } = self else { return Duration::ZERO };
+        let count = |ports: usize| u32::try_from(ports).unwrap_or(u32::MAX).max(1);
+        let rested = resting.iter().filter(|(ends, _)| *ends <= now).count();
+        let next = resting.get(rested).map_or(REST, |(ends, _)| *ends - now);
+        let shortest = REST / count(free.len() + resting.len());
+        (next / count(free.len() + rested + 1)).max(shortest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn witness(last: u8) -> SocketAddrV4 {
+        SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, last), 443)
+    }
+
+    fn to(witnesses: u8, ports: RangeInclusive<u16>) -> Connections {
+        Connections::new(Some(&ports), &(1..=witnesses).map(witness).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_port_rests_until_a_connection_table_has_forgotten_it() {
+        let mut connections = to(1, 61_000..=61_003);
+        let begin = Instant::now();
+        let mut asked = |after: u32, is_missed| {
+            let now = begin + SECOND * after;
+            let (port, witness) = connections.next(now).unwrap();
+            connections.put_back(port, witness, is_missed, now);
+            port
+        };
+        assert_eq!([0, 1, 2].map(|after| asked(after, true)), [61_000, 61_001, 61_002]);
+        // The one that is left is answered, and used until others have rested.
+        assert!((3..120).all(|after| asked(after, false) == 61_003));
+        let rested = [120, 121, 122, 123].map(|after| asked(after, false));
+        assert_eq!(rested, [61_003, 61_000, 61_003, 61_001]);
+    }
+
+    #[test]
+    fn where_all_rest_the_one_that_was_missed_longest_ago_is_used() {
+        let mut connections = to(1, 61_000..=61_001);
+        let now = Instant::now();
+        let mut next = |after| connections.next(now + SECOND * after).map(|(port, _)| port);
+        assert_eq!([0, 0, 0].map(&mut next), [Some(61_000), Some(61_001), None], "none is begun twice");
+        connections.put_back(61_001, witness(1), true, now);
+        connections.put_back(61_000, witness(1), true, now);
+        assert_eq!(connections.next(now + SECOND), Some((61_001, witness(1))));
+        assert_eq!(Connections::new(None, &[witness(1)]).next(now), Some((0, witness(1))));
+    }
+
+    #[test]
+    fn witnesses_are_asked_in_turn_whoever_does_not_answer() {
+        let mut connections = to(3, 61_000..=61_001).begin_with(1);
+        let mut now = Instant::now();
+        for asked in [2, 3, 1].into_iter().cycle().take(60) {
+            let (port, whom) = connections.next(now).unwrap();
+            assert_eq!(whom, witness(asked));
+            connections.put_back(port, whom, asked == 2, now);
+            now += SECOND;
+        }
+    }
+
+    /// A failure that is confirmed twelve times, as with `fall` 3, and then lasts for half an hour: what a pair asks at its levels.
+    #[test]
+    fn a_gateway_that_fails_is_asked_every_few_seconds_and_by_connections_that_have_rested() {
+        for (witnesses, ports) in [(1, 40), (3, 13), (4, 11), (1, 21), (2, 12)] {
+            let mut connections = to(witnesses, 61_000..=61_000 + ports - 1);
+            let mut now = Instant::now();
+            let mut missed = BTreeMap::new();
+            for probe in 0..400 {
+                let connection = connections.next(now).unwrap();
+                if let Some(missed) = missed.get(&connection) {
+                    assert!(now.duration_since(*missed) >= REST, "{witnesses} × {ports}: probe {probe}");
+                }
+                let ended = now + SECOND * 7 / 10;
+                missed.insert(connection, ended);
+                let pause = if probe < 12 { SECOND / 4 } else { connections.pause(now) };
+                let most = if u16::from(witnesses) * ports < 39 { LONGEST_PAUSE } else { SECOND * 9 / 2 };
+                assert!(pause <= most, "{witnesses} × {ports}: {pause:?}");
+                connections.put_back(connection.0, connection.1, true, ended);
+                now += pause;
+            }
+        }
+    }
+
+    #[test]
+    fn the_fewer_are_free_the_longer_a_failing_gateway_waits() {
+        let mut connections = to(1, 61_000..=61_020);
+        let now = Instant::now();
+        let pauses: Vec<_> = (0..21)
+            .map(|_| {
+                let (port, witness) = connections.next(now).unwrap();
+                connections.put_back(port, witness, true, now);
+                connections.pause(now)
+            })
+            .collect();
+        assert_eq!(pauses[0], REST / 21);
+        assert!(pauses.is_sorted());
+        assert_eq!(pauses[20], LONGEST_PAUSE);
+        assert_eq!(Connections::new(None, &[witness(1)]).pause(now), Duration::ZERO);
+    }
+}
