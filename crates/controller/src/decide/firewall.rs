@@ -138,10 +138,14 @@ pub(super) fn not_provably_ours(look: &Look<'_>, status: &EgressGatewayStatus) -
     })
 }
 
-/// Whether the outcome of a create is open, or one is about to be sent.
+/// Whether the outcome of a create is open, one is about to be sent, or a change is not in force yet: until it is, gateways are not
+/// asked about each other, and one that leaves with a wrong address is not found.
 pub(super) fn is_coming(look: &Look<'_>, status: &EgressGatewayStatus) -> bool {
-    let open = |recorded: &FirewallStatus| recorded.id.is_none() && !is_resting(look, recorded);
-    seen(look).is_some_and(|seen| !is_name_taken(look, seen)) && status.firewall.as_ref().is_some_and(open)
+    let (Some(seen), Some(recorded)) = (seen(look), &status.firewall) else { return false };
+    match &recorded.id {
+        None => !is_resting(look, recorded) && !is_name_taken(look, seen),
+        Some(id) => found(seen, id).is_some_and(|firewall| firewall.status == Progress::Waiting),
+    }
 }
 
 /// What is known of firewalls. Without a word of Droplets it is nothing: nobody could say whom a firewall is to be around.

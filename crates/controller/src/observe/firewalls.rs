@@ -15,10 +15,7 @@ use crate::firewall::recorded_ids;
 use crate::observation::{CloudSeen, FirewallsSeen, NodeSeen, Trouble};
 use crate::site::of_cloud;
 
-/// While a change is not in force yet.
-const WAITING_AGE: Duration = Duration::from_secs(15);
-
-/// While it is open whether a create has happened.
+/// While it is open whether a create has happened, or a change is not in force yet: nodes prove the addresses of gateways only then.
 const OPEN_AGE: Duration = Duration::from_secs(5);
 
 /// Every scope that calls about firewalls need.
@@ -70,7 +67,7 @@ impl Observer {
         let waits =
             |id: &FirewallId| list.firewalls.get(id).is_some_and(|one| one.status == Progress::Waiting);
         if ids.iter().any(waits) {
-            list = self.cloud.firewalls(now - WAITING_AGE, needed).await?;
+            list = self.cloud.firewalls(now - OPEN_AGE, needed).await?;
         }
         if lacks(&list) {
             list = self.cloud.firewalls(now - BUSY_AGE, needed).await?;

@@ -394,6 +394,19 @@ fn whom_the_firewall_does_not_let_in_yet_is_not_admitted() {
 }
 
 #[test]
+fn a_change_that_is_not_in_force_yet_is_looked_after_every_five_seconds() {
+    let (world, mut seen, now) = calm();
+    for (status, seconds) in
+        [(FirewallStatus::Waiting, 5), (FirewallStatus::Succeeded, 12), (FirewallStatus::Waiting, 5)]
+    {
+        seen.firewalls.as_mut().unwrap().firewalls[0].status = status;
+        let decision = at(&world, &seen, now);
+        assert_eq!(decision.effect, None);
+        assert_eq!(decision.requeue_after.as_secs(), seconds);
+    }
+}
+
+#[test]
 fn before_the_settle_time_is_over_no_second_one_is_made_and_deletion_waits_for_it() {
     let (world, mut seen, now) = calm();
     seen.firewalls.as_mut().unwrap().firewalls.clear();
