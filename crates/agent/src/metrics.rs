@@ -28,6 +28,10 @@ pub struct AgentMetrics {
     pub gateway_reachable: Family<GatewayLabels, Gauge>,
     /// Whether a connection through a gateway reached the outside.
     pub gateway_forwards: Family<GatewayLabels, Gauge>,
+    /// Whether the outside saw a gateway's address.
+    pub gateway_expected_source: Family<GatewayLabels, Gauge>,
+    /// Whether packets of full size get through a gateway.
+    pub gateway_full_size: Family<GatewayLabels, Gauge>,
     /// Whether this node condemns a gateway: it is not used while another works.
     pub gateway_condemned: Family<GatewayLabels, Gauge>,
     /// Whether a gateway is one that a StaticRoute of this node uses now.
@@ -156,6 +160,16 @@ impl AgentMetrics {
                 "1 when a connection through the gateway reached the outside",
                 Family::default(),
             ),
+            gateway_expected_source: metrics.register(
+                "gateway_expected_source",
+                "1 when another gateway saw the address that connections through the gateway should have",
+                Family::default(),
+            ),
+            gateway_full_size: metrics.register(
+                "gateway_full_size",
+                "1 when packets of full size get through the gateway",
+                Family::default(),
+            ),
             gateway_condemned: metrics.register(
                 "gateway_condemned",
                 "1 when this node finds that the gateway does not work, and does not use it while another does",
@@ -233,20 +247,38 @@ impl AgentMetrics {
         let mut gone = std::mem::take(&mut self.exported);
         for said in &status.gateways {
             let label = GatewayLabels { gateway: said.address.clone() };
-            self.gateway_reachable.get_or_create(&label).set(i64::from(said.reachable));
-            self.gateway_forwards.get_or_create(&label).set(i64::from(said.forwards == Some(true)));
-            self.gateway_condemned.get_or_create(&label).set(i64::from(said.condemned));
-            self.gateway_in_use.get_or_create(&label).set(i64::from(used.contains(&said.address)));
+            let works = |level: Option<bool>| level == Some(true);
+            for (family, holds) in self.of_gateways().into_iter().zip([
+                said.reachable,
+                works(said.forwards),
+                works(said.expected_source),
+                works(said.full_size),
+                said.condemned,
+                used.contains(&said.address),
+            ]) {
+                family.get_or_create(&label).set(i64::from(holds));
+            }
             gone.remove(&label);
             self.exported.insert(label);
         }
         // Not all first and then the rest anew: who reads in between would miss gateways that are there.
         for label in gone {
-            self.gateway_reachable.remove(&label);
-            self.gateway_forwards.remove(&label);
-            self.gateway_condemned.remove(&label);
-            self.gateway_in_use.remove(&label);
+            for family in self.of_gateways() {
+                family.remove(&label);
+            }
         }
+    }
+
+    /// What is shown of each gateway.
+    fn of_gateways(&self) -> [&Family<GatewayLabels, Gauge>; 6] {
+        [
+            &self.gateway_reachable,
+            &self.gateway_forwards,
+            &self.gateway_expected_source,
+            &self.gateway_full_size,
+            &self.gateway_condemned,
+            &self.gateway_in_use,
+        ]
     }
 
     /// Counts one test of the node itself.
@@ -309,12 +341,7 @@ mod tests {
         // A series that had gone in between would be another one now.
         assert_eq!(series.get(), 0);
         assert!(metrics.gateway_reachable.get(&label("10.116.0.13")).is_some());
-        for family in [
-            &metrics.gateway_reachable,
-            &metrics.gateway_forwards,
-            &metrics.gateway_condemned,
-            &metrics.gateway_in_use,
-        ] {
+        for family in metrics.of_gateways() {
             assert!(family.get(&label("10.116.0.12")).is_none());
         }
     }
