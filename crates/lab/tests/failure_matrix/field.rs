@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use egress_lab::network::addresses;
 use egress_lab::traffic::now_ms;
 use serde_json::{Value, json};
 
@@ -20,8 +21,9 @@ const NODE_ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(203, 0, 113, 11), Ipv4Addr:
 const MINUTE: Duration = Duration::from_secs(60);
 /// So long a node must be seen to use one gateway.
 const STEADY_MS: f64 = 500.0;
-/// After the last repair, where nothing tells that both gateways are proven again: two rounds of probes through them.
-const SETTLE: Duration = Duration::from_secs(3);
+/// What every agent must say of every gateway.
+const PROVEN: [(&str, &str); 5] =
+    [("reachable", "1"), ("forwards", "1"), ("expected_source", "1"), ("full_size", "1"), ("condemned", "0")];
 
 /// Whether API server, controller and cloud API are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,16 +149,13 @@ impl Field {
         row.restarts_agents && self.control_plane == ControlPlane::Down
     }
 
-    /// Waits until both gateways are listed and every node leaves through the head of the list.
+    /// Waits until both gateways are listed and proven at every level, and every node leaves through the head of the list.
     pub fn is_restored(&mut self) -> bool {
         let ends = Instant::now() + 3 * MINUTE;
         while Instant::now() < ends {
             if let Some(gateways) = self.listed().filter(|gateways| gateways.len() == 2) {
                 self.gateways = gateways;
                 if self.is_whole() && self.all_leave_through(self.gateways[0].public) {
-                    if self.control_plane == ControlPlane::Down {
-                        std::thread::sleep(SETTLE);
-                    }
                     return true;
                 }
             }
@@ -167,12 +166,33 @@ impl Field {
     }
 
     fn is_whole(&self) -> bool {
-        self.control_plane == ControlPlane::Down || self.lab.is_ready("matrix")
+        let is_ready = self.control_plane == ControlPlane::Down || self.lab.is_ready("matrix");
+        is_ready && self.unproven().is_empty()
+    }
+
+    /// What agents do not say of gateways as they do when all is well. They tell it by their metrics, with an API server or without.
+    fn unproven(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        for node in &addresses::NODES {
+            let url = format!("http://{}:9191/metrics", node.vpc);
+            let metrics = self.lab.command(&["exec", node.name, "--", "curl", "-s", &url]).output().unwrap();
+            let metrics = String::from_utf8_lossy(&metrics.stdout);
+            for gateway in &self.gateways {
+                for (what, value) in PROVEN {
+                    let private = &gateway.private;
+                    let line = format!("egress_agent_gateway_{what}{{gateway=\"{private}\"}} {value}");
+                    if !metrics.lines().any(|one| one == line) {
+                        missing.push(format!("{}: {line}", node.name));
+                    }
+                }
+            }
+        }
+        missing
     }
 
     /// What the nodes' last connections saw, and what the object says.
     fn last_word(&self) -> String {
-        let mut words = Vec::new();
+        let mut words = self.unproven();
         for node in NODES {
             for policy in Policy::ALL {
                 let last = self.watch.of(node, policy, 0.0).last();
