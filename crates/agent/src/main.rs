@@ -32,8 +32,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// How long tasks may take to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
-// One worker beside the netlink thread: the agent must stay small on every node.
-#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+// One thread beside that of netlink: the agent must stay small on every node, and handing work to another costs more than the work.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
     telemetry::init(settings.log_format, &settings.log)?;

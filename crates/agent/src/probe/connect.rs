@@ -110,10 +110,11 @@ fn prepared(from: SocketAddrV4) -> io::Result<TcpSocket> {
 }
 
 fn bound(from: SocketAddrV4) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    // A probe port is used again after a minute at the latest; the kernel must not refuse it for a TIME_WAIT.
-    socket.set_reuse_address(true)?;
+    let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if from.port() != 0 {
+        // A probe port is used again after a minute at the latest; the kernel must not refuse it for a TIME_WAIT.
+        socket.set_reuse_address(true)?;
+    }
     socket.bind(&SocketAddr::V4(from).into())?;
     Ok(socket)
 }

@@ -82,7 +82,12 @@ impl Probes {
         let nodes = Arc::new(AtomicUsize::new(rate::MOST_NODES));
         Self {
             running: BTreeMap::new(),
-            common: Common { nodes, doubts: broadcast::Sender::new(DOUBTS), results },
+            common: Common {
+                nodes,
+                doubts: broadcast::Sender::new(DOUBTS),
+                beat: rate::Beat::at_random(),
+                results,
+            },
         }
     }
 

@@ -26,7 +26,8 @@ use tokio::time::Instant;
 
 use super::connect::{Outcome, connect_from, connect_full_size, connect_through};
 use super::connections::Connections;
-use super::{Level, ProbeResult, rate};
+use super::rate::{self, Beat};
+use super::{Level, ProbeResult};
 
 /// A probe on the way through a gateway that has no answer by then is repeated. Answers from another continent take less.
 const LATE: Duration = Duration::from_millis(250);
@@ -162,6 +163,8 @@ pub struct Common {
     /// Which level fails or came back through which gateway just now: the same is asked through the others at once, for a verdict is
     /// made by difference. A few of them; who misses one hears the next.
     pub doubts: broadcast::Sender<(Ipv4Addr, Level)>,
+    /// When this node asks.
+    pub beat: Beat,
     /// Where outcomes go.
     pub results: mpsc::Sender<ProbeResult>,
 }
@@ -179,15 +182,15 @@ fn compared(level: Level) -> Option<Level> {
 /// Asks for ever. Ends when nobody takes the answers. Cancel safe: what it owns are sockets, which close.
 pub async fn probe(asking: Asking, common: Common) {
     let asking = Arc::new(asking);
-    let Common { nodes, doubts, results } = common;
+    let Common { nodes, doubts, beat, results } = common;
     let mut doubted = doubts.subscribe();
     let nodes = || nodes.load(Ordering::Relaxed);
-    // Nodes that begin together begin with different witnesses, and at different moments.
+    // Nodes that begin together begin with different witnesses.
     let mut connections = Connections::new(asking.source_ports.as_ref(), &asking.witnesses)
         .begin_with(fastrand::usize(..asking.witnesses.len()));
     let mut rhythm = Rhythm::default();
     let mut under_way = FuturesUnordered::new();
-    let mut due = Instant::now() + rate::phase(asking.interval(nodes()));
+    let mut due = beat.first(Instant::now(), asking.interval(nodes()));
     let mut is_late = None;
     loop {
         tokio::select! {
@@ -201,6 +204,10 @@ pub async fn probe(asking: Asking, common: Common) {
                         let _alone = doubts.send((asking.gateway, level));
                     }
                     rhythm.answered();
+                    // What works needs no look whether it is late: each wakes the machine.
+                    if is_late.is_some() && !rhythm.failing {
+                        is_late = None;
+                    }
                 }
                 if results.send(result).await.is_err() {
                     return;
@@ -221,8 +228,10 @@ pub async fn probe(asking: Asking, common: Common) {
                     }
                     continue;
                 }
-                let now = Instant::now();
-                due = now + rate::jittered(asking.interval(nodes()));
+                let (now, interval) = (Instant::now(), asking.interval(nodes()));
+                let works = rhythm.unanswered == 0 && !rhythm.failing;
+                // What does not work is asked at times of its own, and its connections rest as long as they must.
+                due = if works { beat.after(now, interval) } else { now + rate::jittered(interval) };
                 let Some((port, witness)) = connections.next(now) else { continue };
                 let repeats = rhythm.unanswered > 0 && !rhythm.failing;
                 rhythm.asked();
@@ -263,5 +272,41 @@ mod tests {
         let healed = [false, false, false, true, true, true, false];
         assert_eq!(pauses(healed), [Now, Now, Failing, Now, Interval, Interval, Now]);
         assert_eq!(pauses([false, false, false, true, false, true]), [Now, Now, Failing, Now, Failing, Now]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_prober_whose_probe_was_answered_waits_for_nothing_and_asks_at_once_when_another_is_in_doubt() {
+        let (results, mut outcomes) = mpsc::channel(1);
+        let common = Common {
+            nodes: Arc::new(AtomicUsize::new(1)),
+            doubts: broadcast::Sender::new(1),
+            beat: Beat::at_random(),
+            results,
+        };
+        let asking = Asking {
+            gateway: Ipv4Addr::LOCALHOST,
+            level: Level::Forwarding,
+            source: Ipv4Addr::LOCALHOST,
+            source_ports: None,
+            // Nobody listens there: it is refused, which is an answer.
+            witnesses: vec![SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9)],
+            interval: Duration::from_secs(60),
+            share: 0.0,
+            fall: 3,
+            rise: 2,
+        };
+        let prober = tokio::spawn(probe(asking, common.clone()));
+        let first = outcomes.recv().await.unwrap();
+        assert_eq!(first.outcome, Outcome::Answered);
+        // Let it take note of its answer, which it hands on before it waits again.
+        tokio::task::yield_now().await;
+        common.doubts.send((Ipv4Addr::new(192, 0, 2, 1), Level::Forwarding)).unwrap();
+        let second = outcomes.recv().await.unwrap();
+        assert_eq!(
+            second.sent - first.sent,
+            Duration::ZERO,
+            "on a clock that moves only when everybody waits"
+        );
+        prober.abort();
     }
 }

@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// Probes a second of all nodes to one gateway's kernel.
 pub const GATEWAY_RATE: u32 = 2_000;
 
@@ -69,9 +71,45 @@ pub fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(1.0 - JITTER + 2.0 * JITTER * fastrand::f64())
 }
 
-/// The first pause: nodes that start together begin at different moments.
-pub fn phase(interval: Duration) -> Duration {
-    interval.mul_f64(fastrand::f64())
+/// The moments at which this node asks. What is asked at one interval is asked at the same moments, of whichever gateway: a processor that
+/// sleeps wakes once for all of them, which is most of what a probe costs. Two nodes never have the same for long.
+#[derive(Clone, Copy, Debug)]
+pub struct Beat {
+    epoch: Instant,
+    seed: u64,
+}
+
+impl Beat {
+    /// Moments of its own.
+    pub fn at_random() -> Self {
+        Self { epoch: Instant::now(), seed: fastrand::u64(..) }
+    }
+
+    /// The first moment at `time` or after it.
+    pub fn first(self, time: Instant, interval: Duration) -> Instant {
+        let since = nanoseconds(time.saturating_duration_since(self.epoch));
+        let turn = since / nanoseconds(interval).max(1);
+        // Each comes a phase and a jitter after its turn.
+        let near = turn.saturating_sub(2)..turn + 2;
+        near.map(|number| self.at(number, interval)).find(|moment| *moment >= time).unwrap_or(time)
+    }
+
+    /// The moment after a probe that is sent `now`: one of the beat, in about `interval`. Sooner where that probe was out of step, and
+    /// later never.
+    pub fn after(self, now: Instant, interval: Duration) -> Instant {
+        self.first(now + interval / 2, interval).min(now + interval.mul_f64(1.0 + JITTER))
+    }
+
+    fn at(self, number: u64, interval: Duration) -> Instant {
+        let random = |seed: u64| fastrand::Rng::with_seed(seed).f64();
+        let (phase, jitter) = (random(self.seed), random(self.seed.wrapping_add(number + 1)) * JITTER);
+        let turn = Duration::from_nanos(nanoseconds(interval).saturating_mul(number));
+        self.epoch + turn + interval.mul_f64(phase + jitter)
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -129,6 +167,55 @@ mod tests {
         assert!(
             pauses.iter().any(|pause| *pause < millis(98)) && pauses.iter().any(|pause| *pause > millis(102))
         );
-        assert!((0..1000).map(|_| phase(millis(100))).any(|pause| pause < millis(10)));
+    }
+
+    proptest! {
+        #[test]
+        fn what_begins_at_any_moment_is_soon_in_step_and_never_asks_less_often(
+            interval in 20_u64..12_000,
+            starts in prop::collection::vec(0_u64..20_000, 2..6),
+        ) {
+            let (beat, interval) = (Beat::at_random(), millis(interval));
+            let mut latest: Vec<Instant> =
+                starts.iter().map(|start| beat.epoch + Duration::from_secs(86_400) + millis(*start)).collect();
+            for _ in 0..40 {
+                for moment in &mut latest {
+                    let next = beat.after(*moment, interval);
+                    let pause = next - *moment;
+                    prop_assert!(pause >= interval / 2 && pause <= interval.mul_f64(1.0 + JITTER), "{pause:?}");
+                    *moment = next;
+                }
+            }
+            // Who began earlier asks now what the others will ask.
+            let last = *latest.iter().max().unwrap();
+            for moment in &mut latest {
+                while *moment < last {
+                    let next = beat.after(*moment, interval);
+                    prop_assert!(next - *moment >= interval.mul_f64(1.0 - JITTER - 1e-6));
+                    *moment = next;
+                }
+                prop_assert_eq!(*moment, last);
+            }
+        }
+    }
+
+    #[test]
+    fn each_node_has_moments_of_its_own_that_vary_a_little() {
+        let now = Instant::now() + Duration::from_secs(60);
+        let interval = millis(100);
+        let first = |beat: Beat| beat.first(now, interval) - now;
+        let firsts: Vec<Duration> = (0..100).map(|_| first(Beat::at_random())).collect();
+        assert!(firsts.iter().all(|pause| *pause <= interval.mul_f64(1.0 + JITTER)));
+        assert!(
+            firsts.iter().any(|pause| *pause < millis(25)) && firsts.iter().any(|pause| *pause > millis(75))
+        );
+        let beat = Beat::at_random();
+        let next = |moment: &Instant| Some(beat.after(*moment, interval));
+        let moments: Vec<Instant> =
+            std::iter::successors(Some(beat.first(now, interval)), next).take(100).collect();
+        let pauses: Vec<Duration> = moments.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(
+            pauses.iter().any(|pause| *pause < millis(99)) && pauses.iter().any(|pause| *pause > millis(101))
+        );
     }
 }
