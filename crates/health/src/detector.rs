@@ -235,9 +235,10 @@ impl Detector {
         self.loss.since(begun) + self.run()
     }
 
-    /// The present run of misses, as far as it is loss.
+    /// The present run of misses, as far as it is loss: what was missed before the first answer of all was not there yet.
     fn run(&self) -> Share {
-        let missed = if self.is_down() { 0 } else { self.misses.saturating_sub(self.discounted) };
+        let is_alive = matches!(self.state, State::Alive { .. });
+        let missed = if is_alive { self.misses.saturating_sub(self.discounted) } else { 0 };
         Share { answered: 0, missed: missed.into() }
     }
 
@@ -279,7 +280,7 @@ impl Detector {
 
     fn on_answer(&mut self, now: Tick) -> Option<Transition> {
         if !matches!(self.state, State::Down { .. }) {
-            self.loss.missed(now, self.misses.saturating_sub(self.discounted).into());
+            self.loss.missed(now, self.run().missed.try_into().unwrap_or(u16::MAX));
             self.loss.answered(now);
         }
         self.misses = 0;

@@ -83,6 +83,25 @@ fn a_gray_failure_is_left_within_three_seconds_whenever_it_happens() {
 }
 
 #[test]
+fn what_was_missed_before_a_gateway_was_there_makes_nobody_slower_to_leave_it() {
+    for seed in 1..=10 {
+        for broken in [Deaf(A), WrongSource(A), BlackHole(A)] {
+            let mut world = World::with(&[A, B], seed, &hasty());
+            // Too short for a fall: all that was missed then might pass for loss.
+            world.broken.extend([Deaf(A), Deaf(B)]);
+            world.runs(650);
+            world.broken.clear();
+            world.runs(12_000);
+            world.broken.insert(broken);
+            let failed = world.now;
+            world.runs(5_000);
+            let left = world.switches.last().map(|(at, ..)| at - failed);
+            assert!(left.is_some_and(|left| left < 3_000), "{broken:?}, seed {seed}: {left:?}");
+        }
+    }
+}
+
+#[test]
 fn a_node_returns_within_thirty_seconds_of_healing_and_by_one_move() {
     // Two nodes, and a hundred.
     for path_interval in [1_000, 2_300] {

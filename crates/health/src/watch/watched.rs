@@ -130,10 +130,12 @@ impl<G, W: Copy + Ord> Watched<G, W> {
         transition
     }
 
-    /// Whether it was on its way, unanswered, when the gateway began to answer again.
+    /// Whether it was on its way, unanswered, when the gateway began to answer, for the first time or again.
     fn is_of_the_past(&self, probe: Probe<W>) -> bool {
         let is_missed = probe.outcome == Outcome::Missed && probe.level != Level::Reachability;
-        is_missed && self.returning.is_some_and(|begun| probe.sent < begun)
+        let detector = self.detector(probe.level);
+        let begun = detector.last_answered().filter(|_| !detector.is_down()).map(|_| detector.changed());
+        is_missed && self.returning.max(begun).is_some_and(|begun| probe.sent < begun)
     }
 
     /// That is an outage, no loss; and who does not forward, or does not answer at all, is out at every level beyond.
@@ -199,6 +201,8 @@ impl<G, W: Copy + Ord> Watched<G, W> {
         if !self.is_out() && !self.detector(probe.level).is_down() {
             match probe.outcome {
                 Outcome::Answered => self.path.answered(now),
+                // What never answered is not there yet, and loses nothing.
+                Outcome::Missed if !self.has_answered(probe.level) => {}
                 Outcome::Missed => self.path.missed(now, 1),
             }
         }
