@@ -74,6 +74,7 @@ impl Kill {
 pub fn measure(pair: &mut Pair<'_>, fault: Fault, random: &mut fastrand::Rng) -> anyhow::Result<Kill> {
     let gateway = &GATEWAYS[0];
     pair.until_whole(WHOLE)?;
+    pair.world.forget_unanswered(gateway)?;
     let leaked = pair.world.leaked_packets()?;
     pair.forget()?;
     let quiet = Instant::now();

@@ -118,6 +118,16 @@ impl World {
         self.outside.counted("oracle", "leaked")
     }
 
+    /// Lets a gateway's connection table forget what had no answer, as two minutes would: else probes of one kill meet what the one
+    /// before left, with a translation that may no longer be made.
+    pub fn forget_unanswered(&self, at: &GatewayAt) -> anyhow::Result<()> {
+        let unanswered = ["-D", "--proto", "tcp", "--state", "SYN_SENT"];
+        match self.gateway(at)?.run("conntrack", &unanswered, "") {
+            Err(error) if !format!("{error:#}").contains("0 flow entries") => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     fn attach(
         &self,
         machine: &Namespace,
