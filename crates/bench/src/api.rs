@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use testkit::ApiServer;
 use tokio::runtime::Runtime;
 
+use crate::interruption;
 use crate::network::{A, B};
 
 const NODES: &str = "/api/v1/nodes";
@@ -84,6 +85,7 @@ impl<'a> Api<'a> {
         for path in [STATIC_ROUTES, EGRESS_GATEWAYS, NODE_EGRESSES] {
             let list = || http::Request::get(format!("{path}?resourceVersion=0")).body(Vec::new());
             while self.runtime.block_on(self.client.request_text(list()?)).is_err() {
+                interruption::check()?;
                 anyhow::ensure!(started.elapsed() < START, "{path} is not served after {START:?}");
                 std::thread::sleep(Duration::from_millis(50));
             }

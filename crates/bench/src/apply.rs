@@ -6,6 +6,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 
 use crate::api::{Api, Shape};
+use crate::interruption;
 use crate::kernel::Kernel;
 use crate::network::A;
 use crate::numbers::Samples;
@@ -50,14 +51,14 @@ pub fn measure(
             None => times.failed += 1,
         }
         running.is_alive()?;
-        std::thread::sleep(rest);
+        interruption::sleep(rest)?;
         let deleted = api.delete(&name)?;
         match kernel.until_gone(table, &destinations, A, DEADLINE)? {
             Some(gone) => times.delete.push_time(gone.saturating_duration_since(deleted.at)),
             None => times.failed += 1,
         }
         running.is_alive()?;
-        std::thread::sleep(rest);
+        interruption::sleep(rest)?;
     }
     Ok(times)
 }

@@ -11,6 +11,8 @@ use ipnet::Ipv4Net;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
+use crate::interruption;
+
 /// `RTN_UNICAST`: a route that goes somewhere. A guard that drops is none.
 const UNICAST: u8 = 1;
 /// `RTA_DST`.
@@ -83,6 +85,7 @@ impl Kernel {
                 if started.elapsed() > deadline {
                     return Ok(None);
                 }
+                interruption::check()?;
                 std::thread::sleep(PAUSE);
             }
         }
@@ -90,6 +93,7 @@ impl Kernel {
             if started.elapsed() > deadline {
                 return Ok(None);
             }
+            interruption::check()?;
             std::thread::sleep(PAUSE);
         }
         Ok(Some(Instant::now()))

@@ -15,6 +15,7 @@ mod api;
 mod apply;
 mod document;
 mod failover;
+mod interruption;
 mod kernel;
 mod measure;
 mod network;
@@ -77,12 +78,16 @@ struct Settings {
 }
 
 fn main() -> anyhow::Result<()> {
-    let command = Command::parse();
-    anyhow::ensure!(nix::unistd::geteuid().is_root(), "this makes network namespaces and needs root");
-    match command {
-        Command::Agent(settings) => measure_agent(&settings),
-        Command::Failover(settings) => failover::run(&settings),
+    match Command::parse() {
+        Command::Agent(settings) => prepared().and_then(|()| measure_agent(&settings)),
+        Command::Failover(settings) => prepared().and_then(|()| failover::run(&settings)),
     }
+}
+
+/// For what makes namespaces and starts programs.
+fn prepared() -> anyhow::Result<()> {
+    anyhow::ensure!(nix::unistd::geteuid().is_root(), "this makes network namespaces and needs root");
+    interruption::catch()
 }
 
 fn measure_agent(settings: &Settings) -> anyhow::Result<()> {
@@ -93,7 +98,7 @@ fn measure_agent(settings: &Settings) -> anyhow::Result<()> {
     // Current-thread: every socket is made on this thread, hence on the node.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _entered = runtime.enter();
-    let server = runtime.block_on(ApiServer::start())?;
+    let server = runtime.block_on(interruption::or(ApiServer::start()))?;
     let mut bench = Bench::new(&runtime, &server, &network, effort)?;
 
     let kubeconfig = server.kubeconfig();

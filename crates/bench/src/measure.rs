@@ -9,6 +9,7 @@ use tokio::runtime::Runtime;
 
 use crate::api::{Api, Shape};
 use crate::apply::{self, destinations};
+use crate::interruption;
 use crate::kernel::Kernel;
 use crate::network::{A, NODE_PUBLIC, NODE_VPC, Network};
 use crate::numbers::{Samples, rounded};
@@ -113,7 +114,7 @@ impl<'a> Bench<'a> {
         let mut raw = Map::new();
 
         // Measured first: what a list leaves behind in an allocator is no idle state.
-        std::thread::sleep(self.effort.quiet.min(Duration::from_secs(10)));
+        interruption::sleep(self.effort.quiet.min(Duration::from_secs(10)))?;
         let idle = running.memory()?;
         self.sizes(subject, running, &mut report, &mut raw)?;
         report.insert("kubectl_ms".to_owned(), self.kubectl()?.summary());
@@ -135,7 +136,7 @@ impl<'a> Bench<'a> {
         report.insert("peak_rss_mib".to_owned(), json!(rounded(full[2])));
         self.api.delete(&held(self.effort.held))?;
         self.kernel.until_gone(subject.table, &destinations(self.effort.held), A, DEADLINE)?;
-        self.rest();
+        self.rest()?;
 
         if subject.is_agent {
             self.switches(subject, &mut report, &mut raw)?;
@@ -145,8 +146,8 @@ impl<'a> Bench<'a> {
         Ok(report.into())
     }
 
-    fn rest(&self) {
-        std::thread::sleep(self.effort.rest);
+    fn rest(&self) -> anyhow::Result<()> {
+        interruption::sleep(self.effort.rest)
     }
 
     fn sizes(
@@ -195,8 +196,8 @@ impl<'a> Bench<'a> {
         let mut samples = Samples::default();
         samples.push_time(self.api.kubectl_create("by-hand", &destinations)?);
         self.api.delete("by-hand")?;
-        self.rest();
-        self.rest();
+        self.rest()?;
+        self.rest()?;
         Ok(samples)
     }
 
@@ -228,8 +229,8 @@ impl<'a> Bench<'a> {
     fn until_quiet(&self, before: BTreeMap<String, f64>) -> anyhow::Result<BTreeMap<String, f64>> {
         let mut last = self.api.writes()?;
         loop {
-            self.rest();
-            self.rest();
+            self.rest()?;
+            self.rest()?;
             let now = self.api.writes()?;
             if now == last {
                 break;
@@ -261,10 +262,10 @@ impl<'a> Bench<'a> {
         }
         self.api.create(&held(count), &list, shape)?;
         self.kernel.until_routed(subject.table, &list, A, DEADLINE)?;
-        self.rest();
-        self.rest();
+        self.rest()?;
+        self.rest()?;
         let before = running.processor_time()?;
-        std::thread::sleep(self.effort.quiet);
+        interruption::sleep(self.effort.quiet)?;
         let took = running.processor_time()?.saturating_sub(before);
         Ok(json!(rounded(took.as_secs_f64() / self.effort.quiet.as_secs_f64() * 100.0)))
     }
@@ -285,13 +286,13 @@ impl<'a> Bench<'a> {
                 let name = format!("switched-{count}-{repeat}");
                 self.api.create(&name, &list, Shape::Pair)?;
                 self.kernel.until_routed(subject.table, &list, A, DEADLINE)?;
-                std::thread::sleep(KNOWN);
+                interruption::sleep(KNOWN)?;
                 let switch = watch.measure(self.network)?;
                 from_verdict.push_time(switch.after_verdict);
                 from_miss.push_time(switch.after_first_miss);
                 self.api.delete(&name)?;
                 self.kernel.until_gone(subject.table, &list, A, DEADLINE)?;
-                self.rest();
+                self.rest()?;
             }
             eprintln!("  switch of {count}: {:.2?} ms", from_verdict.median());
             report.insert(key.to_owned(), from_verdict.summary());
@@ -315,7 +316,7 @@ impl<'a> Bench<'a> {
         self.kernel.until_routed(subject.table, &list, A, DEADLINE)?;
         let mut samples = Samples::default();
         for _ in 0..self.effort.repeats {
-            self.rest();
+            self.rest()?;
             running.stop()?;
             *running = subject.start()?;
             samples.push_time(running.ready_after);

@@ -1,6 +1,7 @@
 //! A program under test: its process, its size and the time it takes.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,6 +10,8 @@ use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+
+use crate::interruption;
 
 /// Time that a program has to say that it is ready, and to end.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -92,6 +95,8 @@ impl Subject {
             .env("NODE_HOSTNAME", &self.node)
             .env("EGRESS_LOG", std::env::var("EGRESS_LOG").unwrap_or_else(|_| "info".to_owned()))
             .stdin(Stdio::null())
+            // Ctrl-C is for the harness, which ends the measurement first and then this.
+            .process_group(0)
             .stdout(log.reopen()?)
             .stderr(log.reopen()?)
             .spawn()
@@ -100,7 +105,7 @@ impl Subject {
         if self.is_agent {
             running.until_ready(started)?;
         } else {
-            std::thread::sleep(PATIENCE);
+            interruption::sleep(PATIENCE)?;
             running.is_alive()?;
         }
         running.ready_after = started.elapsed();
@@ -125,7 +130,7 @@ impl Running {
             if started.elapsed() > DEADLINE {
                 bail!("not ready after {DEADLINE:?}\n{}", self.last_words());
             }
-            std::thread::sleep(Duration::from_millis(2));
+            interruption::sleep(Duration::from_millis(2))?;
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, recv, setsockopt, socket, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use crate::interruption;
 use crate::network::{A, B, Network};
 
 /// How long an agent waits for the answer to a probe (`REACHABILITY_DEADLINE` of the agent).
@@ -93,6 +94,7 @@ impl Watch {
         setsockopt(&self.nexthops, sockopt::ReceiveTimeout, &TimeVal::seconds(1))?;
         let started = Instant::now();
         loop {
+            interruption::check()?;
             ensure!(started.elapsed() < DEADLINE, "not through {gateway} after {DEADLINE:?}");
             let Ok((length, _)) = self.nexthops.recv_from(&mut &mut self.buffer[..], 0) else { continue };
             let heard = Instant::now();

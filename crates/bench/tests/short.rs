@@ -1,27 +1,76 @@
-//! The benchmark itself still works: a few samples of everything, and no word about speed.
+//! The benchmark itself still works: a few samples of everything, and no word about speed. And it ends when it is told to.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at what it did not expect")]
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-#[test]
-fn a_short_run_measures_everything_that_the_long_one_does() {
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A short run that writes to `out`.
+fn bench(out: &Path) -> Command {
     // Beside this program: the agent of the same build.
     let agent = PathBuf::from(env!("CARGO_BIN_EXE_egress-bench")).with_file_name("egress-agent");
     assert!(agent.exists(), "{} is missing: cargo build -p egress-agent", agent.display());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_egress-bench"));
+    command.args(["agent", "--short"]).arg("--agent").arg(agent).arg("--out").arg(out);
+    command
+}
+
+fn until<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(started.elapsed() < Duration::from_secs(90), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Every process that this one started, and its name.
+fn children(process: u32) -> Vec<(u32, String)> {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let listed = threads.map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default());
+    let named = |child: &str| {
+        let name = fs::read_to_string(format!("/proc/{child}/comm")).ok()?;
+        Some((child.parse().ok()?, name.trim().to_owned()))
+    };
+    listed.flat_map(|line| line.split_whitespace().filter_map(named).collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn ctrl_c_leaves_no_program_and_no_namespace_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = bench(&folder.path().join("agent.json")).stderr(Stdio::null()).spawn().unwrap();
+    let started = until("the agent runs", || {
+        let children = children(bench.id());
+        children.iter().any(|(_, name)| name == "egress-agent").then_some(children)
+    });
+    for program in ["etcd", "kube-apiserver"] {
+        assert!(started.iter().any(|(_, name)| name == program), "{program} in {started:?}");
+    }
+    kill(Pid::from_raw(bench.id().cast_signed()), Signal::SIGINT).unwrap();
+    let status = bench.wait().unwrap();
+    assert!(!status.success() && status.code().is_some(), "an error and no death: {status}");
+    let is_there = |process: &u32| fs::exists(format!("/proc/{process}")).unwrap();
+    let left: Vec<_> = started.iter().filter(|(process, _)| is_there(process)).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let ours = |name: &str| name.starts_with(&format!("bench{}-", bench.id()));
+    let namespaces = fs::read_dir("/run/netns").unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(namespaces.filter(|name| ours(&name.to_string_lossy())).count(), 0);
+}
+
+#[test]
+fn a_short_run_measures_everything_that_the_long_one_does() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("agent.json");
-    let output = Command::new(env!("CARGO_BIN_EXE_egress-bench"))
-        .args(["agent", "--short"])
-        .arg("--agent")
-        .arg(agent)
-        .arg("--out")
-        .arg(&out)
-        .output()
-        .unwrap();
+    let output = bench(&out).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(out).unwrap()).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(out).unwrap()).unwrap();
     for number in [
         "/apply_ms/1",
         "/apply_ms/100",

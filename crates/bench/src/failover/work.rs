@@ -15,6 +15,7 @@ use super::planned::{self, Planned};
 use super::record::Record;
 use super::soak::{self, Soak};
 use super::world::World;
+use crate::interruption;
 
 /// Time between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -120,7 +121,6 @@ fn each_pair<T: Send>(
     mut meanwhile: impl FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<T>> {
     let stop = AtomicBool::new(false);
-    let signals = Signals::catch()?;
     let (started, starts) = mpsc::channel();
     std::thread::scope(|scope| {
         let (mut threads, mut go) = (Vec::new(), Vec::new());
@@ -154,7 +154,7 @@ fn each_pair<T: Send>(
             if outcome.is_ok() {
                 outcome = meanwhile();
             }
-            if outcome.is_err() || signals.were_caught() {
+            if outcome.is_err() || interruption::is_wanted() {
                 stop.store(true, Ordering::Relaxed);
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -189,7 +189,7 @@ fn live<T>(
     // Current-thread: every socket is made on this thread, hence beside the API server.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _entered = runtime.enter();
-    let server = runtime.block_on(ApiServer::start())?;
+    let server = runtime.block_on(interruption::or(ApiServer::start()))?;
     let mut pair = Pair::start(&mut world, &runtime, &server, &plan.agent, plan.profile)
         .with_context(|| format!("pair {number} does not start"))?;
     if plan.control_plane_stops {
@@ -201,35 +201,4 @@ fn live<T>(
         return Ok(None);
     }
     course(&mut pair).map(Some)
-}
-
-/// Whether somebody wants this to end.
-struct Signals {
-    caught: mpsc::Receiver<()>,
-}
-
-impl Signals {
-    fn catch() -> anyhow::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (sender, caught) = mpsc::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let mut signals = {
-            let _entered = runtime.enter();
-            [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?]
-        };
-        // It ends with the process.
-        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                let [interrupt, terminate] = &mut signals;
-                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-            });
-            // Nobody listens when all is done.
-            let _told = sender.send(());
-        })?;
-        Ok(Self { caught })
-    }
-
-    fn were_caught(&self) -> bool {
-        self.caught.try_recv().is_ok()
-    }
 }
