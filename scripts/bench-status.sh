@@ -7,4 +7,5 @@ cd "$(dirname "$0")/.."
 
 # With the features that the shipped programs have; the test starts the controller that was built beside it.
 cargo build --release --locked --workspace --bins
-exec cargo test --release --locked --workspace --test api_server -- --ignored --nocapture many_nodes::measure_a_thousand_nodes
+cargo test --release --locked --workspace --test api_server -- --ignored --nocapture many_nodes::measure_a_thousand_nodes
+exec "${CARGO_TARGET_DIR:-target}/release/egress-bench" status --document docs/benchmarks.md

@@ -1,5 +1,5 @@
 //! Measures the agent from outside: `agent` how fast and how big it is, beside any other program of its kind in the same run;
-//! `failover` how long users are without a gateway when one dies ([`failover`]).
+//! `failover` how long users are without a gateway when one dies ([`failover`]). `status` writes down what a thousand agents measured.
 //!
 //! ```text
 //!  this program ── create, delete ──► API server (real, on loopback)
@@ -20,6 +20,7 @@ mod kernel;
 mod measure;
 mod network;
 mod numbers;
+mod status;
 mod subject;
 mod switch;
 
@@ -42,6 +43,8 @@ enum Command {
     Agent(Settings),
     /// How long users are without a gateway when one dies.
     Failover(failover::Settings),
+    /// Writes down what `make bench-status` measured.
+    Status(status::Settings),
 }
 
 /// Measures the agent on a node of its own.
@@ -81,6 +84,7 @@ fn main() -> anyhow::Result<()> {
     match Command::parse() {
         Command::Agent(settings) => prepared().and_then(|()| measure_agent(&settings)),
         Command::Failover(settings) => prepared().and_then(|()| failover::run(&settings)),
+        Command::Status(settings) => status::run(&settings),
     }
 }
 
