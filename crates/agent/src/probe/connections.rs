@@ -93,8 +93,8 @@ impl Connections {
 impl Ports {
     fn take(&mut self, now: Instant) -> Option<u16> {
         let Self::Of { free, resting } = self else { return Some(0) };
-        while let Some((_, port)) = resting.pop_front_if(|(ends, _)| *ends <= now) {
-            free.push_back(port);
+        while resting.front().is_some_and(|(ends, _)| *ends <= now) {
+            free.extend(resting.pop_front().map(|(_, port)| port));
         }
         free.pop_front().or_else(|| resting.pop_front().map(|(_, port)| port))
     }

@@ -70,7 +70,7 @@ fn at_probe_port(gateway: Ipv4Addr) -> SocketAddrV4 {
 /// The same connection must not be begun twice at a time: levels that may have the same witnesses have ports of their own. The fewer
 /// witnesses, the more ports: each level then has as many connections, of which those that were missed rest (`connections`).
 fn divided(ports: &RangeInclusive<u16>, witnesses: [usize; 3]) -> [RangeInclusive<u16>; 3] {
-    let weights = witnesses.map(|count| if count == 0 { 0 } else { 1_000_000 / count });
+    let weights = witnesses.map(|count| 1_000_000_usize.checked_div(count).unwrap_or_default());
     let all: usize = weights.iter().sum();
     let mut before = 0;
     let mut first = *ports.start();
