@@ -83,11 +83,21 @@ impl Connections {
         }
     }
 
-    /// Time between two probes of what fails: so long that the free ones last until others have rested.
+    /// Time between two probes of what fails: so long that to every witness the free ones last until the next has rested.
     pub(super) fn pause(&self, now: Instant) -> Duration {
-        let asked = self.witnesses.front().map_or(Duration::ZERO, |asked| asked.ports.lasts(now));
-        (asked / u32::try_from(self.witnesses.len()).unwrap_or(u32::MAX).max(1)).min(LONGEST_PAUSE)
+        let each = self.witnesses.len();
+        let until_rested = self.witnesses.iter().enumerate().map(|(turn, asked)| {
+            let (rested, uses) = asked.ports.next_rested(now);
+            rested.div_f64((uses * each + turn + 1) as f64)
+        });
+        let all_of_them =
+            self.witnesses.front().map_or(Duration::ZERO, |asked| asked.ports.each_after() / count(each));
+        until_rested.fold(all_of_them, Duration::max).min(LONGEST_PAUSE)
     }
+}
+
+fn count(some: usize) -> u32 {
+    u32::try_from(some).unwrap_or(u32::MAX).max(1)
 }
 
 impl Ports {
@@ -108,14 +118,17 @@ impl Ports {
         }
     }
 
-    /// Time between two uses with which the free ones last until the next has rested, and all of them for a rest.
-    fn lasts(&self, now: Instant) -> Duration {
-        let Self::Of { free, resting } = self else { return Duration::ZERO };
-        let count = |ports: usize| u32::try_from(ports).unwrap_or(u32::MAX).max(1);
+    /// Time until the next one has rested, and how many uses the free ones are good for until then.
+    fn next_rested(&self, now: Instant) -> (Duration, usize) {
+        let Self::Of { free, resting } = self else { return (Duration::ZERO, 0) };
         let rested = resting.iter().filter(|(ends, _)| *ends <= now).count();
-        let next = resting.get(rested).map_or(REST, |(ends, _)| *ends - now);
-        let shortest = REST / count(free.len() + resting.len());
-        (next / count(free.len() + rested + 1)).max(shortest)
+        (resting.get(rested).map_or(Duration::ZERO, |(ends, _)| *ends - now), free.len() + rested)
+    }
+
+    /// Time between two uses with which all of them last for a rest.
+    fn each_after(&self) -> Duration {
+        let Self::Of { free, resting } = self else { return Duration::ZERO };
+        REST / count(free.len() + resting.len())
     }
 }
 
@@ -184,10 +197,12 @@ mod tests {
             let mut connections = to(witnesses, 61_000..=61_000 + ports - 1);
             let mut now = Instant::now();
             let mut missed = BTreeMap::new();
+            let mut was_longest = false;
             for probe in 0..400 {
                 let connection = connections.next(now).unwrap();
                 if let Some(missed) = missed.get(&connection) {
-                    assert!(now.duration_since(*missed) >= REST, "{witnesses} × {ports}: probe {probe}");
+                    let has_rested = now.duration_since(*missed) >= REST;
+                    assert!(has_rested || was_longest, "{witnesses} × {ports}: probe {probe}");
                 }
                 let ended = now + SECOND * 7 / 10;
                 missed.insert(connection, ended);
@@ -195,6 +210,7 @@ mod tests {
                 let most = if u16::from(witnesses) * ports < 39 { LONGEST_PAUSE } else { SECOND * 9 / 2 };
                 assert!(pause <= most, "{witnesses} × {ports}: {pause:?}");
                 connections.put_back(connection.0, connection.1, true, ended);
+                was_longest = pause == LONGEST_PAUSE;
                 now += pause;
             }
         }
