@@ -9,17 +9,19 @@
 
 pub mod condition;
 mod egress_gateway;
+mod egress_gateway_status;
 mod health_check;
 mod names;
 mod node_egress;
 mod node_selector;
 mod prefix;
 mod renewal;
+mod roll;
 mod static_route;
 
-pub use egress_gateway::{
-    CreationIntent, DropletTemplate, EgressGateway, EgressGatewaySpec, EgressGatewayStatus, Failover,
-    FirewallStatus, GatewayRole, GatewayStatus, PublicIp, Replacement,
+pub use egress_gateway::{DropletTemplate, EgressGateway, EgressGatewaySpec, PublicIp};
+pub use egress_gateway_status::{
+    CreationIntent, EgressGatewayStatus, Failover, FirewallStatus, GatewayRole, GatewayStatus, Replacement,
 };
 pub use health_check::{HealthCheck, ProbeTarget};
 pub use names::*;
@@ -30,6 +32,7 @@ pub use node_egress::{
 pub use node_selector::{InvalidSelector, NodeOperator, NodeRequirement, NodeSelector};
 pub use prefix::{Destination, EgressAddress, GatewayAddress};
 pub use renewal::{RENEWALS_PER_SECOND, SHORTEST_RENEWAL, fresh_for, renewal_interval};
+pub use roll::{NextRoll, Roll};
 pub use static_route::{
     Contradiction, Gateway, GatewayRef, OnNoGateway, RouteMode, StaleNode, StaleReason, StaticRoute,
     StaticRouteSpec, StaticRouteStatus,

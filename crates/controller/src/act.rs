@@ -138,28 +138,20 @@ async fn create<P: Ports>(
         intent.sent = Some(at.clone());
         intent.message = None;
         intent.user_data_version.clone_from(&order.user_data_version);
+        intent.image = Some(order.image.clone());
     }
     ports.write_status(&status).await?;
     match ports.create(order).await {
         Ok(id) => {
             status.creating.retain(|intent| intent.name != order.name);
+            let id = i64::try_from(id.0).unwrap_or_default();
             status.gateways.push(GatewayStatus {
-                name: order.name.clone(),
-                slot: order.slot,
-                droplet_id: i64::try_from(id.0).unwrap_or_default(),
-                private_address: None,
-                public_address: None,
-                role: GatewayRole::Starting,
-                ready: false,
-                since: Some(at),
-                message: None,
-                suspect_since: None,
-                powered_on: None,
-                power_cycled: None,
-                power_cycle_accepted: None,
+                since: Some(at.clone()),
                 user_data_version: Some(order.user_data_version.clone()),
-                nodes: 0,
-                admits: Vec::new(),
+                size: Some(order.size.clone()),
+                image: Some(order.image.clone()),
+                created: Some(at),
+                ..GatewayStatus::new(order.name.clone(), order.slot, id, GatewayRole::Starting)
             });
             ports.write_status(&status).await.map(|()| Outcome::Done)
         }

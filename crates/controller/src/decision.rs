@@ -22,6 +22,10 @@ pub struct Limits {
     pub power_on: Duration,
     /// How long a Droplet whose creation was accepted may be not found before it counts as lost.
     pub lost_after: Duration,
+    /// How long all gateways must have worked before one is rolled.
+    pub roll_pause: Duration,
+    /// Over how long the gateways of all EgressGateways are rolled for another version of the user data.
+    pub user_data_spread: Duration,
 }
 
 impl Default for Limits {
@@ -32,6 +36,8 @@ impl Default for Limits {
             replace_after: Duration::from_secs(30),
             power_on: Duration::from_secs(120),
             lost_after: Duration::from_secs(120),
+            roll_pause: Duration::from_secs(120),
+            user_data_spread: Duration::from_secs(86_400),
         }
     }
 }

@@ -12,6 +12,12 @@ use jiff::Timestamp;
 
 use crate::user_data::UserData;
 
+/// Kind of the nodes' reports.
+pub const NODE_EGRESS: &str = "NodeEgress";
+
+/// Kind of the lists of gateways that nodes follow.
+pub const STATIC_ROUTE: &str = "StaticRoute";
+
 /// One look at the world for one EgressGateway.
 #[derive(Clone, Debug)]
 pub struct Observation {
@@ -25,6 +31,8 @@ pub struct Observation {
     pub followers: Vec<Follower>,
     /// Every node there is.
     pub nodes: Vec<NodeSeen>,
+    /// Kinds whose definition is gone, as far as that matters: none of their objects can be read. Looked for in deletions only.
+    pub undefined: Vec<&'static str>,
     /// The cloud, or why it could not be read.
     pub cloud: Result<CloudSeen, Trouble>,
     /// The cloud's firewalls, or why they could not be read. Gateways do without.

@@ -24,7 +24,7 @@ use crate::identity::{Identity, droplet_id};
 use crate::observation::{CloudSeen, Follower, HealthSeen, NodeSeen, Observation, Site, Trouble};
 use crate::site::{Locator, of_cloud, pod_ranges};
 use crate::unreadable::Unreadable;
-use crate::watches::{self, Mirrors};
+use crate::watches::{Mirrors, Quorum};
 
 // The shared list may be this old when nothing is going on: two calls a minute for the whole cluster.
 const QUIET_AGE: Duration = Duration::from_secs(30);
@@ -119,13 +119,15 @@ impl Observer {
             Err(invalid) => return unreadable(Unreadable::route(gateway, &invalid)),
         };
         // What is deleted while a node still routes through it is a black hole; a mirror whose watch broke would not tell.
-        let (nodes, static_routes) = if gateway.metadata.deletion_timestamp.is_some() {
-            (watches::read_nodes(&self.client).await?, watches::read_routes(&self.client).await?)
+        let Quorum { nodes, routes, undefined } = if gateway.metadata.deletion_timestamp.is_some() {
+            let mut quorum = Quorum::read(&self.client).await?;
+            self.mirrors.note_agents(&mut quorum.nodes);
+            quorum
         } else {
             let nodes = self.hearing.listen(Timestamp::now(), || self.mirrors.nodes());
-            (nodes, self.mirrors.routes())
+            Quorum { nodes, routes: self.mirrors.routes(), undefined: Vec::new() }
         };
-        let followers = followers(name, &static_routes);
+        let followers = followers(name, &routes);
         let node_droplets: BTreeSet<DropletId> = nodes.iter().filter_map(|node| node.droplet).collect();
         let site = self.site(&gateway, &node_droplets).await;
         let cloud = self.cloud(&gateway, &nodes).await;
@@ -145,6 +147,7 @@ impl Observer {
             route,
             followers,
             nodes,
+            undefined,
             cloud,
             firewalls,
             health,

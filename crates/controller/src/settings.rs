@@ -54,6 +54,16 @@ pub struct Settings {
     #[arg(long, default_value_t = 120)]
     pub lost_after_seconds: u32,
 
+    /// How long all gateways of an EgressGateway must have worked before one of them is replaced because it is not as the spec has it, or
+    /// too old.
+    #[arg(long, default_value_t = 120)]
+    pub roll_pause_seconds: u32,
+
+    /// Over how long gateways are replaced when this controller makes other user data than the one before: each EgressGateway at a time
+    /// of its own, none in the first twenty-fourth. 0: all at once.
+    #[arg(long, default_value_t = 86_400)]
+    pub user_data_spread_seconds: u32,
+
     /// How old the list of the account's firewalls may be while nothing is known to change: within this time drift of a gateway's
     /// firewall is found. At least 5: that is one call in seven of those that the API takes in an hour, and Droplets need them more.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(5..))]
@@ -82,6 +92,8 @@ impl Settings {
             replace_after: seconds(self.replace_after_seconds),
             power_on: seconds(self.power_on_seconds),
             lost_after: seconds(self.lost_after_seconds),
+            roll_pause: seconds(self.roll_pause_seconds),
+            user_data_spread: seconds(self.user_data_spread_seconds),
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::agents::Agents;
 use crate::identity::node_droplet;
-use crate::observation::NodeSeen;
+use crate::observation::{NODE_EGRESS, NodeSeen, STATIC_ROUTE};
 use crate::route_status::NodeReport;
 
 /// The mirrors. Clones share them.
@@ -95,13 +95,18 @@ async fn drain(stream: impl Stream<Item = ()> + Send) {
 impl Mirrors {
     /// Every node with its report, by name. Reports of nodes that do not exist count for nothing.
     pub fn nodes(&self) -> Vec<NodeSeen> {
-        let ready = self.agents.ready();
         let mut seen: Vec<NodeSeen> = self.nodes.state().iter().map(|node| self.node(node)).collect();
-        for node in &mut seen {
-            node.agent_ready = ready.as_ref().map(|ready| ready.contains(&node.name));
-        }
+        self.note_agents(&mut seen);
         seen.sort_by(|a, b| a.name.cmp(&b.name));
         seen
+    }
+
+    /// Says of each node whether its agent is Ready.
+    pub fn note_agents(&self, nodes: &mut [NodeSeen]) {
+        let ready = self.agents.ready();
+        for node in nodes {
+            node.agent_ready = ready.as_ref().map(|ready| ready.contains(&node.name));
+        }
     }
 
     fn node(&self, node: &Node) -> NodeSeen {
@@ -175,29 +180,46 @@ impl Mirrors {
     }
 }
 
-/// Every node with its report as the API server's quorum has them now, for what cannot be taken back.
-pub async fn read_nodes(client: &Client) -> Result<Vec<NodeSeen>, CallError> {
-    let everything = ListParams::default();
-    let nodes: Api<Node> = Api::all(client.clone());
-    let reports: Api<Guarded<NodeEgress>> = Api::all(client.clone());
-    let nodes = within_deadline(nodes.list(&everything)).await?;
-    let reports = within_deadline(reports.list(&everything)).await?;
-    let mut reports: BTreeMap<String, NodeEgressStatus> = reports
-        .items
-        .into_iter()
-        .filter_map(|report| report.0.ok())
-        .filter_map(|report| Some((report.metadata.name?, report.status?)))
-        .collect();
-    let seen =
-        |node: &Node| node_seen(node, reports.remove(node.metadata.name.as_deref().unwrap_or_default()));
-    Ok(nodes.items.iter().map(seen).collect())
+/// What the API server's quorum has now, for what cannot be taken back.
+#[derive(Debug, Default)]
+pub struct Quorum {
+    /// Every node with its report.
+    pub nodes: Vec<NodeSeen>,
+    /// Every StaticRoute that can be read.
+    pub routes: Vec<StaticRoute>,
+    /// Kinds without a definition: none of their objects can be read, and nothing follows from that.
+    pub undefined: Vec<&'static str>,
 }
 
-/// Every StaticRoute that can be read, as the API server's quorum has them now.
-pub async fn read_routes(client: &Client) -> Result<Vec<StaticRoute>, CallError> {
-    let routes: Api<Guarded<StaticRoute>> = Api::all(client.clone());
-    let routes = within_deadline(routes.list(&ListParams::default())).await?;
-    Ok(routes.items.into_iter().filter_map(|route| route.0.ok()).collect())
+impl Quorum {
+    /// Reads it.
+    pub async fn read(client: &Client) -> Result<Self, CallError> {
+        let nodes: Api<Node> = Api::all(client.clone());
+        let nodes = within_deadline(nodes.list(&ListParams::default())).await?;
+        let mut quorum = Self::default();
+        let reports = quorum.list::<NodeEgress>(client, NODE_EGRESS).await?;
+        quorum.routes = quorum.list::<StaticRoute>(client, STATIC_ROUTE).await?;
+        let mut reports: BTreeMap<String, NodeEgressStatus> =
+            reports.into_iter().filter_map(|report| Some((report.metadata.name?, report.status?))).collect();
+        let mut report = |node: &Node| reports.remove(node.metadata.name.as_deref().unwrap_or_default());
+        quorum.nodes = nodes.items.iter().map(|node| node_seen(node, report(node))).collect();
+        Ok(quorum)
+    }
+
+    async fn list<K>(&mut self, client: &Client, kind: &'static str) -> Result<Vec<K>, CallError>
+    where
+        Guarded<K>: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+    {
+        let objects: Api<Guarded<K>> = Api::all(client.clone());
+        match within_deadline(objects.list(&ListParams::default())).await {
+            Ok(listed) => Ok(listed.items.into_iter().filter_map(|object| object.0.ok()).collect()),
+            Err(error) if error.is_not_found() => {
+                self.undefined.push(kind);
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 fn is_ready(node: &Node) -> bool {

@@ -185,22 +185,9 @@ fn gateways_that_wait_to_be_proven_are_probed_through_to_the_targets() {
     .unwrap();
     gateway.status = Some(EgressGatewayStatus {
         gateways: vec![GatewayStatus {
-            name: "demo-0".to_owned(),
-            slot: 0,
-            droplet_id: 1,
             private_address: Some("10.116.0.100".to_owned()),
             public_address: Some("203.0.113.100".to_owned()),
-            role: GatewayRole::Starting,
-            ready: false,
-            since: None,
-            message: None,
-            suspect_since: None,
-            powered_on: None,
-            user_data_version: None,
-            power_cycled: None,
-            power_cycle_accepted: None,
-            nodes: 0,
-            admits: Vec::new(),
+            ..GatewayStatus::new("demo-0".to_owned(), 0, 1, GatewayRole::Starting)
         }],
         ..EgressGatewayStatus::default()
     });

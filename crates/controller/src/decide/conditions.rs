@@ -4,7 +4,7 @@ use egress_api::condition::{DEGRADED, PROGRESSING, READY, Verdict, set};
 use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, NodeRouteState, NodeSelector};
 
 use super::route::{self, RoutePlan};
-use super::{Look, degraded, is_proven, population};
+use super::{Look, degraded, is_proven, population, roll};
 use crate::observation::{NodeSeen, Trouble};
 
 /// Message of Ready when there is nobody to route for.
@@ -38,7 +38,12 @@ pub(super) fn summarize_deletion(
 ) {
     status.active = None;
     status.egress_ip = None;
-    status.public_ips.clear();
+    // Nodes may route until they have let go, and a Droplet is gone when its entry is.
+    let there =
+        |address: &String| status.gateways.iter().any(|one| one.public_address.as_ref() == Some(address));
+    status.public_ips.retain(there);
+    status.roll = None;
+    status.next_roll = None;
     status.gateways_ready = Some(format!("0/{}", look.replicas));
     let ready = verdict(READY, false, "Deleting", doing.clone());
     let progressing = verdict(PROGRESSING, true, "Deleting", doing);
@@ -86,6 +91,9 @@ fn ready(look: &Look<'_>, status: &EgressGatewayStatus, plan: &RoutePlan, proven
 }
 
 fn progressing(look: &Look<'_>, status: &EgressGatewayStatus, plan: &RoutePlan) -> Verdict {
+    if let Some(rolling) = roll::progress(look, status) {
+        return rolling;
+    }
     let yes = |reason, message| verdict(PROGRESSING, true, reason, message);
     if let Some(intent) = status.creating.first() {
         let words = match (&intent.message, &intent.sent) {
@@ -113,7 +121,15 @@ fn progressing(look: &Look<'_>, status: &EgressGatewayStatus, plan: &RoutePlan) 
     if plan.change.is_some() {
         return yes("RoutesPending", "The StaticRoute is being written".to_owned());
     }
-    verdict(PROGRESSING, false, "Stable", "Everything that was asked for is there".to_owned())
+    let stable = "Everything that was asked for is there";
+    let words = status.next_roll.as_ref().map_or_else(
+        || stable.to_owned(),
+        |next| {
+            let (gateway, not_before, reason) = (&next.gateway, next.not_before.0, &next.reason);
+            format!("{stable}. {gateway} is replaced from {not_before} on: {reason}. {}", next.impact)
+        },
+    );
+    verdict(PROGRESSING, false, "Stable", words)
 }
 
 /// What stands in the way of making Droplets.

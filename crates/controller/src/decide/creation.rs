@@ -18,29 +18,17 @@ pub(super) fn adopt(look: &Look<'_>, status: &mut EgressGatewayStatus) {
         // A second one in a slot can only be a success that came after the settle time. It is recorded so that it can go.
         let surplus = status.gateways.iter().any(|gateway| gateway.slot == slot);
         let name = look.identity.droplet_name(slot);
-        let version = status
-            .creating
-            .iter()
-            .find(|intent| intent.name == name)
-            .map(|intent| intent.user_data_version.clone());
+        let intent = status.creating.iter().find(|intent| intent.name == name).cloned();
         status.creating.retain(|intent| intent.name != name);
+        let id = i64::try_from(droplet.id.0).unwrap_or_default();
+        let role = if surplus { GatewayRole::Leaving } else { GatewayRole::Starting };
         status.gateways.push(GatewayStatus {
-            name,
-            slot,
-            droplet_id: i64::try_from(droplet.id.0).unwrap_or_default(),
             private_address: droplet.private_v4().map(|address| address.to_string()),
             public_address: droplet.public_v4(&[]).map(|address| address.to_string()),
-            role: if surplus { GatewayRole::Leaving } else { GatewayRole::Starting },
-            ready: false,
             since: Some(look.time()),
-            message: None,
-            suspect_since: None,
-            powered_on: None,
-            power_cycled: None,
-            power_cycle_accepted: None,
-            user_data_version: version,
-            nodes: 0,
-            admits: Vec::new(),
+            user_data_version: intent.as_ref().map(|intent| intent.user_data_version.clone()),
+            image: intent.and_then(|intent| intent.image),
+            ..GatewayStatus::new(name, slot, id, role)
         });
     }
 }
@@ -80,6 +68,7 @@ pub(super) fn intend(look: &Look<'_>, status: &mut EgressGatewayStatus, from: i3
         since: look.time(),
         sent: None,
         user_data_version: site.user_data.version.clone(),
+        image: None,
         message: None,
     });
 }

@@ -7,7 +7,7 @@ use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus};
 
 use super::conditions::{in_words, obstacle, verdict};
 use super::quorum::{ballot, complaint};
-use super::{Look, creation, firewall, is_proven, population};
+use super::{Look, creation, firewall, is_proven, population, roll};
 use crate::cloud::elapsed;
 use crate::identity::droplet_id;
 
@@ -31,6 +31,7 @@ pub(super) fn degraded(look: &Look<'_>, status: &EgressGatewayStatus, proven: us
         .or_else(|| failed(status))
         .or_else(|| outside_unreachable(look, status))
         .or_else(|| fewer(look, proven))
+        .or_else(|| roll::trouble(look, status))
         .or_else(|| firewall::complaint(look, status))
         .or_else(|| look.wishes.complaint(status).map(|message| ("UnknownGatewayName", message)))
         .or_else(|| doubtful(look, status));

@@ -1,7 +1,7 @@
 //! What people are told: transitions only, by comparing the status before with the status after.
 
 use egress_api::condition::{DEGRADED, READY};
-use egress_api::{EgressGatewayStatus, Failover, GatewayRole, Replacement};
+use egress_api::{EgressGatewayStatus, Failover, GatewayRole, Replacement, Roll};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{Look, degraded, happening};
@@ -127,6 +127,7 @@ fn transitions(look: &Look<'_>, after: &EgressGatewayStatus) -> Vec<Happening> {
     told.extend(firewall_lost(before, after));
     told.extend(failed_over(look, after));
     told.extend(replaced(before, after));
+    told.extend(rolled(before, after));
     told.extend(of_conditions(&before.conditions, &after.conditions));
     told
 }
@@ -173,6 +174,31 @@ fn replaced(before: &EgressGatewayStatus, after: &EgressGatewayStatus) -> Option
         }
         _ => None,
     }
+}
+
+// What a roll has come to since.
+fn rolled(before: &EgressGatewayStatus, after: &EgressGatewayStatus) -> Option<Happening> {
+    let roll = after.roll.as_ref()?;
+    let same = |old: &&Roll| (&old.since, old.from_droplet_id) == (&roll.since, roll.from_droplet_id);
+    let known = before.roll.as_ref().filter(same);
+    let (from, to) = (&roll.from, roll.to.as_deref().unwrap_or_default());
+    let (old, new) = (in_words(roll.from_public_address.as_ref()), in_words(roll.to_public_address.as_ref()));
+    let Some(known) = known else {
+        let note = format!("{from} ({old}) is replaced: {}. {}", roll.reason, roll.impact);
+        return Some(happening(false, "Rolling", note));
+    };
+    if let Some(failure) = roll.failure.as_ref().filter(|_| known.failure.is_none()) {
+        let note = format!("{from} ({old}) works on; its successor {to} did not hold: {failure}");
+        return Some(happening(true, "RollStopped", note));
+    }
+    if roll.ended.is_some() && known.ended.is_none() {
+        let note =
+            format!("{from} ({old}) was replaced by {to} ({new}): who admits {old} must admit {new} now");
+        return Some(happening(false, "Rolled", note));
+    }
+    let until = roll.drain_until.as_ref().filter(|_| known.drain_since.is_none())?;
+    let note = format!("{to} ({new}) is proven; {from} ({old}) drains until {} at the latest", until.0);
+    Some(happening(false, "Draining", note))
 }
 
 fn in_words(address: Option<&String>) -> &str {

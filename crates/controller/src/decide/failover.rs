@@ -2,7 +2,7 @@
 
 use egress_api::{EgressGatewayStatus, Failover, GatewayStatus, NodeFailover};
 
-use super::{Look, is_proven, route};
+use super::{Look, is_proven, roll, route};
 
 /// Fills in `status.lastFailover` when the active gateway changed, or a quorum of nodes left the one they had.
 pub(super) fn note(look: &Look<'_>, status: &mut EgressGatewayStatus, head: Option<&GatewayStatus>) {
@@ -98,6 +98,9 @@ fn reason(look: &Look<'_>, status: &EgressGatewayStatus, from: &GatewayStatus, t
         Some(gateway) if is_proven(gateway) => look
             .wishes
             .reason(&from.name, &to.name)
+            .or_else(|| {
+                roll::is_drained(status, gateway).then(|| format!("{} is replaced by a new one", from.name))
+            })
             .unwrap_or_else(|| format!("the nodes' list has {} first", to.name)),
         Some(gateway) => gateway.message.clone().unwrap_or_else(|| format!("it is {:?}", gateway.role)),
         None => "its Droplet is gone".to_owned(),

@@ -19,6 +19,7 @@
 
 use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, Replacement};
 use egress_digitalocean::Droplet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::quorum::{Ballot, ballot, complaint};
 use super::{Look, Presence, is_leaving, repair};
@@ -165,7 +166,7 @@ fn drop_what_is_gone(look: &Look<'_>, status: &mut EgressGatewayStatus) {
             false
         }
         Presence::Found(droplet) => {
-            take_addresses(gateway, droplet);
+            take_facts(look, gateway, droplet);
             true
         }
         Presence::Unknown => true,
@@ -196,13 +197,20 @@ fn lost_bring_up(look: &Look<'_>, gateway: &GatewayStatus) -> Option<String> {
 }
 
 // Addresses may come later than `active`, and one at a time.
-fn take_addresses(gateway: &mut GatewayStatus, droplet: &Droplet) {
+fn take_facts(look: &Look<'_>, gateway: &mut GatewayStatus, droplet: &Droplet) {
     if let Some(address) = droplet.private_v4() {
         gateway.private_address = Some(address.to_string());
     }
     if let Some(address) = droplet.public_v4(&[]) {
         gateway.public_address = Some(address.to_string());
     }
+    // Somebody may have resized it.
+    if let Some(size) = &droplet.size_slug {
+        gateway.size = Some(size.as_str().to_owned());
+    }
+    // The slug moves on to newer images.
+    gateway.image = gateway.image.take().or_else(|| droplet.image_slug.clone());
+    gateway.created.get_or_insert_with(|| droplet.created_at.map_or_else(|| look.time(), Time));
 }
 
 fn approve(look: &Look<'_>, gateway: &mut GatewayStatus) {

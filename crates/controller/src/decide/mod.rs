@@ -5,7 +5,8 @@
 //!   out. A crash between any two effects leaves a state that leads to the same end.
 //! - At most `replicas + 1` Droplets, intents included. A slot is taken as long as anything is known to hold it.
 //! - Only what is proven is listed; the list is never made empty. Who is listed leaves it before its Droplet is deleted.
-//! - One gateway leaves at a time, and never the last one that works; one is replaced in ten minutes.
+//! - One gateway leaves at a time, and never the last one that works; one is replaced in ten minutes. A roll of gateways that work comes
+//!   after every repair.
 //! - What changes or deletes a Droplet or a firewall carries the proof that it is ours.
 
 mod admits;
@@ -17,9 +18,11 @@ mod failover;
 mod firewall;
 mod judge;
 mod order;
+mod outdated;
 mod population;
 mod quorum;
 mod repair;
+mod roll;
 mod route;
 mod teardown;
 
@@ -81,6 +84,7 @@ fn keep(look: &Look<'_>) -> Decision {
     firewall::record(look, &mut status);
     admits::record(look, &mut status);
     repair::plan(look, &mut status);
+    roll::plan(look, &mut status);
     population::choose(look, &mut status);
     let route = route::plan(look, &mut status);
     stamp(look, &mut status);
@@ -119,6 +123,9 @@ fn without_words(status: &EgressGatewayStatus) -> EgressGatewayStatus {
         gateway.message = None;
         gateway.nodes = 0;
     }
+    if let Some(roll) = &mut bare.roll {
+        roll.drain_seconds_left = None;
+    }
     bare
 }
 
@@ -140,7 +147,7 @@ fn pace(look: &Look<'_>, status: &EgressGatewayStatus, effect: Option<&Effect>) 
         Some(_) => SOON,
         None if unsteady().any(|gateway| lately(&gateway.since) || lately(&gateway.suspect_since)) => SOON,
         None if settling || unsteady().next().is_some() || is_going() => LATER,
-        None if firewall::is_coming(look, status) => LATER,
+        None if firewall::is_coming(look, status) || roll::is_awaited(look, status) => LATER,
         None if wanted().any(|intent| !in_the_way(intent)) => SOON,
         None if wanted().next().is_some() => LATER,
         None => QUIET,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, StaticRoute};
 
-use super::{Look, Presence, creation, is_leaving, is_proven, judge, repair, route};
+use super::{Look, Presence, creation, is_leaving, is_proven, judge, repair, roll, route};
 use crate::decision::{DELETE_AGAIN, Effect, LET_GO, MOST_FAILED_BRING_UPS};
 use crate::identity::droplet_id;
 
@@ -100,6 +100,10 @@ fn give_up_bring_ups(look: &Look<'_>, status: &mut EgressGatewayStatus) {
 }
 
 fn who_leaves<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Option<&'a GatewayStatus> {
+    if roll::under_way(status).is_some() {
+        // It says itself when, and nobody else goes meanwhile.
+        return None;
+    }
     let proven = status.gateways.iter().filter(|gateway| is_proven(gateway)).count();
     let coming = status.gateways.iter().filter(|gateway| is_expected(look, status, gateway)).count()
         + status.creating.len();
@@ -114,7 +118,8 @@ fn who_leaves<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Option<&'
     }
     if proven > look.replicas {
         let order = route::order(look, status);
-        return order.last().copied();
+        let outdated = order.iter().rev().find(|gateway| roll::is_outdated(look, status, gateway));
+        return outdated.or(order.last()).copied();
     }
     // As many as were asked for work: whatever else there is, is too many.
     status.gateways.iter().find(|gateway| proven == look.replicas && !gateway.ready)
@@ -122,7 +127,9 @@ fn who_leaves<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Option<&'
 
 fn is_expected(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> bool {
     match gateway.role {
-        GatewayRole::Active | GatewayRole::Standby | GatewayRole::Starting => true,
+        GatewayRole::Active | GatewayRole::Standby | GatewayRole::Starting => {
+            !roll::is_rolled(status, gateway)
+        }
         GatewayRole::Failed => !repair::is_given_up(look, status, gateway),
         GatewayRole::Leaving => false,
     }

@@ -6,7 +6,7 @@ use egress_api::{
     NodeRouteState, OnNoGateway, RouteMode, StaticRoute, StaticRouteSpec,
 };
 
-use super::{Look, failover, is_leaving, is_proven};
+use super::{Look, failover, is_leaving, is_proven, roll};
 use crate::observation::NodeSeen;
 
 /// What the StaticRoute should become.
@@ -31,8 +31,23 @@ pub(super) fn plan(look: &Look<'_>, status: &mut EgressGatewayStatus) -> RoutePl
         failover::note(look, status, order.first());
     }
     count_nodes(look, status);
-    status.public_ips = order.iter().filter_map(|gateway| gateway.public_address.clone()).collect();
-    RoutePlan { change: change(look, &order) }
+    status.public_ips = public_ips(look, status, &order);
+    RoutePlan { change: change(look, status, &order) }
+}
+
+// A node may send through a gateway that was proven, or that it has in its list, until its Droplet is gone.
+fn public_ips(look: &Look<'_>, status: &EgressGatewayStatus, order: &[GatewayStatus]) -> Vec<String> {
+    let mut addresses: Vec<String> =
+        order.iter().filter_map(|gateway| gateway.public_address.clone()).collect();
+    let listed = current_list(look);
+    for gateway in &status.gateways {
+        let Some(public) = &gateway.public_address else { continue };
+        let is_listed = listed.iter().any(|entry| Some(&entry.address.0) == gateway.private_address.as_ref());
+        if (is_listed || look.before.public_ips.contains(public)) && !addresses.contains(public) {
+            addresses.push(public.clone());
+        }
+    }
+    addresses
 }
 
 fn in_one_line<'a>(words: impl Iterator<Item = &'a str>) -> Option<String> {
@@ -57,7 +72,8 @@ fn count_nodes(look: &Look<'_>, status: &mut EgressGatewayStatus) {
     }
 }
 
-/// Proven gateways in the order that people ask for; else those that are listed already in their order, then the others by age.
+/// Proven gateways in the order that people ask for; else those that are listed already in their order, then the others by age. One that
+/// drains because it is rolled comes last.
 pub(super) fn order<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Vec<&'a GatewayStatus> {
     let listed = current_list(look);
     let place = |gateway: &GatewayStatus| {
@@ -74,7 +90,8 @@ pub(super) fn order<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Vec
         .collect();
     order.sort_by_key(|gateway| {
         let wish = look.wishes.rank(&gateway.name);
-        (wish, place(gateway), !was_active(gateway), gateway.slot, gateway.droplet_id)
+        let rolled = roll::is_drained(status, gateway);
+        (rolled, wish, place(gateway), !was_active(gateway), gateway.slot, gateway.droplet_id)
     });
     order
 }
@@ -98,13 +115,16 @@ pub(super) fn current_list(look: &Look<'_>) -> Vec<Gateway> {
     ours(look).map(|route| route.spec.ordered_gateways()).unwrap_or_default()
 }
 
-fn change(look: &Look<'_>, order: &[GatewayStatus]) -> Option<StaticRouteSpec> {
+fn change(look: &Look<'_>, status: &EgressGatewayStatus, order: &[GatewayStatus]) -> Option<StaticRouteSpec> {
     if is_foreign(look)
         || look.seen.route.as_ref().is_some_and(|route| route.metadata.deletion_timestamp.is_some())
     {
         return None;
     }
-    let proven: Vec<Gateway> = order.iter().filter_map(entry).collect();
+    let mut proven: Vec<Gateway> = order.iter().filter_map(entry).collect();
+    if look.seen.gateway.spec.mode == RouteMode::ActiveActive {
+        lighten(&mut proven, order.iter().position(|gateway| roll::is_drained(status, gateway)));
+    }
     // When all are dead, the nodes keep what they have: any of them may come back.
     let gateways = if proven.is_empty() { current_list(look) } else { proven };
     // What is to be dropped without a gateway is dropped before there is one; nothing else can be said without a gateway.
@@ -134,6 +154,15 @@ fn entry(gateway: &GatewayStatus) -> Option<Gateway> {
         egress_address: gateway.public_address.clone().map(EgressAddress),
         weight: None,
     })
+}
+
+// Who shares traffic and drains gets next to nothing new; what it has stays.
+fn lighten(gateways: &mut [Gateway], drained: Option<usize>) {
+    const ALL: i32 = 256;
+    let Some(drained) = drained else { return };
+    for (place, gateway) in gateways.iter_mut().enumerate() {
+        gateway.weight = Some(if place == drained { 1 } else { ALL });
+    }
 }
 
 /// How many nodes have all of this generation of the StaticRoute in their kernel, and how many should: those that are alive

@@ -10,7 +10,7 @@ use super::{
     stamp,
 };
 use crate::decision::{Decision, Effect};
-use crate::observation::{FirewallsSeen, Trouble};
+use crate::observation::{FirewallsSeen, NODE_EGRESS, NodeSeen, STATIC_ROUTE, Trouble};
 
 /// The next step towards nothing.
 pub(super) fn decide(look: &Look<'_>) -> Decision {
@@ -22,7 +22,7 @@ pub(super) fn decide(look: &Look<'_>) -> Decision {
     status.gateways.retain(|gateway| !matches!(look.presence(gateway), Presence::Gone));
     firewall::record_for_removal(look, &mut status);
     let holding = nodes_holding_routes(look);
-    let routed = route::ours(look).is_some() || !holding.is_empty();
+    let routed = route::ours(look).is_some() || !holding.is_empty() || nobody_knows_who_routes(look);
     if !routed {
         for gateway in &mut status.gateways {
             gateway.role = GatewayRole::Leaving;
@@ -56,7 +56,8 @@ pub(super) fn decide(look: &Look<'_>) -> Decision {
     Decision { effect, status, requeue_after, events }
 }
 
-// Live nodes whose report still names a StaticRoute of ours, or one that follows and still routes; dead nodes block nothing.
+// Live nodes whose report still names a StaticRoute of ours, or one that follows and still routes, and those whose agent is Ready and has
+// not reported yet, as after its report was lost; dead nodes block nothing.
 fn nodes_holding_routes(look: &Look<'_>) -> Vec<String> {
     // One of the same name that somebody else made stays, and so do its routes.
     let foreign = look
@@ -74,11 +75,16 @@ fn nodes_holding_routes(look: &Look<'_>) -> Vec<String> {
             || unreadable;
         routed && look.seen.followers.iter().any(|follower| follower.uid == entry.uid)
     };
-    let holds = |node: &&crate::observation::NodeSeen| {
-        let routes = node.report.as_ref().map(|report| report.routes.as_slice()).unwrap_or_default();
-        routes.iter().any(|entry| is_own(entry) || follows(entry))
+    let holds = |node: &&NodeSeen| match &node.report {
+        Some(report) => report.routes.iter().any(|entry| is_own(entry) || follows(entry)),
+        None => node.agent_ready == Some(true),
     };
     look.seen.live_nodes().filter(holds).map(|node| node.name.clone()).collect()
+}
+
+// Without reports nobody can say that a node has let go.
+fn nobody_knows_who_routes(look: &Look<'_>) -> bool {
+    look.seen.undefined.contains(&NODE_EGRESS) && look.seen.live_nodes().next().is_some()
 }
 
 fn is_all_gone(look: &Look<'_>, status: &EgressGatewayStatus) -> bool {
@@ -114,6 +120,9 @@ fn perhaps_ours<'a>(look: &Look<'a>) -> impl Iterator<Item = &'a Droplet> {
 fn doing(look: &Look<'_>, status: &EgressGatewayStatus, holding: &[String]) -> String {
     if route::ours(look).is_some() {
         return "The StaticRoute is being deleted".to_owned();
+    }
+    if nobody_knows_who_routes(look) {
+        return "It is not known which nodes still have the routes".to_owned();
     }
     if !holding.is_empty() {
         return format!("{} nodes still have the routes, among them {}", holding.len(), holding[0]);
@@ -161,15 +170,33 @@ fn firewall_stays(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<Troub
     Some(Trouble { reason, message: format!("{message}; {way_out}") })
 }
 
+fn held_by_nodes(look: &Look<'_>, holding: &[String]) -> Option<Trouble> {
+    const APPLY: &str = "Apply the definitions again (deploy/crds), and the deletion goes on";
+    if nobody_knows_who_routes(look) {
+        let message = format!(
+            "The definition of NodeEgress is gone, so no node can report that it has let go of its routes. {APPLY}"
+        );
+        return Some(Trouble { reason: "DefinitionGone", message });
+    }
+    let node = holding.first()?;
+    if look.seen.undefined.contains(&STATIC_ROUTE) {
+        let message = format!(
+            "The definition of StaticRoute is gone. Nodes keep their routes then, among them {node}, and their gateways stay. {APPLY}"
+        );
+        return Some(Trouble { reason: "DefinitionGone", message });
+    }
+    Some(Trouble {
+        reason: "NodesHoldRoutes",
+        message: format!(
+            "Node {node} has not reported that the routes are gone. Its agent must run; if the node is beyond help, delete the \
+             Node or its NodeEgress object"
+        ),
+    })
+}
+
 fn blocked(look: &Look<'_>, status: &EgressGatewayStatus, holding: &[String]) -> Option<Trouble> {
-    if let Some(node) = holding.first() {
-        return Some(Trouble {
-            reason: "NodesHoldRoutes",
-            message: format!(
-                "Node {node} has not reported that the routes are gone. Its agent must run; if the node is beyond help, delete \
-                 the Node or its NodeEgress object"
-            ),
-        });
+    if let Some(trouble) = held_by_nodes(look, holding) {
+        return Some(trouble);
     }
     if look.vpc().is_none()
         && let Err(trouble) = &look.seen.site

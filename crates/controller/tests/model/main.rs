@@ -11,6 +11,7 @@ mod order;
 mod quorum;
 mod references;
 mod repair;
+mod roll;
 mod situations;
 mod walls;
 mod world;
@@ -32,6 +33,7 @@ enum Scenario {
     PowerOff,
     Freeze,
     Gray,
+    Roll,
     Delete,
 }
 
@@ -52,6 +54,7 @@ fn run(scenario: Scenario, crashes: &[(usize, Crash)]) -> (World, usize) {
         Scenario::PowerOff => world.state().first().off = true,
         Scenario::Freeze => world.state().first().frozen = true,
         Scenario::Gray => world.state().first().gray = true,
+        Scenario::Roll => world.state().ask_for_size("s-2vcpu-2gb"),
         Scenario::Delete => world.state().delete(),
     }
     assert!(world.settle(ENOUGH), "{scenario:?} does not come to rest: {:#?}", world.state().status());
@@ -175,6 +178,7 @@ fn killed_at_any_call_the_end_is_the_same() {
         Scenario::PowerOff,
         Scenario::Freeze,
         Scenario::Gray,
+        Scenario::Roll,
         Scenario::Delete,
     ];
     for scenario in all {

@@ -12,7 +12,7 @@ use egress_controller::decide::decide;
 use egress_controller::decision::{Admission, Decision, Effect, Order};
 use egress_controller::firewall::OwnedFirewall;
 use egress_controller::identity::OwnedDroplet;
-use egress_controller::observation::{HealthSeen, Observation, Trouble};
+use egress_controller::observation::{HealthSeen, NODE_EGRESS, Observation, STATIC_ROUTE, Trouble};
 use egress_digitalocean::{DropletId, DropletStatus, FirewallId, FirewallSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 

@@ -80,6 +80,12 @@ pub struct State {
     pub machines: BTreeMap<u64, Machine>,
     /// What the nodes have: uid and generation.
     applied: Option<(String, i64)>,
+    /// The gateway that they use for new connections.
+    pub uses: Option<u64>,
+    /// The one that open connections still use, and until when.
+    pub drains: Option<(u64, i64)>,
+    /// What is made does not come up.
+    pub stillborn: bool,
     pub nodes_follow: bool,
     /// A StaticRoute that follows this EgressGateway's list, on nodes that are slow.
     pub follower: Option<SlowFollower>,
@@ -158,6 +164,9 @@ impl World {
             route: None,
             machines,
             applied: None,
+            uses: None,
+            drains: None,
+            stillborn: false,
             nodes_follow: true,
             follower: None,
             said: BTreeMap::new(),
@@ -185,6 +194,8 @@ impl World {
             replace_after: seconds(5),
             power_on: seconds(30),
             lost_after: seconds(30),
+            roll_pause: seconds(10),
+            user_data_spread: seconds(480),
         };
         Self { state: Mutex::new(state), limits }
     }
@@ -249,6 +260,48 @@ impl State {
                 .route
                 .as_ref()
                 .map(|route| (route.metadata.uid.clone().unwrap(), route.metadata.generation.unwrap()));
+            self.move_nodes();
+        }
+        self.check_addresses();
+    }
+
+    // Nodes follow the list: at once away from what is dead or not listed, and with a drain away from what works.
+    fn move_nodes(&mut self) {
+        const DRAIN: i64 = 20;
+        let listed = self.listed();
+        let works = |id: &u64| self.answers_and_forwards(*id) == (true, true);
+        let head = listed.iter().copied().find(works);
+        let held = |id: &u64| listed.contains(id) && works(id);
+        let mut drains = self.drains.filter(|(id, until)| held(id) && self.now < *until);
+        let before = self.uses.filter(|id| listed.contains(id));
+        let uses = head.or(before).or(listed.first().copied());
+        if let Some(left) = before.filter(|id| Some(*id) != uses && held(id)) {
+            drains = Some((left, self.now + DRAIN));
+        }
+        self.uses = uses;
+        self.drains = drains.filter(|(id, _)| Some(*id) != uses);
+    }
+
+    fn listed(&self) -> Vec<u64> {
+        let listed = self.route.as_ref().map(|route| route.spec.ordered_gateways()).unwrap_or_default();
+        let id = |address: &str| address.rsplit('.').next().and_then(|last| last.parse().ok());
+        listed.iter().filter_map(|entry| id(&entry.address.0)).collect()
+    }
+
+    // What leaves, leaves with an address that people were told of.
+    fn check_addresses(&mut self) {
+        let status = self.status();
+        let sends = self.uses.into_iter().chain(self.drains.map(|(id, _)| id));
+        let sends: Vec<u64> = sends.filter(|id| self.answers_and_forwards(*id) == (true, true)).collect();
+        for id in sends {
+            let recorded = status.gateways.iter().any(|one| u64::try_from(one.droplet_id) == Ok(id));
+            if recorded && !status.public_ips.contains(&public(id)) {
+                self.violations.push(format!(
+                    "{} leaves and is not in publicIPs at {}",
+                    public(id),
+                    self.now
+                ));
+            }
         }
     }
 
@@ -305,6 +358,16 @@ impl State {
         self.machines.get_mut(&id).unwrap().dead = true;
     }
 
+    /// The first recorded gateway that works, unless it is the only one.
+    pub fn kill_first_that_works(&mut self) {
+        let ids: Vec<u64> = self.ours().into_iter().map(|(id, _)| *id).collect();
+        let working: Vec<u64> =
+            ids.into_iter().filter(|id| self.answers_and_forwards(*id) == (true, true)).collect();
+        if let [first, _, ..] = working[..] {
+            self.machines.get_mut(&first).unwrap().dead = true;
+        }
+    }
+
     /// The machine of the first recorded gateway.
     pub fn first(&mut self) -> &mut Machine {
         let id = u64::try_from(self.status().gateways[0].droplet_id).unwrap();
@@ -317,6 +380,14 @@ impl State {
             gateway.metadata.deletion_timestamp = Some(Time(now));
             gateway.metadata.generation = gateway.metadata.generation.map(|generation| generation + 1);
         }
+        self.bump();
+    }
+
+    /// Somebody changes the size of the Droplets.
+    pub fn ask_for_size(&mut self, size: &str) {
+        let gateway = self.gateway.as_mut().unwrap();
+        size.clone_into(&mut gateway.spec.droplet.size);
+        gateway.metadata.generation = gateway.metadata.generation.map(|generation| generation + 1);
         self.bump();
     }
 
@@ -377,7 +448,7 @@ pub fn private(id: u64) -> String {
     format!("10.116.0.{id}")
 }
 
-fn public(id: u64) -> String {
+pub fn public(id: u64) -> String {
     format!("203.0.113.{id}")
 }
 

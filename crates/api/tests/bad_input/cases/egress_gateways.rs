@@ -164,6 +164,21 @@ fn droplet(all: &mut Vec<Case>) {
     let words = "spec.droplet.monitoring in body must be of type boolean: \"string\"";
     let node = warns("spec.droplet.monitoring: invalid type: string \"yes\", expected a boolean");
     add("spec.droplet.monitoring", "a word", json!({"monitoring": "yes"}), words, node);
+    let field = "spec.droplet.maxAgeDays";
+    let days = "must be 1 to 365 days; write 14 for two weeks, or leave it out so that no Droplet is replaced for its age";
+    for value in [0, -1, 366] {
+        let refused = format!("{field}: Invalid value: {value}: {days}");
+        add(
+            field,
+            &format!("out of range: `{value}`"),
+            json!({"maxAgeDays": value}),
+            &refused,
+            Node::Ignores,
+        );
+    }
+    let words = format!("{field} in body must be of type integer: \"string\"");
+    let node = warns(&format!("{field}: invalid type: string \"2w\", expected i32"));
+    add(field, "a word: `2w`", json!({"maxAgeDays": "2w"}), &words, node);
     let keys = "keys are named by id (512189) or MD5 fingerprint (3b:16:e4:...), as doctl compute ssh-key list shows them; the key itself does not go here";
     list_of_texts(
         "sshKeys",

@@ -161,8 +161,13 @@ impl Stage {
     }
 
     pub async fn put_token(&self) {
+        self.put(TOKEN).await;
+    }
+
+    /// Another token.
+    pub async fn put(&self, token: &str) {
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "digitalocean-token"},
-            "stringData": {"token": TOKEN}});
+            "stringData": {"token": token}});
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), NAMESPACE);
         secrets
             .patch("digitalocean-token", &PatchParams::apply("test").force(), &Patch::Apply(secret))

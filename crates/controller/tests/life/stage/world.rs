@@ -20,12 +20,20 @@ use super::cloud::{ADDRESS, Cloud};
 
 #[derive(Default)]
 struct State {
-    /// Private address to public address of what runs.
-    running: BTreeMap<String, String>,
+    /// What runs, by private address.
+    running: BTreeMap<String, Running>,
     /// Nodes that follow no change any more.
     deaf: Vec<&'static str>,
     /// Private addresses of what the cloud calls active and what does nothing any more.
     frozen: BTreeSet<String>,
+}
+
+/// A gateway that runs.
+#[derive(Clone)]
+struct Running {
+    public: String,
+    /// Version of the user data that it was made with.
+    version: String,
 }
 
 /// The outside world. It ends with the scene.
@@ -46,8 +54,8 @@ impl World {
             for stream in listener.incoming().flatten() {
                 let (Ok(local), shown) = (stream.local_addr(), shown.clone()) else { continue };
                 let IpAddr::V4(address) = local.ip() else { continue };
-                let public = shown.lock().unwrap().running.get(&address.to_string()).cloned();
-                answer(stream, public);
+                let running = shown.lock().unwrap().running.get(&address.to_string()).cloned();
+                answer(stream, running);
             }
         });
         let (shared, stop) = (state.clone(), over.clone());
@@ -88,13 +96,13 @@ impl Drop for World {
     }
 }
 
-fn answer(mut stream: std::net::TcpStream, public: Option<String>) {
-    let Some(public) = public else { return };
+fn answer(mut stream: std::net::TcpStream, running: Option<Running>) {
+    let Some(Running { public, version }) = running else { return };
     let mut request = [0; 1024];
     // A controller that was killed needs no answer.
     let _read = stream.read(&mut request);
-    let body = json!({"ready": true, "userDataVersion": "played", "publicAddress": public, "errors": []})
-        .to_string();
+    let body =
+        json!({"ready": true, "userDataVersion": version, "publicAddress": public, "errors": []}).to_string();
     let _written = write!(
         stream,
         "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
@@ -128,15 +136,24 @@ async fn report(kubeconfig: PathBuf, state: Arc<Mutex<State>>, over: Arc<AtomicB
     }
 }
 
-async fn running(http: &reqwest::Client) -> Option<BTreeMap<String, String>> {
+async fn running(http: &reqwest::Client) -> Option<BTreeMap<String, Running>> {
     let state: Value = http.get(format!("{ADDRESS}/simulator/state")).send().await.ok()?.json().await.ok()?;
     let droplets = state["droplets"].as_object()?.values();
     let up = droplets.filter(|droplet| droplet["status"] == "active" && droplet["phase"] == "live");
     let pair = |droplet: &Value| {
         let address = |side: &str| droplet[side]["address"].as_str().map(str::to_owned);
-        Some((address("private")?, address("public").unwrap_or_default()))
+        let public = address("public").unwrap_or_default();
+        Some((address("private")?, Running { public, version: version(droplet) }))
     };
     Some(up.filter_map(pair).collect())
+}
+
+// As the machine reads it from its user data.
+fn version(droplet: &Value) -> String {
+    const KEY: &str = "\"version\": \"";
+    let text = droplet["user_data"].as_str().unwrap_or_default();
+    let value = text.split_once(KEY).and_then(|(_, rest)| rest.split_once('"'));
+    value.map_or_else(|| "played".to_owned(), |(version, _)| version.to_owned())
 }
 
 async fn seen_by_a_node(client: &Client, state: &Mutex<State>) -> Option<Value> {

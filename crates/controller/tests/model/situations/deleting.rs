@@ -113,3 +113,55 @@ fn while_our_vpc_is_not_known_nothing_that_may_be_ours_is_let_go_of() {
     seen.gateway.spec.droplet.vpc_uuid = Some(crate::world::VPC.into());
     assert!(matches!(effect_at(&world, &mut seen, now).0, Some(Effect::DeleteDroplet(_))));
 }
+
+#[test]
+fn a_dead_node_that_holds_routes_blocks_no_deletion() {
+    let (world, mut seen, now) = calm();
+    seen.gateway.metadata.deletion_timestamp = Some(Time(timestamp(now)));
+    seen.route = None;
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!((effect, reason(&decision, DEGRADED)), (None, yes("NodesHoldRoutes")));
+    seen.nodes[0].live = false;
+    seen.nodes[1].report.as_mut().unwrap().routes.clear();
+    assert!(matches!(effect_at(&world, &mut seen, now).0, Some(Effect::DeleteDroplet(_))));
+}
+
+#[test]
+fn without_the_definitions_of_reports_or_routes_deletion_waits_and_says_how_to_go_on() {
+    let message = |decision: &Decision| {
+        let degraded = decision.status.conditions.iter().find(|condition| condition.type_ == DEGRADED);
+        degraded.unwrap().message.clone()
+    };
+    let (world, mut seen, now) = calm();
+    seen.gateway.metadata.deletion_timestamp = Some(Time(timestamp(now)));
+    seen.route = None;
+    seen.undefined = vec![STATIC_ROUTE];
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!((effect, reason(&decision, DEGRADED)), (None, yes("DefinitionGone")));
+    assert!(message(&decision).contains("pool-1") && message(&decision).contains("deploy/crds"));
+    // Nobody can say any more who holds routes.
+    seen.undefined = vec![NODE_EGRESS];
+    seen.nodes.iter_mut().for_each(|node| node.report = None);
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!((effect, reason(&decision, DEGRADED)), (None, yes("DefinitionGone")));
+    assert!(message(&decision).contains("NodeEgress"), "{}", message(&decision));
+    // It is back, and the reports are not yet: their agents live.
+    seen.undefined.clear();
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!((effect, reason(&decision, DEGRADED)), (None, yes("NodesHoldRoutes")));
+    // They are all dead: nobody routes.
+    seen.nodes.iter_mut().for_each(|node| node.live = false);
+    assert!(matches!(effect_at(&world, &mut seen, now).0, Some(Effect::DeleteDroplet(_))));
+}
+
+#[test]
+fn the_addresses_stay_told_until_their_droplets_are_gone() {
+    let (world, mut seen, now) = calm();
+    seen.gateway.metadata.deletion_timestamp = Some(Time(timestamp(now)));
+    let told = |seen: &Observation| at(&world, seen, now).status.public_ips;
+    assert_eq!(told(&seen).len(), 2, "nodes still route");
+    let cloud = seen.cloud.as_mut().unwrap();
+    cloud.droplets.remove(&FIRST);
+    cloud.gone.insert(FIRST);
+    assert_eq!(told(&seen), ["203.0.113.104"]);
+}

@@ -104,6 +104,7 @@ impl Ports for Hands<'_> {
             tags: order.tags.clone(),
             vpc: order.vpc.clone(),
             made: state.now + late,
+            dead: state.stillborn,
             ..Machine::default()
         };
         state.machines.insert(id, machine);
@@ -206,6 +207,11 @@ impl Ports for Hands<'_> {
         let listed = state.route.as_ref().map(|route| route.spec.ordered_gateways()).unwrap_or_default();
         if listed.iter().any(|entry| entry.address.0 == private(id)) {
             state.violations.push("a Droplet was deleted that nodes are told to use".into());
+        }
+        let works = |id: u64| state.answers_and_forwards(id) == (true, true);
+        let used = state.uses == Some(id) || state.drains.is_some_and(|(drained, _)| drained == id);
+        if used && works(id) && state.nodes_follow {
+            state.violations.push(format!("a Droplet was deleted that carries connections: {id}"));
         }
         let leaving = state.gateway.as_ref().is_some_and(|one| one.metadata.deletion_timestamp.is_some());
         let used = state.follower.as_ref().and_then(|follower| follower.uses.as_ref());

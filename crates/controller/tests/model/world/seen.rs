@@ -48,13 +48,13 @@ impl State {
             state: NodeRouteState::Applied,
             applied: 1,
             total: 1,
-            gateway: None,
+            gateway: self.uses.map(private),
             gateways: Vec::new(),
             reason: None,
             message: None,
             guarded: true,
             no_gateway: false,
-            draining: None,
+            draining: self.drains.map(|(id, _)| private(id)),
             unusable_gateways: Vec::new(),
             failures: Vec::new(),
         });
@@ -92,6 +92,7 @@ impl State {
             route: self.route.clone(),
             followers: self.follower.iter().map(|_| followed()).collect(),
             nodes: vec![node("pool-1", 1), node("pool-2", 900)],
+            undefined: Vec::new(),
             cloud: Ok(CloudSeen {
                 taken: timestamp(self.now),
                 droplets,
