@@ -120,7 +120,7 @@ fn part_of(whole: Duration, words: &[&str]) -> Duration {
         hash.update(word);
     }
     let hash = hash.finalize();
-    let number = hash.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    let number = hash.iter().take(8).fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
     number.checked_rem(whole.as_secs()).map_or(Duration::ZERO, Duration::from_secs)
 }
 
