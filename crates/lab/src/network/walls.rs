@@ -22,7 +22,7 @@ use crate::netns;
 use crate::state::LabName;
 
 /// Part of the table of port rules: behind the rules of who may send what, and before the faults of what arrives.
-pub(super) const CHAINS: &str = r"table bridge ports {
+pub(super) const CHAINS: &str = r"table bridge walls {
   map wall_out { type ifname : verdict; }
   map wall_in { type ifname : verdict; }
   chain through_walls_out {
@@ -120,11 +120,11 @@ fn script(port: &str, passes: &Passes) -> String {
             let _written = writeln!(text, "{words}");
         };
         for chain in [&admit, &chain] {
-            line(format!("add chain bridge ports {chain}"));
-            line(format!("flush chain bridge ports {chain}"));
+            line(format!("add chain bridge walls {chain}"));
+            line(format!("flush chain bridge walls {chain}"));
         }
         // In rules of their own: a full set must not stop packets.
-        let rule = |chain: &str, words: &str| format!("add rule bridge ports {chain} {words}");
+        let rule = |chain: &str, words: &str| format!("add rule bridge walls {chain} {words}");
         line(rule(&admit, &format!("meta l4proto {{ tcp, udp }} update @{port}-open {{ {connection} }}")));
         line(rule(&admit, &format!("icmp type echo-request update @{port}-pinged {{ {pair} }}")));
         line(rule(&admit, "accept"));
@@ -140,7 +140,7 @@ fn script(port: &str, passes: &Passes) -> String {
             line(rule(&chain, &format!("{} goto {admit}", pass.matches(direction))));
         }
         line(rule(&chain, "counter drop"));
-        line(format!("add element bridge ports {map} {{ \"{port}\" : jump {chain} }}"));
+        line(format!("add element bridge walls {map} {{ \"{port}\" : jump {chain} }}"));
     }
     text
 }
@@ -148,9 +148,9 @@ fn script(port: &str, passes: &Passes) -> String {
 /// A port's memory of what was let through: connections, and who was asked for an echo. What is quiet for so long is forgotten.
 fn sets(port: &str) -> String {
     format!(
-        "add set bridge ports {port}-open {{ type ipv4_addr . ipv4_addr . inet_proto . inet_service . inet_service; \
+        "add set bridge walls {port}-open {{ type ipv4_addr . ipv4_addr . inet_proto . inet_service . inet_service; \
          flags dynamic,timeout; size 1000000; timeout 1h; }}\n\
-         add set bridge ports {port}-pinged {{ type ipv4_addr . ipv4_addr; flags dynamic,timeout; size 65536; timeout 1m; }}\n"
+         add set bridge walls {port}-pinged {{ type ipv4_addr . ipv4_addr; flags dynamic,timeout; size 65536; timeout 1m; }}\n"
     )
 }
 
@@ -161,20 +161,20 @@ fn removal(port: &str) -> String {
         let (map, way) = direction.wall();
         let (chain, admit) = (format!("{port}-{way}"), format!("{port}-{way}-admit"));
         for line in [
-            format!("add chain bridge ports {admit}"),
-            format!("add chain bridge ports {chain}"),
-            format!("add element bridge ports {map} {{ \"{port}\" : jump {chain} }}"),
-            format!("delete element bridge ports {map} {{ \"{port}\" }}"),
-            format!("flush chain bridge ports {chain}"),
-            format!("delete chain bridge ports {chain}"),
-            format!("flush chain bridge ports {admit}"),
-            format!("delete chain bridge ports {admit}"),
+            format!("add chain bridge walls {admit}"),
+            format!("add chain bridge walls {chain}"),
+            format!("add element bridge walls {map} {{ \"{port}\" : jump {chain} }}"),
+            format!("delete element bridge walls {map} {{ \"{port}\" }}"),
+            format!("flush chain bridge walls {chain}"),
+            format!("delete chain bridge walls {chain}"),
+            format!("flush chain bridge walls {admit}"),
+            format!("delete chain bridge walls {admit}"),
         ] {
             // Writing to a String cannot fail.
             let _written = writeln!(text, "{line}");
         }
     }
-    text + &format!("delete set bridge ports {port}-open\ndelete set bridge ports {port}-pinged\n")
+    text + &format!("delete set bridge walls {port}-open\ndelete set bridge walls {port}-pinged\n")
 }
 
 impl Pass {
@@ -233,10 +233,10 @@ mod tests {
         let text = script("d7-pub", &Passes { inbound: Vec::new(), outbound: Vec::new() });
         for chain in ["d7-pub-in", "d7-pub-out"] {
             let mut rules =
-                text.lines().filter(|line| line.starts_with(&format!("add rule bridge ports {chain} ")));
+                text.lines().filter(|line| line.starts_with(&format!("add rule bridge walls {chain} ")));
             assert_eq!(
                 rules.next_back(),
-                Some(format!("add rule bridge ports {chain} counter drop").as_str())
+                Some(format!("add rule bridge walls {chain} counter drop").as_str())
             );
         }
     }
