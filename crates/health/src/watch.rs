@@ -26,6 +26,8 @@
 //! - **Source**: A is asked about by its peers; that one is dead says nothing against A. So B must have got answers from outside all
 //!   the time, and after A's misses (level forwarding), which a dead B does not. Where a gateway was never seen with the expected address, nobody
 //!   knows whether its peers admit it: it is not condemned, but it is on trial while another is proven.
+//!   One that came back and was not seen with its address since may be another machine, and the gateway that B asks may be gone: nobody is
+//!   condemned by difference to it.
 //! - **Full size**: peers and targets are asked in turn, or A's way out and B's way in could not be told apart. It condemns only who
 //!   once got such an answer: some targets never give one.
 //! - **Loss** is judged by difference, too: [`Config::loss_percent`] over 30 s, or twice that over 6 s, against a gateway that lost at

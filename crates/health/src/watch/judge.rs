@@ -92,9 +92,11 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
             // it was there for a while.
             let believed = if level == Level::Source { BELIEVED_AFTER } else { Duration::ZERO };
             let was_there = detector.changed() <= since || last >= detector.changed().after(believed);
+            // Nor does one that came back and whose own address nobody has seen since: it may be another machine.
+            let is_itself = level != Level::Source || watched.is_itself();
             let chance = |begun| misses_beside(&[lost_itself(begun), watched.lost_on_the_way(begun)]);
             let is_no_chance = times.into_iter().all(|begun| misses >= chance(begun));
-            (is_better && was_there && is_no_chance).then_some((*other, answered))
+            (is_better && was_there && is_itself && is_no_chance).then_some((*other, answered))
         })?;
         Some(Evidence {
             fault: Fault::of(level),

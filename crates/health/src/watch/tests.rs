@@ -300,6 +300,30 @@ fn one_that_answers_in_the_vpc_again_is_not_returned_to_before_the_outside_saw_i
 }
 
 #[test]
+fn the_silence_of_a_peer_whose_address_another_machine_took_over_condemns_nobody() {
+    for seed in 1..=10 {
+        for silent in [450, 5_000] {
+            let mut world = World::whole_with(&[A, B], seed, &hasty());
+            world.broken.insert(Dead(A));
+            world.runs(silent);
+            world.broken = BTreeSet::from([TakenOver(A)]);
+            for _ in 0..600 {
+                world.runs(100);
+                assert!(
+                    !world.watch.none_works(&[A, B]),
+                    "{silent} ms, seed {seed}: {:?}",
+                    world.condemned()
+                );
+            }
+            assert_eq!(world.current, B, "{silent} ms, seed {seed}");
+            world.broken.clear();
+            world.runs(20_000);
+            assert_eq!(world.current, A, "{silent} ms, seed {seed}");
+        }
+    }
+}
+
+#[test]
 fn one_that_lost_packets_is_on_trial_after_it_and_returned_to() {
     let mut world = World::whole(&[A, B]);
     world.broken.insert(LosesInVpc(A, 40));

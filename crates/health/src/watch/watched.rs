@@ -285,6 +285,13 @@ impl<G, W: Copy + Ord> Watched<G, W> {
         self.condemned.is_empty() && !self.is_held_down(now) && (is_told || now.since(begun) >= SHOWN_AFTER)
     }
 
+    /// Whether it is the gateway that it was, as far as anybody can tell: not one that came back and that no other has seen since with
+    /// its address, though one did before.
+    pub(super) fn is_itself(&self) -> bool {
+        let seen = self.detector(Level::Source).last_answered();
+        self.returning.is_none_or(|begun| seen.is_none_or(|seen| seen >= begun))
+    }
+
     /// Whether it lost hardly any probe since then, as far as any was sent.
     pub(super) fn hardly_lost_since(&self, begun: Tick) -> bool {
         let counted = next_second(begun);

@@ -18,6 +18,8 @@ pub enum Broken {
     NoDefaultRoute(char),
     /// It leaves with an address that no peer admits.
     WrongSource(char),
+    /// It is gone, and another machine has its VPC address, which forwards and leaves with an address of its own.
+    TakenOver(char),
     /// Packets of full size vanish on its public side, both ways.
     BlackHole(char),
     /// A target outside is dead.
@@ -248,7 +250,9 @@ impl World {
         let swallowed = large && self.is(BlackHole(gateway)) || !is_peer && self.is(NoDefaultRoute(gateway));
         let leads = !swallowed && !self.is(Deaf(gateway));
         let arrives = if is_peer {
-            [Dead(witness), Deaf(witness), WrongSource(gateway)].iter().all(|broken| !self.is(*broken))
+            let silent = [Dead(witness), Deaf(witness), TakenOver(witness)];
+            let strange = [WrongSource(gateway), TakenOver(gateway)];
+            silent.iter().chain(&strange).all(|broken| !self.is(*broken))
                 && !(large && self.is(BlackHole(witness)))
         } else {
             !self.is(Internet) && !self.is(Target(witness))
