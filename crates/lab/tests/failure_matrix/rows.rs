@@ -61,8 +61,16 @@ use Step::{Cloud, Flap, Lab, Wait};
 const TARGETS: [&str; 4] = ["silence", "1.1.1.1", "8.8.8.8", "9.9.9.9"];
 
 /// What every run of all tests breaks: one of each kind, and those in which most can go wrong. `FAILOVER_ROWS=sample`.
-pub const SAMPLE: [&str; 7] =
-    ["kernel-freeze", "vpc-cut", "public-out", "nat", "standby-dead", "node-parted", "both-dead"];
+pub const SAMPLE: [&str; 8] = [
+    "kernel-freeze",
+    "vpc-cut",
+    "public-out",
+    "nat",
+    "wrong-source",
+    "standby-dead",
+    "node-parted",
+    "both-dead",
+];
 
 /// All of them, in the order in which they are run.
 pub const ROWS: &[Row] = &[
@@ -114,6 +122,10 @@ pub const ROWS: &[Row] = &[
     Row {
         has_other_source: true,
         ..row("taken-over-by-gateway", &[Lab(&["take-over", "{a}", "gateway-b"])])
+    },
+    Row {
+        has_other_source: true,
+        ..row("gone-and-taken-over", &[Lab(&["freeze", "{a}"]), Lab(&["take-over", "{a}", "gateway-b"])])
     },
     // A loses packets.
     Row { look: 10, ..row("loss-5", &[Lab(&["lose", "{a}", "public", "5", "out"])]) },
