@@ -93,7 +93,7 @@ fn by_age(look: &Look<'_>, gateway: &GatewayStatus) -> Option<Outdated> {
     let age = DAY * days;
     let tail = age / LAST_PART;
     let id = gateway.droplet_id.to_string();
-    let lived = age - tail + part_of(tail, &[&look.identity.owner, &id]);
+    let lived = age.saturating_sub(tail) + part_of(tail, &[&look.identity.owner, &id]);
     let reason = format!("spec.droplet.maxAgeDays is {days}");
     Some(Outdated { reason, not_before: later(gateway.created.as_ref()?, lived) })
 }
@@ -110,7 +110,7 @@ fn later(then: &Time, wait: Duration) -> Option<Timestamp> {
 // A time between the first part of the whole and the whole, always the same for the same words.
 fn share(whole: Duration, first_part: u32, words: &[&str]) -> Duration {
     let first = whole / first_part;
-    first + part_of(whole - first, words)
+    first + part_of(whole.saturating_sub(first), words)
 }
 
 fn part_of(whole: Duration, words: &[&str]) -> Duration {
