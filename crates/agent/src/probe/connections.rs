@@ -86,9 +86,11 @@ impl Connections {
     /// Time between two probes of what fails: so long that to every witness the free ones last until the next has rested.
     pub(super) fn pause(&self, now: Instant) -> Duration {
         let each = self.witnesses.len();
+        // Rounded up: a nanosecond too early has not rested.
         let until_rested = self.witnesses.iter().enumerate().map(|(turn, asked)| {
             let (rested, uses) = asked.ports.next_rested(now);
-            rested.div_f64((uses * each + turn + 1) as f64)
+            let uses = count(uses * each + turn + 1);
+            (rested + Duration::from_nanos(u64::from(uses) - 1)) / uses
         });
         let all_of_them =
             self.witnesses.front().map_or(Duration::ZERO, |asked| asked.ports.each_after() / count(each));
