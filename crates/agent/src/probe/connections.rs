@@ -229,7 +229,7 @@ mod tests {
                 connections.pause(now)
             })
             .collect();
-        assert_eq!(pauses[0], REST / 21);
+        assert_eq!(pauses[0], (REST + Duration::from_nanos(20)) / 21, "rounded up");
         assert!(pauses.is_sorted());
         assert_eq!(pauses[20], LONGEST_PAUSE);
         assert_eq!(Connections::new(None, &[witness(1)]).pause(now), Duration::ZERO);
