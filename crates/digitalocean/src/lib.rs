@@ -30,6 +30,7 @@ mod fence;
 mod model;
 mod paging;
 mod refusal;
+mod reserved_ips;
 mod token;
 mod transport;
 
@@ -37,7 +38,7 @@ pub use budget::{Clock, Quota, SystemClock};
 pub use client::{Client, ConfigError, Deletion, DropletFilter, TagCreation};
 pub use error::{Error, Retry};
 pub use fence::{Fence, FenceLost};
-pub use model::account::{Account, ReservedIp};
+pub use model::account::Account;
 pub use model::action::{Action, ActionStatus, DropletAction};
 pub use model::catalog::{Image, Region, Size};
 pub use model::droplet::{AddressKind, AddressV4, Droplet, DropletStatus};
@@ -47,6 +48,7 @@ pub use model::ids::{
     RegionSlug, SizeSlug, SshKeyRef, TagName, UserData, VpcId,
 };
 pub use model::request::{CreateDroplet, CreatedDroplet};
+pub use model::reserved_ip::ReservedIp;
 pub use model::vpc::Vpc;
 pub use refusal::{Refusal, RefusalKind};
 pub use token::{SharedToken, TokenSource, TokenUnavailable};

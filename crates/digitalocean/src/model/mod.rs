@@ -8,4 +8,5 @@ pub mod firewall;
 pub mod ids;
 pub mod lenient;
 pub mod request;
+pub mod reserved_ip;
 pub mod vpc;

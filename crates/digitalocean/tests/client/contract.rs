@@ -134,7 +134,7 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
         let action = r#""action": {"id": 1, "status": "in-progress", "type": "power_on"}"#;
         let lists =
             r#""actions": [], "droplets": [], "vpcs": [], "sizes": [], "regions": [], "reserved_ips": [], "firewalls": []"#;
-        let things = r#""droplet": {"id": 1}, "vpc": {"id": "a"}, "image": {"id": 1}, "account": {}, "firewall": {"id": "a"}"#;
+        let things = r#""droplet": {"id": 1}, "vpc": {"id": "a"}, "image": {"id": 1}, "account": {}, "firewall": {"id": "a"}, "reserved_ip": {"ip": "203.0.113.200"}"#;
         match request.method.as_str() {
             "DELETE" => answer(204, ""),
             _ => answer(200, &format!("{{{action}, {lists}, {things}}}")),
@@ -177,6 +177,12 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
     client.image(&ImageRef::Id(1)).await.unwrap();
     client.account().await.unwrap();
     client.reserved_ips().await.unwrap();
+    let ip = std::net::Ipv4Addr::new(203, 0, 113, 200);
+    client.reserved_ip(ip).await.unwrap();
+    client.reserve_ip(id, &Leader).await.unwrap();
+    client.assign_ip(ip, id, &Leader).await.unwrap();
+    client.release_ip(ip, &Leader).await.unwrap();
+    client.tag_droplet(&tag, id, &Leader).await.unwrap();
 
     let mut used = BTreeSet::new();
     for request in fake.asked() {
@@ -200,8 +206,13 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
         "firewalls_update",
         "images_get",
         "regions_list",
+        "reservedIPsActions_post",
+        "reservedIPs_create",
+        "reservedIPs_delete",
+        "reservedIPs_get",
         "reservedIPs_list",
         "sizes_list",
+        "tags_assign_resources",
         "tags_create",
         "vpcs_get",
         "vpcs_list",
