@@ -7,6 +7,7 @@
 mod packets;
 mod peers;
 mod topology;
+mod user_data;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddrV4;

@@ -20,6 +20,8 @@ use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::user_data::user_data;
+
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 116, 0, 100);
 pub const GATEWAY_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 100);
 pub const NODE: Ipv4Addr = Ipv4Addr::new(10, 116, 0, 2);
@@ -148,7 +150,7 @@ impl Topology {
     pub fn boot_image(&self, image: &str) {
         let description = json!({
             "id": DROPLET, "name": "egress-demo-0-1a2b3c4d", "image": image, "size": "s-1vcpu-1gb",
-            "user_data": user_data(), "region": "nyc1", "vpc_uuid": "5a4981aa-9653-4bd1-bef5-d6bff52042e4",
+            "user_data": user_data(VERSION, "own"), "region": "nyc1", "vpc_uuid": "5a4981aa-9653-4bd1-bef5-d6bff52042e4",
             "public": {"address": GATEWAY_PUBLIC, "prefix": 24, "gateway": "203.0.113.1", "mac": PUBLIC_MAC},
             "private": {"address": GATEWAY, "prefix": 20, "gateway": "10.116.0.1", "mac": PRIVATE_MAC},
             "anchor": {"address": "10.17.0.100", "prefix": 16, "gateway": "10.17.0.1"},
@@ -284,33 +286,6 @@ impl Drop for Topology {
         }
         let _ = std::fs::remove_dir_all(&self.state);
     }
-}
-
-/// The template with its files, as the controller renders it.
-fn user_data() -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cloud-init");
-    let template = std::fs::read_to_string(folder.join("gateway.yaml")).expect("template");
-    let mut text = String::new();
-    for line in template.lines() {
-        let trimmed = line.trim_start();
-        if let Some(name) = trimmed.strip_prefix("{{file:").and_then(|rest| rest.strip_suffix("}}")) {
-            let indent = &line[..line.len() - trimmed.len()];
-            for line in std::fs::read_to_string(folder.join("files").join(name)).expect("file").lines() {
-                if !line.is_empty() {
-                    text.push_str(indent);
-                    text.push_str(line);
-                }
-                text.push('\n');
-            }
-        } else {
-            text += &line
-                .replace("{{version}}", VERSION)
-                .replace("{{vpc_range}}", "10.116.0.0/20")
-                .replace("{{source_ranges}}", "10.116.0.0/20,10.244.0.0/16");
-            text.push('\n');
-        }
-    }
-    text
 }
 
 fn run(program: &str, arguments: &[&str]) {

@@ -15,4 +15,7 @@ mod demo;
 mod droplets;
 mod firewalls;
 mod network;
+mod reserved_ips;
+#[path = "../gateway_machine/user_data.rs"]
+mod user_data;
 mod world;
