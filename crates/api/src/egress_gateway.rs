@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::health_check::HealthCheck;
+use crate::public_ip::{DeletionPolicy, PublicIp, ReservedIpStatus, ReservingIpStatus};
 use crate::static_route::default_drain_seconds;
 use crate::{Destination, NodeSelector, OnNoGateway, RouteMode};
 
@@ -31,6 +32,11 @@ use crate::{Destination, NodeSelector, OnNoGateway, RouteMode};
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.reservedIPs) || self.reservedIPs.size() == 0 || self.publicIP == 'ReservedPerGateway'").message("reservedIPs are used with publicIP: ReservedPerGateway only; write that, or leave reservedIPs out"),
+    validation = Rule::new("!has(self.reservedIPs) || self.reservedIPs.size() <= self.replicas").message("reservedIPs has more addresses than there are gateways; raise replicas, or leave some out"),
+    validation = Rule::new("!has(oldSelf.reservedIPs) || oldSelf.reservedIPs.all(ip, has(self.reservedIPs) && ip in self.reservedIPs)").message("reservedIPs: an address that is in use cannot be taken out, because partners may admit it; make another EgressGateway for other addresses")
+)]
 pub struct EgressGatewaySpec {
     /// What leaves through the gateways: IPv4 addresses and prefixes, 1 to 10,000. All egress is written `0.0.0.0/0`.
     #[schemars(length(min = 1, max = 10_000))]
@@ -52,9 +58,22 @@ pub struct EgressGatewaySpec {
     #[serde(default)]
     pub mode: RouteMode,
 
-    /// Where the public addresses come from.
+    /// Where the public addresses come from. It can't be changed later: the addresses would.
     #[serde(rename = "publicIP")]
+    #[x_kube(
+        validation = Rule::new("self == oldSelf").message("cannot be changed, because the addresses that partners admit would change with it; make another EgressGateway and move destinations there")
+    )]
     pub public_ip: PublicIp,
+
+    /// Reserved addresses of yours for `publicIP: ReservedPerGateway`, one a gateway at most; the rest is reserved for you. They are
+    /// assigned, never given back. More can be added; one that is there stays.
+    #[serde(default, rename = "reservedIPs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5), inner(length(max = 15)))]
+    #[x_kube(
+        validation = Rule::new("self.all(ip, ip.matches('^[0-9.]+$') && isIP(ip))").message("must be IPv4 addresses, as doctl compute reserved-ip list shows them, like 203.0.113.40"),
+        validation = Rule::new("self.all(ip, self.exists_one(other, other == ip))").message("an address is listed twice; every gateway needs one of its own")
+    )]
+    pub reserved_ips: Vec<String>,
 
     /// The Droplets. Changes apply to gateways made from then on.
     #[serde(default)]
@@ -77,6 +96,10 @@ pub struct EgressGatewaySpec {
     #[schemars(range(min = 0, max = 3_600))]
     pub drain_seconds: i32,
 
+    /// What becomes of what was made in the cloud when this object is deleted: `Delete`, or `Retain`, which keeps reserved addresses.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+
     /// The nodes that leave through the gateways. Left out: every node. All nodes help to prove the gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<NodeSelector>,
@@ -84,13 +107,6 @@ pub struct EgressGatewaySpec {
 
 fn default_replicas() -> i32 {
     2
-}
-
-/// Where the public address of a gateway comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum PublicIp {
-    /// The Droplet's own address. It goes with the Droplet: a replaced gateway has another one.
-    Ephemeral,
 }
 
 /// What the Droplets are.
@@ -187,7 +203,7 @@ pub struct EgressGatewayStatus {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
-    /// Public addresses of all proven gateways: what a partner must allow.
+    /// Public addresses of all proven gateways, or all reserved ones of `publicIP: ReservedPerGateway`: what a partner must allow.
     #[serde(default, rename = "publicIPs", skip_serializing_if = "Vec::is_empty")]
     pub public_ips: Vec<String>,
 
@@ -238,6 +254,15 @@ pub struct EgressGatewayStatus {
     /// The cloud firewall around the gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firewall: Option<FirewallStatus>,
+
+    /// Its reserved addresses.
+    #[serde(default, rename = "reservedIPs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["ip"]))]
+    pub reserved_ips: Vec<ReservedIpStatus>,
+
+    /// The next one, from when it was decided to reserve it until the cloud shows it.
+    #[serde(default, rename = "reservingIP", skip_serializing_if = "Option::is_none")]
+    pub reserving_ip: Option<ReservingIpStatus>,
 }
 
 /// The cloud firewall of an EgressGateway: on the public side it lets in nothing but probes of one gateway by the others. Gateways work
@@ -348,7 +373,7 @@ pub struct GatewayStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_address: Option<String>,
 
-    /// Public address, once the cloud has given one.
+    /// The public address with which it leaves, once the cloud has given one: its reserved address where it is to have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_address: Option<String>,
 

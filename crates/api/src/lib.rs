@@ -14,12 +14,13 @@ mod names;
 mod node_egress;
 mod node_selector;
 mod prefix;
+mod public_ip;
 mod renewal;
 mod static_route;
 
 pub use egress_gateway::{
     CreationIntent, DropletTemplate, EgressGateway, EgressGatewaySpec, EgressGatewayStatus, Failover,
-    FirewallStatus, GatewayRole, GatewayStatus, PublicIp, Replacement,
+    FirewallStatus, GatewayRole, GatewayStatus, Replacement,
 };
 pub use health_check::{HealthCheck, ProbeTarget};
 pub use names::*;
@@ -29,6 +30,7 @@ pub use node_egress::{
 };
 pub use node_selector::{InvalidSelector, NodeOperator, NodeRequirement, NodeSelector};
 pub use prefix::{Destination, EgressAddress, GatewayAddress};
+pub use public_ip::{Assigning, DeletionPolicy, PublicIp, Refusal, ReservedIpStatus, ReservingIpStatus};
 pub use renewal::{RENEWALS_PER_SECOND, SHORTEST_RENEWAL, fresh_for, renewal_interval};
 pub use static_route::{
     Contradiction, Gateway, GatewayRef, OnNoGateway, RouteMode, StaleNode, StaleReason, StaticRoute,

@@ -2,6 +2,8 @@
 //! their number.
 
 mod firewalls;
+mod reserved_ips;
+mod shared_list;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +19,8 @@ use crate::identity::cluster_tag;
 use crate::metrics::ControllerMetrics;
 
 pub use firewalls::FirewallList;
+pub use reserved_ips::ReservedIpList;
+use shared_list::SharedList;
 
 /// One reading of the list.
 #[derive(Debug)]
@@ -36,7 +40,8 @@ pub struct Cloud {
     metrics: ControllerMetrics,
     // Held while the list is read: whoever comes meanwhile waits for that reading instead of starting another.
     snapshot: tokio::sync::Mutex<Option<Arc<Snapshot>>>,
-    firewalls: tokio::sync::Mutex<firewalls::Shared>,
+    firewalls: tokio::sync::Mutex<SharedList<FirewallList>>,
+    reserved_ips: tokio::sync::Mutex<SharedList<ReservedIpList>>,
     memory: Mutex<Memory>,
 }
 
@@ -74,6 +79,7 @@ impl Cloud {
             metrics,
             snapshot: tokio::sync::Mutex::default(),
             firewalls: tokio::sync::Mutex::default(),
+            reserved_ips: tokio::sync::Mutex::default(),
             memory: Mutex::default(),
         }
     }

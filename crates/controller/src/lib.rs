@@ -20,6 +20,7 @@ pub mod observe;
 pub mod older_operator;
 pub mod orphans;
 pub mod reconcile;
+pub mod reserved_ip;
 pub mod route_status;
 pub mod settings;
 pub mod site;

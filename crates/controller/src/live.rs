@@ -2,6 +2,7 @@
 //!
 //! Each call asks the lease right before it is sent and ends at a deadline.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use egress_api::{
@@ -19,12 +20,13 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use crate::act::{CreateFailure, FirewallFailure, LONGEST_REST, Ports};
+use crate::act::{CallFailure, CreateFailure, LONGEST_REST, Ports};
 use crate::cloud::Cloud;
 use crate::decision::{Admission, Order};
 use crate::firewall::OwnedFirewall;
 use crate::health::HealthClient;
 use crate::identity::OwnedDroplet;
+use crate::reserved_ip::{OwnedIp, ReleasableIp, address_tag};
 use crate::site::of_cloud;
 
 // Others take the lease over at the earliest 5 s after our claim on it ends, and a changing cloud call ends after 10 s.
@@ -222,24 +224,47 @@ impl Ports for Live<'_> {
         }
     }
 
-    async fn create_firewall(&self, wanted: &FirewallSpec) -> Result<FirewallId, FirewallFailure<ActError>> {
+    async fn create_firewall(&self, wanted: &FirewallSpec) -> Result<FirewallId, CallFailure<ActError>> {
         let made = self.cloud.create_firewall(wanted, &self.fence()).await;
-        made.map_err(|error| firewall_failure(error, "firewall:create"))
+        made.map_err(|error| call_failure(error, "firewall:create"))
     }
 
     async fn update_firewall(
         &self,
         firewall: &OwnedFirewall,
         wanted: &FirewallSpec,
-    ) -> Result<bool, FirewallFailure<ActError>> {
+    ) -> Result<bool, CallFailure<ActError>> {
         let shown = self.cloud.update_firewall(firewall.id(), wanted, &self.fence()).await;
-        let shown = shown.map_err(|error| firewall_failure(error, "firewall:update"))?;
+        let shown = shown.map_err(|error| call_failure(error, "firewall:update"))?;
         Ok(wanted.is_met_by(&shown))
     }
 
-    async fn delete_firewall(&self, firewall: &OwnedFirewall) -> Result<(), FirewallFailure<ActError>> {
+    async fn delete_firewall(&self, firewall: &OwnedFirewall) -> Result<(), CallFailure<ActError>> {
         let deleted = self.cloud.delete_firewall(firewall.id(), &self.fence()).await;
-        deleted.map_err(|error| firewall_failure(error, "firewall:delete"))
+        deleted.map_err(|error| call_failure(error, "firewall:delete"))
+    }
+
+    async fn reserve_ip(&self, droplet: &OwnedDroplet) -> Result<Ipv4Addr, CallFailure<ActError>> {
+        let made = self.cloud.reserve_ip(droplet.id(), &self.fence()).await;
+        made.map_err(|error| call_failure(error, "reserved_ip:create"))
+    }
+
+    async fn mark_ip(&self, droplet: &OwnedDroplet, ip: Ipv4Addr) -> Result<(), CallFailure<ActError>> {
+        let tag = TagName::new(address_tag(ip))
+            .map_err(|source| Error::Invalid { call: "tags.create", source })
+            .map_err(|error| CallFailure::Unknown(error.into()))?;
+        let marked = self.cloud.tag(&tag, droplet.id(), &self.fence()).await;
+        marked.map_err(|error| call_failure(error, "tag:create"))
+    }
+
+    async fn assign_ip(&self, ip: &OwnedIp, droplet: &OwnedDroplet) -> Result<(), CallFailure<ActError>> {
+        let assigned = self.cloud.assign_ip(ip.ip(), droplet.id(), &self.fence()).await;
+        assigned.map_err(|error| call_failure(error, "reserved_ip:update"))
+    }
+
+    async fn release_ip(&self, ip: &ReleasableIp) -> Result<(), CallFailure<ActError>> {
+        let released = self.cloud.release_ip(ip.ip(), &self.fence()).await;
+        released.map_err(|error| call_failure(error, "reserved_ip:delete"))
     }
 
     async fn admit(&self, admission: &Admission) -> Result<(), ActError> {
@@ -260,10 +285,10 @@ impl Ports for Live<'_> {
 }
 
 // What was refused is told and rests for as long as its kind is likely to last, longer while it goes on. Gateways do not wait for it.
-fn firewall_failure(error: Error, scope: &str) -> FirewallFailure<ActError> {
+fn call_failure(error: Error, scope: &str) -> CallFailure<ActError> {
     let pause = match error.retry() {
         // Ours no more, or perhaps done.
-        Retry::Never | Retry::AmbiguousMayHaveHappened => return FirewallFailure::Unknown(error.into()),
+        Retry::Never | Retry::AmbiguousMayHaveHappened => return CallFailure::Unknown(error.into()),
         Retry::After(pause) => pause.min(LONGEST_REST),
         Retry::Soon => SHORTEST_REST,
         Retry::AfterSpecChange => LONGEST_REST,
@@ -273,7 +298,7 @@ fn firewall_failure(error: Error, scope: &str) -> FirewallFailure<ActError> {
         Some(RefusalKind::Forbidden) => format!("{words}: the API token needs the scope {scope}"),
         _ => words,
     };
-    FirewallFailure::Refused { words, pause: pause.max(SHORTEST_REST) }
+    CallFailure::Refused { words, pause: pause.max(SHORTEST_REST) }
 }
 
 const SHORTEST_REST: Duration = Duration::from_secs(10);

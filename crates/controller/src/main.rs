@@ -116,6 +116,7 @@ impl Leader {
             Known {
                 pod_range: self.settings.cluster_pod_range,
                 firewall_age: Duration::from_secs(self.settings.firewall_age_seconds.into()),
+                reserved_ip_age: Duration::from_secs(self.settings.reserved_ip_age_seconds.into()),
             },
         );
         let reporter = Reporter {

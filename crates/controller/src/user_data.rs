@@ -18,9 +18,13 @@ const MIN_PREFIX: u8 = 8;
 const TEMPLATE: &str = include_str!("../../../cloud-init/gateway.yaml");
 
 /// The files that the template names in `{{file:NAME}}`.
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 6] = [
     ("egress-gateway-apply", include_str!("../../../cloud-init/files/egress-gateway-apply")),
     ("egress-gateway-health", include_str!("../../../cloud-init/files/egress-gateway-health")),
+    (
+        "egress-gateway-follow.service",
+        include_str!("../../../cloud-init/files/egress-gateway-follow.service"),
+    ),
     ("egress-gateway-guard.service", include_str!("../../../cloud-init/files/egress-gateway-guard.service")),
     ("egress-gateway.service", include_str!("../../../cloud-init/files/egress-gateway.service")),
     (
@@ -37,6 +41,8 @@ pub struct UserDataInput {
     /// Other ranges whose packets arrive with their own source: the pod range of a VPC-native cluster.
     /// Order and repetition do not matter.
     pub pod_ranges: Vec<Ipv4Net>,
+    /// Whether it leaves with a reserved address or not at all; else with the Droplet's own.
+    pub reserved_address: bool,
 }
 
 impl UserDataInput {
@@ -86,8 +92,14 @@ pub fn render(input: &UserDataInput) -> Result<UserData, UserDataError> {
     }
     let sources = sources.iter().map(Ipv4Net::to_string).collect::<Vec<_>>().join(",");
     let vpc_range = input.vpc_range.trunc().to_string();
-    let version = version(&[&vpc_range, &sources]);
-    let values = [("version", version.as_str()), ("vpc_range", &vpc_range), ("source_ranges", &sources)];
+    let egress_address = if input.reserved_address { "reserved" } else { "own" };
+    let version = version(&[&vpc_range, &sources, egress_address]);
+    let values = [
+        ("version", version.as_str()),
+        ("vpc_range", &vpc_range),
+        ("source_ranges", &sources),
+        ("egress_address", egress_address),
+    ];
 
     let mut text = String::with_capacity(MAX_BYTES);
     for line in TEMPLATE.lines() {

@@ -7,7 +7,7 @@ use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus};
 
 use super::conditions::{in_words, obstacle, verdict};
 use super::quorum::{ballot, complaint};
-use super::{Look, creation, firewall, is_proven, population};
+use super::{Look, addresses, creation, firewall, is_proven, population};
 use crate::cloud::elapsed;
 use crate::identity::droplet_id;
 
@@ -25,6 +25,7 @@ pub(super) fn degraded(look: &Look<'_>, status: &EgressGatewayStatus, proven: us
         .or_else(|| refused(status))
         .or_else(|| look.seen.failure.as_ref().map(|failure| (failure.reason, failure.message.clone())))
         .or_else(|| population::not_provably_ours(look, status).map(|message| ("NotProvablyOurs", message)))
+        .or_else(|| addresses::complaint(look, status))
         .or_else(|| unknown_droplet(look, status))
         .or_else(|| nobody_may_say(look, status))
         .or_else(|| condemned(look, status))

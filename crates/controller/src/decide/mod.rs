@@ -6,8 +6,9 @@
 //! - At most `replicas + 1` Droplets, intents included. A slot is taken as long as anything is known to hold it.
 //! - Only what is proven is listed; the list is never made empty. Who is listed leaves it before its Droplet is deleted.
 //! - One gateway leaves at a time, and never the last one that works; one is replaced in ten minutes.
-//! - What changes or deletes a Droplet or a firewall carries the proof that it is ours.
+//! - What changes or deletes a Droplet, a firewall or an address carries the proof that it is ours.
 
+mod addresses;
 mod admits;
 mod conditions;
 mod creation;
@@ -77,6 +78,7 @@ fn keep(look: &Look<'_>) -> Decision {
         status.last_bring_up_failure = None;
     }
     creation::adopt(look, &mut status);
+    addresses::record(look, &mut status);
     judge::judge(look, &mut status);
     firewall::record(look, &mut status);
     admits::record(look, &mut status);
@@ -90,6 +92,7 @@ fn keep(look: &Look<'_>) -> Decision {
         None.or_else(|| route.change.clone().map(Effect::ApplyStaticRoute))
             .or_else(|| repair::power(look, &status))
             .or_else(|| creation::order(look, &status))
+            .or_else(|| addresses::change(look, &status))
             .or_else(|| population::deletion(look, &status))
             .or_else(|| firewall::change(look, &status))
             .or_else(|| admits::admission(look, &status))

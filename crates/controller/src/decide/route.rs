@@ -6,7 +6,7 @@ use egress_api::{
     NodeRouteState, OnNoGateway, RouteMode, StaticRoute, StaticRouteSpec,
 };
 
-use super::{Look, failover, is_leaving, is_proven};
+use super::{Look, addresses, failover, is_leaving, is_proven};
 use crate::observation::NodeSeen;
 
 /// What the StaticRoute should become.
@@ -31,7 +31,11 @@ pub(super) fn plan(look: &Look<'_>, status: &mut EgressGatewayStatus) -> RoutePl
         failover::note(look, status, order.first());
     }
     count_nodes(look, status);
-    status.public_ips = order.iter().filter_map(|gateway| gateway.public_address.clone()).collect();
+    status.public_ips = if addresses::are_wanted(look) {
+        addresses::public_ips(status)
+    } else {
+        order.iter().filter_map(|gateway| gateway.public_address.clone()).collect()
+    };
     RoutePlan { change: change(look, &order) }
 }
 

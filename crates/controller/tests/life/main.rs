@@ -22,6 +22,7 @@ mod idle;
 mod lives;
 mod older_operator;
 mod repair;
+mod reserved_ips;
 mod secrets;
 mod stage;
 mod startup_taint;

@@ -4,10 +4,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so by ending")]
 
+mod addresses;
 mod admits;
 mod exploration;
 mod firewall;
 mod order;
+mod pool;
 mod quorum;
 mod references;
 mod repair;

@@ -12,13 +12,13 @@ use egress_api::{
     EGRESS_GATEWAY_FINALIZER, EgressGateway, EgressGatewayStatus, GatewayObservation, NodeEgressStatus,
     NodeRoute, NodeRouteState, StaticRoute, StaticRouteSpec,
 };
-use egress_controller::act::{CreateFailure, FirewallFailure, Outcome, Ports, perform};
+use egress_controller::act::{CallFailure, CreateFailure, Outcome, Ports, perform};
 use egress_controller::decide::decide;
 use egress_controller::decision::{Admission, Decision, Limits, Order, POWER_CYCLE_WINDOW};
 use egress_controller::firewall::{OwnedFirewall, recorded_ids};
 use egress_controller::identity::{OwnedDroplet, droplet_id};
 use egress_controller::observation::{
-    CloudSeen, FirewallsSeen, Follower, HealthSeen, NodeSeen, Observation, Site,
+    CloudSeen, FirewallsSeen, Follower, HealthSeen, NodeSeen, Observation, ReservedIpsSeen, Site,
 };
 use egress_controller::user_data::UserData;
 use egress_digitalocean::{Droplet, DropletId, FirewallId, FirewallSpec};
@@ -28,6 +28,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 pub use seen::follower_entry;
 use serde_json::json;
 
+use crate::pool::Address;
 use crate::walls::Wall;
 
 pub const OWNER: &str = "1a2b3c4d-5e6f";
@@ -48,10 +49,10 @@ pub enum Crash {
 #[derive(Clone, Default)]
 pub struct Machine {
     name: String,
-    tags: Vec<String>,
+    pub tags: Vec<String>,
     vpc: String,
     made: i64,
-    deleted: Option<i64>,
+    pub deleted: Option<i64>,
     /// Beyond repair.
     pub dead: bool,
     pub off: bool,
@@ -92,6 +93,14 @@ pub struct State {
     pub walls_refused: Option<&'static str>,
     /// Whether changes of firewalls that the cloud takes come to nothing.
     pub walls_fail: bool,
+    pub addresses: BTreeMap<std::net::Ipv4Addr, Address>,
+    pub addresses_gone: usize,
+    /// Why the cloud refuses everything about reserved addresses, if it does.
+    pub addresses_refused: Option<&'static str>,
+    /// Whether actions that the cloud takes come to nothing.
+    pub addresses_fail: bool,
+    /// Whether they are to stay when the object goes.
+    pub retains_addresses: bool,
     delete_accepted: BTreeMap<DropletId, Timestamp>,
     versions: u64,
     /// Every change, in words.
@@ -129,7 +138,28 @@ pub fn machine_is_ours(name: &str, tags: &[String], vpc: &str) -> bool {
         && vpc == VPC
 }
 
+impl Machine {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 impl World {
+    /// With reserved addresses, the first of them given by the user.
+    pub fn reserved(crashes: Vec<(usize, Crash)>, given: &[&str]) -> Self {
+        let world = Self::new(crashes);
+        {
+            let mut state = world.state();
+            // Somebody else's: one that is free, one that a node holds.
+            state.foreign_address(180, None);
+            state.foreign_address(181, Some(2));
+            let spec = &mut state.gateway.as_mut().unwrap().spec;
+            spec.public_ip = egress_api::PublicIp::ReservedPerGateway;
+            spec.reserved_ips = given.iter().map(|ip| (*ip).to_owned()).collect();
+        }
+        world
+    }
+
     pub fn new(crashes: Vec<(usize, Crash)>) -> Self {
         let gateway: EgressGateway = serde_json::from_value(json!({
             "apiVersion": "networking.digitalocean.com/v1alpha1", "kind": "EgressGateway",
@@ -166,6 +196,11 @@ impl World {
             walls_gone: 0,
             walls_refused: None,
             walls_fail: false,
+            addresses: BTreeMap::new(),
+            addresses_gone: 0,
+            addresses_refused: None,
+            addresses_fail: false,
+            retains_addresses: false,
             delete_accepted: BTreeMap::new(),
             versions: 1,
             journal: Vec::new(),
@@ -242,7 +277,10 @@ pub fn timestamp(seconds: i64) -> Timestamp {
 
 impl State {
     pub fn tick(&mut self, seconds: i64) {
-        self.now += seconds;
+        for _ in 0..seconds {
+            self.now += 1;
+            self.settle_addresses();
+        }
         self.move_follower();
         if self.nodes_follow {
             self.applied = self
@@ -331,6 +369,21 @@ impl State {
     // Billed: from the moment it is made until 3 s after its delete.
     pub fn is_there(&self, machine: &Machine) -> bool {
         machine.made <= self.now && machine.deleted.is_none_or(|deleted| self.now < deleted + 3)
+    }
+
+    /// Whether gateways leave with reserved addresses.
+    pub fn has_reserved_addresses(&self) -> bool {
+        let spec = self.gateway.as_ref().map(|gateway| gateway.spec.public_ip);
+        spec == Some(egress_api::PublicIp::ReservedPerGateway)
+    }
+
+    /// The address with which it leaves, if it may leave at all.
+    fn leaves_with(&self, id: u64) -> Option<String> {
+        if self.has_reserved_addresses() {
+            self.held_by(id).map(|ip| ip.to_string())
+        } else {
+            Some(public(id))
+        }
     }
 
     fn is_up(&self, machine: &Machine) -> bool {
