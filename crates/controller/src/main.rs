@@ -21,6 +21,7 @@ use egress_controller::startup_taint::StartupTaint;
 use egress_controller::watches::{self, Mirrors};
 use egress_digitalocean::{Client as CloudClient, SharedToken};
 use egress_runtime::admin::{Admin, Liveness, Readiness};
+use egress_runtime::core_dump;
 use egress_runtime::kubernetes;
 use egress_runtime::lease::{self, Claim, Elector, KubernetesLease, Timing};
 use egress_runtime::metrics::Metrics;
@@ -47,6 +48,7 @@ const LEASE: &str = "egress-controller";
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    core_dump::forbid().context("core dumps cannot be switched off, and one would hold the API token")?;
     kubernetes::install_crypto_provider();
     let settings = Settings::parse();
     telemetry::init(settings.log_format, &settings.log)?;
