@@ -166,6 +166,7 @@ fn user_data_version() -> String {
         let input = UserDataInput {
             vpc_range: "10.116.0.0/20".parse().unwrap(),
             pod_ranges: vec!["10.244.0.0/16".parse().unwrap()],
+            ssh: false,
         };
         render(&input).unwrap().version
     });

@@ -89,6 +89,14 @@ pub const SCENARIOS: &[Scenario] = &[
         pairs: false,
         long: false,
     },
+    Scenario {
+        name: "roll on a spec change",
+        before: 2,
+        act: grow,
+        is_over: has_grown,
+        pairs: false,
+        long: true,
+    },
     Scenario { name: "delete", before: 2, act: delete, is_over: is_gone, pairs: true, long: false },
     Scenario {
         name: "adopt after the status was lost",
@@ -155,6 +163,16 @@ fn switch_active_off(world: &World) {
 
 fn scale(world: &World, replicas: usize) {
     world.patch(OBJECT, MERGE, &json!({"spec": {"replicas": replicas}}));
+}
+
+const LARGER: &str = "s-2vcpu-2gb";
+
+fn grow(world: &World) {
+    world.patch(OBJECT, MERGE, &json!({"spec": {"droplet": {"size": LARGER}}}));
+}
+
+fn has_grown(world: &World) -> bool {
+    is_whole(world, 2) && world.state().billed().all(|droplet| droplet.size == LARGER)
 }
 
 fn delete(world: &World) {
