@@ -17,11 +17,13 @@
 )]
 
 mod births;
+mod deletion;
 mod firewalls;
 mod idle;
 mod lives;
 mod older_operator;
 mod repair;
+mod rolls;
 mod secrets;
 mod stage;
 mod startup_taint;
