@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::health_check::HealthCheck;
 use crate::static_route::default_drain_seconds;
-use crate::{Destination, EgressGatewayStatus, NodeSelector, OnNoGateway, RouteMode};
+use crate::{DeletionPolicy, Destination, EgressGatewayStatus, NodeSelector, OnNoGateway, RouteMode};
 
 /// What the user asks for.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +76,11 @@ pub struct EgressGatewaySpec {
     #[serde(default = "default_drain_seconds")]
     #[schemars(range(min = 0, max = 3_600))]
     pub drain_seconds: i32,
+
+    /// What becomes of what was made in the cloud when this object is deleted: `Delete`, or `Retain`, which leaves it there and billed.
+    /// Routes go off the nodes either way.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
 
     /// The nodes that leave through the gateways. Left out: every node. All nodes help to prove the gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,7 +13,7 @@ use egress_digitalocean::{
 };
 use jiff::Timestamp;
 
-use crate::identity::cluster_tag;
+use crate::identity::{OwnTag, cluster_tag};
 use crate::metrics::ControllerMetrics;
 
 pub use firewalls::FirewallList;
@@ -159,6 +159,15 @@ impl Cloud {
         }
         self.memory().delete_accepted.insert(id, Timestamp::now());
         Ok(())
+    }
+
+    /// Takes a tag off a Droplet that stays.
+    pub async fn untag(&self, own: &OwnTag, fence: &dyn Fence) -> Result<(), Error> {
+        let tag = TagName::new(own.tag()).map_err(|source| Error::Invalid { call: "tags.untag", source })?;
+        let untagged =
+            self.counted("tags.untag", self.client.untag_droplet(&tag, own.droplet(), fence)).await;
+        self.has_changed();
+        untagged
     }
 
     /// Powers on.

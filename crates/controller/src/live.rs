@@ -24,7 +24,7 @@ use crate::cloud::Cloud;
 use crate::decision::{Admission, Order};
 use crate::firewall::OwnedFirewall;
 use crate::health::HealthClient;
-use crate::identity::OwnedDroplet;
+use crate::identity::{OwnTag, OwnedDroplet};
 use crate::site::of_cloud;
 
 // Others take the lease over at the earliest 5 s after our claim on it ends, and a changing cloud call ends after 10 s.
@@ -256,6 +256,10 @@ impl Ports for Live<'_> {
 
     async fn delete(&self, droplet: &OwnedDroplet) -> Result<(), ActError> {
         Ok(self.cloud.delete(droplet.id(), &self.fence()).await?)
+    }
+
+    async fn untag(&self, tag: &OwnTag) -> Result<(), ActError> {
+        Ok(self.cloud.untag(tag, &self.fence()).await?)
     }
 }
 

@@ -11,7 +11,7 @@ use egress_controller::act::{CreateFailure, FirewallFailure, Ports, perform};
 use egress_controller::decide::decide;
 use egress_controller::decision::{Admission, Decision, Effect, Order};
 use egress_controller::firewall::OwnedFirewall;
-use egress_controller::identity::OwnedDroplet;
+use egress_controller::identity::{OwnTag, OwnedDroplet};
 use egress_controller::observation::{HealthSeen, NODE_EGRESS, Observation, STATIC_ROUTE, Trouble};
 use egress_digitalocean::{DropletId, DropletStatus, FirewallId, FirewallSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -270,6 +270,10 @@ impl Ports for Refusing {
     }
     async fn admit(&self, _admission: &Admission) -> Result<(), Self::Error> {
         unreachable!()
+    }
+
+    async fn untag(&self, _: &OwnTag) -> Result<(), String> {
+        Err("unexpected".into())
     }
 
     async fn delete(&self, _: &OwnedDroplet) -> Result<(), String> {
