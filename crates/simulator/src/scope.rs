@@ -86,6 +86,9 @@ pub fn of_call(method: &str, path: &str) -> &'static [&'static str] {
     match (method, path) {
         ("GET", ["account"]) => &["account:read"],
         ("GET", ["account", "keys", ..]) => &["ssh_key:read"],
+        ("POST", ["account", "keys"]) => &["ssh_key:create"],
+        ("PUT", ["account", "keys", _]) => &["ssh_key:update"],
+        ("DELETE", ["account", "keys", _]) => &["ssh_key:delete"],
         ("GET", ["regions"]) => &["regions:read"],
         ("GET", ["sizes"]) => &["sizes:read", "regions:read"],
         ("GET", ["images", ..]) => &["image:read"],

@@ -70,6 +70,9 @@ pub(super) fn built_in() -> Vec<Image> {
 
 impl Cloud {
     pub(super) fn list_images(&self, request: &Request) -> Result<Answer, Refusal> {
+        if request.parameter("type").is_some_and(|kind| !["application", "distribution"].contains(&kind)) {
+            return Err(Refusal::unprocessable("type must be application or distribution."));
+        }
         // All built-in images are public distribution images: the other filters give an empty list.
         let none = matches!(request.parameter("type"), Some("application"))
             || request.parameter("private") == Some("true")

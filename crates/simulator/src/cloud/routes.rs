@@ -26,7 +26,10 @@ pub(super) fn dispatch(
     match (request.method.as_str(), path) {
         ("GET", ["account"]) => Ok(cloud.get_account()),
         ("GET", ["account", "keys"]) => cloud.list_ssh_keys(request),
+        ("POST", ["account", "keys"]) => cloud.create_ssh_key(request),
         ("GET", ["account", "keys", key]) => cloud.get_ssh_key(key),
+        ("PUT", ["account", "keys", key]) => cloud.rename_ssh_key(key, request),
+        ("DELETE", ["account", "keys", key]) => cloud.delete_ssh_key(key),
         ("GET", ["regions"]) => cloud.list_regions(request),
         ("GET", ["sizes"]) => cloud.list_sizes(request),
         ("GET", ["images"]) => cloud.list_images(request),
@@ -87,6 +90,7 @@ pub(super) fn dispatch(
                 | "reserved_ips" | "firewalls" | "projects" | "reserved_ipv6",
             ]
             | ["account", "keys"]
+            | ["account", "keys", _]
             | ["droplets" | "tags" | "vpcs" | "actions" | "images" | "reserved_ips" | "firewalls", _]
             | ["firewalls", _, "droplets" | "tags" | "rules"],
         ) => Err(Refusal::MethodNotAllowed),

@@ -67,6 +67,28 @@ impl Description {
         best.unwrap_or_else(|| panic!("{method} {path} is not in the description")).1.clone()
     }
 
+    /// The operations that the simulator's routes lead to, read from their source: what is added there is judged here, or this fails.
+    fn routed(&self) -> BTreeSet<String> {
+        let mut operations = BTreeSet::new();
+        for line in include_str!("../../src/cloud/routes.rs").lines() {
+            let Some(rest) = line.trim().strip_prefix("(\"") else { continue };
+            let Some((method, rest)) = rest.split_once("\", [") else { continue };
+            let segments = rest.split_once("])").expect("a route").0;
+            let mut paths = vec!["/v2".to_owned()];
+            for segment in segments.split(", ") {
+                // Either words, of which one must be there, or the name of something that may be anything.
+                let words: Vec<&str> = segment.split('"').skip(1).step_by(2).collect();
+                let words = if words.is_empty() { vec!["0"] } else { words };
+                paths = paths
+                    .iter()
+                    .flat_map(|path| words.iter().map(move |word| format!("{path}/{word}")))
+                    .collect();
+            }
+            operations.extend(paths.iter().map(|path| self.operation(method, path)));
+        }
+        operations
+    }
+
     fn validator(&mut self, operation: &str, status: u16) -> Option<&Validator> {
         let responses = &self.document["operations"][operation]["responses"];
         let code = status.to_string();
@@ -124,6 +146,20 @@ impl Description {
         self.call("GET", address, &Value::Null, 200).await
     }
 
+    async fn ssh_keys(&mut self) {
+        let wanted = json!({"name": "judge", "public_key":
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEaQde8iCKizUOiXlowY1iEL1yCufgjb3aiatGQNPcHb judge"});
+        let made = self.call("POST", "/v2/account/keys", &wanted, 201).await;
+        let address = format!("/v2/account/keys/{}", made["ssh_key"]["id"]);
+        self.call("POST", "/v2/account/keys", &wanted, 422).await;
+        self.call("PUT", &address, &json!({"name": "other"}), 200).await;
+        self.call("PUT", &address, &json!({"name": 1}), 422).await;
+        let fingerprint = made["ssh_key"]["fingerprint"].as_str().unwrap();
+        assert_eq!(self.get(&format!("/v2/account/keys/{fingerprint}")).await["ssh_key"]["name"], "other");
+        self.call("DELETE", &address, &Value::Null, 204).await;
+        self.call("DELETE", &address, &Value::Null, 404).await;
+    }
+
     async fn firewalls(&mut self, id: u64) {
         self.call("POST", "/v2/tags", &json!({"name": "walled"}), 201).await;
         let wanted = json!({"name": "gw-1a2b", "droplet_ids": [id], "tags": ["walled"], "inbound_rules": [
@@ -156,6 +192,9 @@ impl Description {
             self.call("DELETE", &part, &body, 204).await;
             self.call("DELETE", &part, &body, 422).await;
             self.call("POST", &part, &json!({}), 422).await;
+            let nothing: serde_json::Map<String, Value> =
+                body.as_object().unwrap().keys().map(|field| (field.clone(), Value::Null)).collect();
+            self.call("POST", &part, &Value::Object(nothing), 422).await;
         }
         self.call("PUT", &address, &json!([null]), 400).await;
         let unknown = json!({"name": "gw-1a2b", "tags": ["unknown"], "inbound_rules": []});
@@ -195,7 +234,7 @@ impl Description {
 }
 
 /// Operations that answer more than an empty list or a 404.
-pub const IMPLEMENTED: [&str; 44] = [
+pub const IMPLEMENTED: [&str; 47] = [
     "account_get",
     "actions_get",
     "actions_list",
@@ -230,8 +269,11 @@ pub const IMPLEMENTED: [&str; 44] = [
     "reservedIPs_get",
     "reservedIPs_list",
     "sizes_list",
+    "sshKeys_create",
+    "sshKeys_delete",
     "sshKeys_get",
     "sshKeys_list",
+    "sshKeys_update",
     "tags_assign_resources",
     "tags_create",
     "tags_delete",
@@ -271,6 +313,8 @@ async fn every_answer_is_in_the_description() {
     }
     api.get("/v2/sizes?per_page=3&page=2").await;
     api.get("/v2/images/debian-12-x64").await;
+    api.get("/v2/images?type=distribution").await;
+    api.call("GET", "/v2/images?type=snapshot", &none, 422).await;
     api.get("/v2/account/keys/289794").await;
     api.get(&format!("/v2/vpcs/{VPC}")).await;
     api.get(&format!("/v2/vpcs/{VPC}/members?resource_type=droplet")).await;
@@ -328,6 +372,7 @@ async fn every_answer_is_in_the_description() {
     api.call("DELETE", "/v2/tags/blue/resources", &resources, 204).await;
     api.call("DELETE", "/v2/tags/blue", &none, 204).await;
 
+    api.ssh_keys().await;
     api.reserved_ips(id).await;
     api.firewalls(id).await;
 
@@ -369,6 +414,12 @@ async fn every_answer_is_in_the_description() {
 
     let succeeded: BTreeSet<&str> =
         api.seen.iter().filter(|(_, success)| *success).map(|(name, _)| name.as_str()).collect();
+    for operation in api.routed() {
+        assert!(
+            succeeded.contains(operation.as_str()),
+            "{operation} has a route and was never made to succeed"
+        );
+    }
     let refused: BTreeSet<&str> =
         api.seen.iter().filter(|(_, success)| !*success).map(|(name, _)| name.as_str()).collect();
     for operation in IMPLEMENTED {

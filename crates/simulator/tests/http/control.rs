@@ -91,7 +91,7 @@ async fn unknown_paths_and_methods_are_told_apart() {
     }
     for (method, path) in [
         ("PATCH", "/v2/droplets"),
-        ("POST", "/v2/account/keys"),
+        ("PATCH", "/v2/account/keys"),
         ("POST", "/v2/vpcs"),
         ("PATCH", "/v2/firewalls"),
         ("POST", "/v2/projects"),

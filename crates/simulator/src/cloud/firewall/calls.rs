@@ -208,7 +208,7 @@ fn body(request: &Request) -> Result<Map<String, Value>, Refusal> {
 }
 
 fn required(body: &Map<String, Value>, one_of: &[&str]) -> Result<(), Refusal> {
-    if one_of.iter().any(|field| body.contains_key(*field)) {
+    if one_of.iter().any(|field| body.get(*field).is_some_and(|value| !value.is_null())) {
         return Ok(());
     }
     Err(Refusal::unprocessable(format!("{} is required", one_of.join(" or "))))
