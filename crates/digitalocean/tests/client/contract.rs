@@ -213,6 +213,27 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
     );
 }
 
+/// A call that is added to the client is judged above, or this fails.
+#[test]
+fn no_call_of_the_client_is_left_out() {
+    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (judged, mut calls) = (include_str!("contract.rs"), 0);
+    let within =
+        |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let files = within(source.clone()).chain(within(source.join("client")));
+    for file in
+        files.filter(|file| file.strip_prefix(&source).unwrap().to_str().unwrap().starts_with("client"))
+    {
+        let Ok(text) = std::fs::read_to_string(&file) else { continue };
+        for call in text.lines().filter_map(|line| line.trim().strip_prefix("pub async fn ")) {
+            let call = call.split(['(', '<']).next().unwrap();
+            assert!(judged.contains(&format!(".{call}(")), "Client::{call} is not judged");
+            calls += 1;
+        }
+    }
+    assert!(calls > 15, "{calls} calls: where is the client?");
+}
+
 /// The judge itself must be able to say no.
 #[test]
 fn the_judge_sees_a_misspelt_field_a_missing_body_and_a_strange_filter() {
