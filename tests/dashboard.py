@@ -210,6 +210,7 @@ def expectations(truth):
         "Gateway traffic": each(
             ("instance", "direction"), {(name, way) for name in machines for way in ("receive", "transmit")}, lambda value: value > 0),
         "Connection table in use": each(("instance",), machines, lambda value: 0 <= value < 1),
+        "Ports of the busiest destination in use": each(("instance",), machines, lambda value: 0 <= value < 1),
     }
 
 

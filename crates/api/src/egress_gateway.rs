@@ -129,7 +129,7 @@ pub struct DropletTemplate {
     )]
     pub image: String,
 
-    /// Ids or fingerprints of SSH keys to put on the Droplets. None is needed.
+    /// Ids or fingerprints of SSH keys. Without any the Droplets have no SSH server.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), inner(length(min = 1, max = 64)))]
     #[x_kube(

@@ -54,7 +54,8 @@ impl Locator {
                 format!("The cloud does not show VPC {}; the token needs the scope vpc:read", place.vpc);
             return Err(Trouble { reason: "VpcUnknown", message });
         };
-        let input = UserDataInput { vpc_range, pod_ranges: pod_ranges.to_vec() };
+        let input =
+            UserDataInput { vpc_range, pod_ranges: pod_ranges.to_vec(), ssh: !template.ssh_keys.is_empty() };
         let user_data = render(&input).map_err(|error| Trouble {
             reason: "UserDataInvalid",
             message: format!("No user data: {error}"),

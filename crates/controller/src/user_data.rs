@@ -1,11 +1,15 @@
 //! The user data of a gateway Droplet: the cloud-config template of `cloud-init/` with its programs put in.
 //!
 //! Pure: the same input gives the same text and the same version. The text holds no secret (I10); it is ASCII and
-//! below the 64 KiB that DigitalOcean takes, or rendering fails. The contract with the template is in
-//! `cloud-init/README.md`.
+//! below the 64 KiB that DigitalOcean takes, or rendering fails. The programs are packed, because as they are they would
+//! nearly fill it. The contract with the template is in `cloud-init/README.md`.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use flate2::{Compression, GzBuilder};
 use ipnet::Ipv4Net;
 use sha2::{Digest, Sha256};
 
@@ -17,8 +21,14 @@ const MIN_PREFIX: u8 = 8;
 
 const TEMPLATE: &str = include_str!("../../../cloud-init/gateway.yaml");
 
-/// The files that the template names in `{{file:NAME}}`.
-const FILES: [(&str, &str); 5] = [
+/// No account but those of the system, in the words of cloud-init, which wants one to be named.
+const NOBODY: &str = "users: [{name: root, lock_passwd: true}]";
+/// Whoever has a key of the Droplet, in the same words: `user` is who gets them.
+const KEYHOLDER: &str = "user: {name: gateway, gecos: Egress gateway, groups: [], lock_passwd: true, shell: /bin/bash, \
+                         sudo: [\"ALL=(ALL) NOPASSWD:ALL\"]}";
+
+/// The files that the template names in `{{file:NAME}}` and `{{packed:NAME}}`.
+const FILES: [(&str, &str); 7] = [
     ("egress-gateway-apply", include_str!("../../../cloud-init/files/egress-gateway-apply")),
     ("egress-gateway-health", include_str!("../../../cloud-init/files/egress-gateway-health")),
     ("egress-gateway-guard.service", include_str!("../../../cloud-init/files/egress-gateway-guard.service")),
@@ -27,6 +37,8 @@ const FILES: [(&str, &str); 5] = [
         "egress-gateway-health.service",
         include_str!("../../../cloud-init/files/egress-gateway-health.service"),
     ),
+    ("apt.conf", include_str!("../../../cloud-init/files/apt.conf")),
+    ("apt-daily-upgrade.conf", include_str!("../../../cloud-init/files/apt-daily-upgrade.conf")),
 ];
 
 /// What the user data of one `EgressGateway`'s Droplets depends on.
@@ -37,6 +49,8 @@ pub struct UserDataInput {
     /// Other ranges whose packets arrive with their own source: the pod range of a VPC-native cluster.
     /// Order and repetition do not matter.
     pub pod_ranges: Vec<Ipv4Net>,
+    /// Whether the Droplets get SSH keys. Without any there is no SSH server on them.
+    pub ssh: bool,
 }
 
 impl UserDataInput {
@@ -86,17 +100,24 @@ pub fn render(input: &UserDataInput) -> Result<UserData, UserDataError> {
     }
     let sources = sources.iter().map(Ipv4Net::to_string).collect::<Vec<_>>().join(",");
     let vpc_range = input.vpc_range.trunc().to_string();
-    let version = version(&[&vpc_range, &sources]);
-    let values = [("version", version.as_str()), ("vpc_range", &vpc_range), ("source_ranges", &sources)];
+    let (ssh, accounts) = if input.ssh { ("true", KEYHOLDER) } else { ("false", NOBODY) };
+    let version = version(&[&vpc_range, &sources, ssh]);
+    let values = [
+        ("version", version.as_str()),
+        ("vpc_range", &vpc_range),
+        ("source_ranges", &sources),
+        ("ssh", ssh),
+        ("accounts", accounts),
+    ];
 
     let mut text = String::with_capacity(MAX_BYTES);
     for line in TEMPLATE.lines() {
         if let Some((indent, name)) = file_of(line) {
-            let (_, content) = FILES
-                .iter()
-                .find(|(known, _)| *known == name)
-                .ok_or_else(|| UserDataError::UnknownPlaceholder(line.trim().to_owned()))?;
-            push_indented(&mut text, indent, content);
+            push_indented(&mut text, indent, content_of(name, line)?);
+        } else if let Some((before, name)) = packed_in(line) {
+            text.push_str(before);
+            text.push_str(&packed(content_of(name, line)?));
+            text.push('\n');
         } else {
             text.push_str(&fill(line, &values)?);
             text.push('\n');
@@ -116,6 +137,28 @@ fn file_of(line: &str) -> Option<(&str, &str)> {
     let trimmed = line.trim_start();
     let name = trimmed.strip_prefix("{{file:")?.strip_suffix("}}")?;
     Some((&line[..line.len() - trimmed.len()], name))
+}
+
+/// What stands before, and the name, of a line that ends with `{{packed:NAME}}`.
+fn packed_in(line: &str) -> Option<(&str, &str)> {
+    let (before, rest) = line.split_once("{{packed:")?;
+    Some((before, rest.strip_suffix("}}")?))
+}
+
+fn content_of(name: &str, line: &str) -> Result<&'static str, UserDataError> {
+    FILES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, content)| *content)
+        .ok_or_else(|| UserDataError::UnknownPlaceholder(line.trim().to_owned()))
+}
+
+/// What cloud-init calls `gz+b64`. Without a time in it, so that the same content is the same text.
+fn packed(content: &str) -> String {
+    let mut gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
+    // Writing to a Vec can't fail.
+    let _ = gzip.write_all(content.as_bytes());
+    BASE64.encode(gzip.finish().unwrap_or_default())
 }
 
 /// A YAML block scalar keeps a text as it is when every line that is not empty is indented alike.

@@ -6,6 +6,7 @@ fn input(vpc: &str, pods: &[&str]) -> UserDataInput {
     UserDataInput {
         vpc_range: vpc.parse().expect("range"),
         pod_ranges: pods.iter().map(|p| p.parse().expect("range")).collect(),
+        ssh: false,
     }
 }
 
@@ -25,21 +26,37 @@ fn written(text: &str, path: &str) -> String {
     lines.join("\n").trim_end().to_owned() + "\n"
 }
 
+/// What the packed `content:` of an entry holds.
+fn unpacked(text: &str, path: &str) -> String {
+    let after = text.split_once(&format!("  - path: {path}\n")).expect("path").1;
+    let (head, rest) = after.split_once("    content: ").expect("content");
+    assert!(head.contains("encoding: gz+b64\n"), "{head}");
+    let bytes = BASE64.decode(rest.lines().next().expect("line")).expect("base64");
+    std::io::read_to_string(flate2::read::GzDecoder::new(bytes.as_slice())).expect("gzip")
+}
+
 #[test]
 fn begins_as_cloud_config_and_leaves_no_placeholder() {
     let text = demo().text;
     assert!(text.starts_with("#cloud-config\n"));
     assert!(!text.contains("{{"), "placeholder left");
     assert!(text.is_ascii());
-    assert!(text.len() < MAX_BYTES * 7 / 8, "{} bytes: room for later steps is gone", text.len());
+    assert!(text.len() < MAX_BYTES / 2, "{} bytes: room for later steps is gone", text.len());
 }
 
 #[test]
 fn carries_each_file_unchanged() {
     let text = demo().text;
     for (name, content) in FILES {
-        let folder = if name.ends_with(".service") { "/etc/systemd/system" } else { "/usr/local/sbin" };
-        assert_eq!(written(&text, &format!("{folder}/{name}")), content, "{name}");
+        let carried = match name {
+            "apt.conf" => written(&text, "/etc/apt/apt.conf.d/90egress-gateway"),
+            "apt-daily-upgrade.conf" => {
+                written(&text, "/etc/systemd/system/apt-daily-upgrade.service.d/egress-gateway.conf")
+            }
+            unit if unit.ends_with(".service") => written(&text, &format!("/etc/systemd/system/{unit}")),
+            program => unpacked(&text, &format!("/usr/local/sbin/{program}")),
+        };
+        assert_eq!(carried, content, "{name}");
     }
 }
 
@@ -52,6 +69,7 @@ fn settings_name_version_and_ranges() {
         settings,
         serde_json::json!({
             "version": data.version, "vpc_range": "10.116.0.0/20", "source_ranges": "10.116.0.0/20,10.244.0.0/16",
+            "ssh": false,
         })
     );
     assert_eq!(written(&data.text, "/etc/egress-gateway/version"), format!("{}\n", data.version));
@@ -69,6 +87,16 @@ fn version_depends_on_the_ranges_but_not_on_how_they_are_given() {
     assert_eq!(a, b);
     assert_ne!(a.version, demo().version);
     assert_ne!(render(&input("10.116.0.0/21", &["10.244.0.0/16"])).expect("renders").version, demo().version);
+}
+
+#[test]
+fn with_ssh_keys_there_is_an_account_for_them_and_without_none() {
+    let without = demo();
+    let keys = UserDataInput { ssh: true, ..input("10.116.0.0/20", &["10.244.0.0/16"]) };
+    let with = render(&keys).expect("renders");
+    assert_ne!(with.version, without.version);
+    assert!(with.text.contains("\nuser: {name: gateway, ") && with.text.contains("\"ssh\": true\n"));
+    assert!(without.text.contains("\nusers: [{name: root, "));
 }
 
 #[test]

@@ -56,10 +56,7 @@ impl Disk {
             ("etc/resolv.conf", RESOLVERS.to_owned()),
             ("etc/cloud/cloud.cfg.d/90-droplet.cfg", CLOUD_CONFIG.to_owned()),
             ("var/lib/cloud/seed/nocloud/user-data", spec.user_data.clone()),
-            (
-                "var/lib/cloud/seed/nocloud/meta-data",
-                format!("instance-id: \"{}\"\nlocal-hostname: {}\n", spec.id, spec.name),
-            ),
+            ("var/lib/cloud/seed/nocloud/meta-data", meta_data(spec)),
             ("etc/systemd/network/10-eth0.network", public_network(spec)),
             ("etc/systemd/network/10-eth1.network", private_network(&spec.private)),
         ];
@@ -89,6 +86,14 @@ impl Disk {
         }
         Ok(())
     }
+}
+
+/// JSON is YAML.
+fn meta_data(spec: &DropletSpec) -> String {
+    serde_json::json!({
+        "instance-id": spec.id.to_string(), "local-hostname": spec.name, "public-keys": spec.ssh_keys,
+    })
+    .to_string()
 }
 
 fn write(path: &Path, content: &str) -> Result<(), MachineError> {

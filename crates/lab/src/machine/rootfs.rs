@@ -18,16 +18,16 @@ fn suite_of(image: &str) -> &'static str {
     if image.starts_with("debian-13") { "trixie" } else { "bookworm" }
 }
 
-/// What the cloud's image has and a gateway or the lab uses. python3 comes with cloud-init. No SSH server: the lab
-/// enters machines by their namespaces.
+/// What the cloud's image has and a gateway or the lab uses, or must be shown to be rid of: the SSH server. python3 comes
+/// with cloud-init.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,cloud-init,iptables,nftables,iproute2,curl,ca-certificates,udev,netbase,\
-                        iputils-ping,procps,locales";
+                        iputils-ping,procps,locales,openssh-server,sudo,unattended-upgrades";
 
 /// Run in the new root. networkd is what configures the network in the cloud's images; the rest would only cost time
 /// at each boot. The host's resolver is of no use in the lab.
 const CUSTOMIZE: &str = "chroot \"$1\" systemctl enable systemd-networkd.service && \
     chroot \"$1\" systemctl disable e2scrub_reap.service apt-daily.timer apt-daily-upgrade.timer && \
-    chroot \"$1\" systemctl mask console-getty.service && rm -f \"$1/etc/resolv.conf\" \"$1/etc/hostname\" && \
+    chroot \"$1\" systemctl mask console-getty.service && rm -f \"$1\"/etc/ssh/ssh_host_* \"$1/etc/resolv.conf\" \"$1/etc/hostname\" && \
     : > \"$1/etc/machine-id\"";
 
 /// Beginning of the names of file systems that are being made.

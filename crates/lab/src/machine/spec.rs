@@ -17,6 +17,9 @@ pub struct DropletSpec {
     /// cloud-init user data; empty when there is none.
     #[serde(default)]
     pub user_data: String,
+    /// Public SSH keys that the Droplet was made with, as lines of an `authorized_keys`.
+    #[serde(default)]
+    pub ssh_keys: Vec<String>,
     /// Public side.
     pub public: Port,
     /// VPC side.

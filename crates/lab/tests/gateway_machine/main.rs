@@ -4,9 +4,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
 
+mod access;
+mod load;
 mod packets;
 mod peers;
 mod topology;
+mod upkeep;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddrV4;
@@ -15,6 +18,7 @@ use std::time::{Duration, Instant};
 use packets::{ACK, Answer, FIN, RST, ping, scan, stray_segment};
 use topology::{
     GATEWAY, GATEWAY_PUBLIC, INTERNET, METADATA, NODE, PEERED, POD, PRIVATE_OUTSIDE, Topology, connect_from,
+    user_data,
 };
 
 /// From power-on to ready on 2 busy cores; measured 2 to 4 s on idle ones.
@@ -48,7 +52,7 @@ fn translates_for_vpc_and_pods_and_a_reboot_changes_nothing() {
     assert_translates(&cloud);
 
     let body = cloud.health().expect("health").1;
-    assert_eq!(body["userDataVersion"], "0123456789ab");
+    assert_eq!(body["userDataVersion"], user_data(false).version);
     assert_eq!(
         (&body["publicAddress"], &body["privateAddress"]),
         (&"203.0.113.100".into(), &"10.116.0.100".into())
@@ -90,7 +94,7 @@ fn translates_for_vpc_and_pods_and_a_reboot_changes_nothing() {
 fn works_unchanged_on_debian_13() {
     let cloud = Topology::new();
     for _ in 0..2 {
-        cloud.boot_image("debian-13-x64");
+        cloud.boot_as("debian-13-x64", &[]);
         cloud.wait_for_health("ready", |status, _| status == 200);
         assert!(cloud.exec("cat /etc/debian_version").starts_with("13"));
         assert_translates(&cloud);
@@ -319,8 +323,8 @@ fn probes_leave_no_trace_and_slow_clients_hold_nobody_up() {
         "egress_gateway_machine_forwarding 1",
         "egress_gateway_machine_rules 1",
         "egress_gateway_machine_uplink 1",
-        "egress_gateway_machine_info{version=\"0123456789ab\"} 1",
-        "egress_gateway_machine_conntrack_max ",
+        &format!("egress_gateway_machine_info{{version=\"{}\"}} 1", user_data(false).version),
+        "egress_gateway_machine_conntrack_entries_limit ",
         "egress_gateway_machine_interface_bytes_total{side=\"public\",direction=\"transmit\"} ",
         "egress_gateway_machine_interface_packets_total{side=\"private\",direction=\"receive\"} ",
     ] {
@@ -337,7 +341,7 @@ fn says_what_broke_while_it_ran() {
         ("forwarding", "sysctl -w net.ipv4.ip_forward=0", "sysctl -w net.ipv4.ip_forward=1"),
         (
             "rules",
-            "iptables -t nat -D POSTROUTING -s 10.244.0.0/16 -o eth0 -j MASQUERADE",
+            "iptables -t nat -D POSTROUTING -s 10.244.0.0/16 -o eth0 -j MASQUERADE --random-fully",
             "systemctl restart egress-gateway",
         ),
         ("uplink", "ip route delete default", "ip route add default via 203.0.113.1"),

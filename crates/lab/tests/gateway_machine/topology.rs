@@ -16,6 +16,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use egress_controller::user_data::{UserData, UserDataInput, render};
 use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -34,7 +35,6 @@ pub const PRIVATE_OUTSIDE: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 64, 0, 9), Ipv4Ad
 const DROPLET: u64 = 3_164_494;
 const PUBLIC_MAC: &str = "02:00:00:00:01:64";
 const PRIVATE_MAC: &str = "02:00:00:00:02:64";
-const VERSION: &str = "0123456789ab";
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -133,6 +133,26 @@ impl Topology {
         });
     }
 
+    /// Gives the Droplet, before its first boot, a disk that is no larger than this. What the lab writes has its own room.
+    pub fn limit_disk(&self, mib: u32) {
+        let (small, machine) = (self.small_disk(), self.disk().with_file_name(""));
+        for folder in [&small, &machine] {
+            std::fs::create_dir_all(folder).expect("folder");
+        }
+        run(
+            "mount",
+            &["-t", "tmpfs", "-o", &format!("size={mib}m"), "small-disk", small.to_str().expect("path")],
+        );
+        for layer in ["upper", "work"] {
+            std::fs::create_dir(small.join(layer)).expect("layer");
+            std::os::unix::fs::symlink(small.join(layer), machine.join(layer)).expect("layer");
+        }
+    }
+
+    fn small_disk(&self) -> PathBuf {
+        self.state.join("small-disk")
+    }
+
     // ---- the Droplet -----------------------------------------------------------------------------------------
 
     fn lab(&self) -> Command {
@@ -142,13 +162,15 @@ impl Topology {
     }
 
     pub fn boot(&self) {
-        self.boot_image("debian-12-x64");
+        self.boot_as("debian-12-x64", &[]);
     }
 
-    pub fn boot_image(&self, image: &str) {
+    /// With these public keys, as the cloud puts those that the Droplet was made with on it.
+    pub fn boot_as(&self, image: &str, public_keys: &[&str]) {
         let description = json!({
             "id": DROPLET, "name": "egress-demo-0-1a2b3c4d", "image": image, "size": "s-1vcpu-1gb",
-            "user_data": user_data(), "region": "nyc1", "vpc_uuid": "5a4981aa-9653-4bd1-bef5-d6bff52042e4",
+            "user_data": user_data(!public_keys.is_empty()).text, "ssh_keys": public_keys,
+            "region": "nyc1", "vpc_uuid": "5a4981aa-9653-4bd1-bef5-d6bff52042e4",
             "public": {"address": GATEWAY_PUBLIC, "prefix": 24, "gateway": "203.0.113.1", "mac": PUBLIC_MAC},
             "private": {"address": GATEWAY, "prefix": 20, "gateway": "10.116.0.1", "mac": PRIVATE_MAC},
             "anchor": {"address": "10.17.0.100", "prefix": 16, "gateway": "10.17.0.1"},
@@ -282,35 +304,17 @@ impl Drop for Topology {
         for side in ["switch", "outside", "vpc", "node"] {
             let _ = Command::new("ip").args(["netns", "delete", &self.namespace(side)]).status();
         }
+        let _ = nix::mount::umount(&self.small_disk());
         let _ = std::fs::remove_dir_all(&self.state);
     }
 }
 
-/// The template with its files, as the controller renders it.
-fn user_data() -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cloud-init");
-    let template = std::fs::read_to_string(folder.join("gateway.yaml")).expect("template");
-    let mut text = String::new();
-    for line in template.lines() {
-        let trimmed = line.trim_start();
-        if let Some(name) = trimmed.strip_prefix("{{file:").and_then(|rest| rest.strip_suffix("}}")) {
-            let indent = &line[..line.len() - trimmed.len()];
-            for line in std::fs::read_to_string(folder.join("files").join(name)).expect("file").lines() {
-                if !line.is_empty() {
-                    text.push_str(indent);
-                    text.push_str(line);
-                }
-                text.push('\n');
-            }
-        } else {
-            text += &line
-                .replace("{{version}}", VERSION)
-                .replace("{{vpc_range}}", "10.116.0.0/20")
-                .replace("{{source_ranges}}", "10.116.0.0/20,10.244.0.0/16");
-            text.push('\n');
-        }
-    }
-    text
+/// As the controller renders it.
+pub fn user_data(ssh: bool) -> UserData {
+    let range = |text: &str| text.parse().expect("range");
+    let input =
+        UserDataInput { vpc_range: range("10.116.0.0/20"), pod_ranges: vec![range("10.244.0.0/16")], ssh };
+    render(&input).expect("user data")
 }
 
 fn run(program: &str, arguments: &[&str]) {

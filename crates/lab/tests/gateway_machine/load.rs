@@ -1,0 +1,145 @@
+//! What a gateway's connection table and ports are sized to, and what it tells of their use.
+
+use std::io::Write;
+use std::net::{SocketAddrV4, UdpSocket};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::topology::{INTERNET, NODE, Topology, connect_from};
+
+/// One public address can have so many connections to one destination.
+const PORTS: f64 = 64_512.0;
+
+/// What the machine's own script answers, without a machine.
+fn script_says(expression: &str) -> Value {
+    const ASK: &str = "
+import importlib.machinery, importlib.util, json, sys
+sys.dont_write_bytecode = True
+loader = importlib.machinery.SourceFileLoader('gateway', sys.argv[1])
+gateway = importlib.util.module_from_spec(importlib.util.spec_from_loader('gateway', loader))
+loader.exec_module(gateway)
+print(json.dumps(eval(sys.argv[2], vars(gateway))))
+";
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cloud-init/files/egress-gateway-apply");
+    let done =
+        Command::new("python3").args(["-c", ASK]).arg(script).arg(expression).output().expect("python3");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    serde_json::from_slice(&done.stdout).unwrap()
+}
+
+#[test]
+fn the_connection_table_is_sized_by_memory() {
+    let sizes = script_says("[conntrack_entries(mib) for mib in (458, 961, 1972, 3915, 7940, 64000)]");
+    assert_eq!(sizes, json!([131_072, 246_016, 504_832, 1_002_240, 1_048_576, 1_048_576]));
+    // On the smallest Droplet, too, there is room for two destinations with every port in use.
+    assert!(131_072.0 >= 2.0 * PORTS);
+}
+
+#[test]
+fn the_timeouts_and_the_range_of_ports_are_in_force() {
+    let cloud = Topology::new();
+    cloud.boot_until_ready();
+    for (name, value) in [
+        ("netfilter.nf_conntrack_tcp_timeout_established", "7440"),
+        ("netfilter.nf_conntrack_tcp_timeout_time_wait", "60"),
+        ("netfilter.nf_conntrack_tcp_timeout_syn_sent", "60"),
+        ("netfilter.nf_conntrack_tcp_timeout_fin_wait", "60"),
+        ("netfilter.nf_conntrack_tcp_timeout_close_wait", "60"),
+        ("netfilter.nf_conntrack_udp_timeout", "30"),
+        ("netfilter.nf_conntrack_udp_timeout_stream", "180"),
+        ("netfilter.nf_conntrack_tcp_loose", "1"),
+        ("ipv4.ip_local_port_range", "1024 65535"),
+        ("ipv4.ip_local_reserved_ports", "9180-9181"),
+    ] {
+        let path = format!("/proc/sys/net/{}", name.replace('.', "/"));
+        let there = cloud.exec(&format!("cat {path}")).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(there, value, "{name}");
+    }
+    // What a network namespace can't set, and nothing else, is told.
+    let warnings = cloud.health().unwrap().1["warnings"].clone();
+    let told = warnings.as_array().unwrap().iter().map(|warning| warning.as_str().unwrap());
+    for warning in told {
+        let whole =
+            ["net.netfilter.nf_conntrack_buckets: wanted ", "net.netfilter.nf_conntrack_max: wanted "];
+        assert!(whole.iter().any(|start| warning.starts_with(start)), "{warning}");
+    }
+}
+
+#[test]
+fn the_busiest_destinations_are_told_with_their_part_of_the_ports() {
+    const DATAGRAMS: usize = 700;
+    let cloud = Topology::new();
+    cloud.boot_until_ready();
+    let held: Vec<_> = cloud.inside("node", || {
+        (0..20).map(|_| connect_from(NODE, SocketAddrV4::new(INTERNET, 80)).unwrap()).collect()
+    });
+    let sockets: Vec<UdpSocket> =
+        cloud.inside("node", || (0..DATAGRAMS).map(|_| UdpSocket::bind((NODE, 0)).unwrap()).collect());
+    let body = cloud.wait_for_health("the busiest destination", |_, body| {
+        // An entry without an answer lasts for half a minute.
+        for socket in &sockets {
+            socket.send_to(b"x", (INTERNET, 5353)).unwrap();
+        }
+        body["destinations"][0]["connections"] == DATAGRAMS
+    });
+    let part = |connections: f64| (connections / PORTS * 10_000.0).round() / 10_000.0;
+    // After them comes what the machine itself asked lately.
+    assert_eq!(
+        body["destinations"].as_array().unwrap()[..2],
+        json!([
+            {"protocol": "udp", "address": INTERNET, "port": 5353, "connections": DATAGRAMS, "portsUsed": part(700.0)},
+            {"protocol": "tcp", "address": INTERNET, "port": 80, "connections": 20, "portsUsed": part(20.0)},
+        ])
+        .as_array()
+        .unwrap()[..]
+    );
+    drop(held);
+    let metrics = cloud.get("/metrics").unwrap().1;
+    for line in [
+        format!("egress_gateway_machine_busiest_destination_ports_used_ratio {}", part(700.0)),
+        format!(
+            "egress_gateway_machine_destination_connections{{protocol=\"udp\",destination=\"{INTERNET}:5353\"}} {DATAGRAMS}"
+        ),
+        "egress_gateway_machine_conntrack_insert_failed_total 0".to_owned(),
+    ] {
+        assert!(metrics.contains(&format!("\n{line}\n")), "{line} is missing in\n{metrics}");
+    }
+    assert!(!metrics.contains(":80\""), "a series for a destination with hardly any connections\n{metrics}");
+    assert_eq!(judged(&metrics), "", "{metrics}");
+}
+
+/// What Prometheus' own checker says of metrics.
+fn judged(metrics: &str) -> String {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool (Debian package prometheus)");
+    promtool.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
+    let done = promtool.wait_with_output().unwrap();
+    let said = [done.stdout, done.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    if done.status.success() { said } else { format!("{}: {said}", done.status) }
+}
+
+#[test]
+fn the_time_to_ready_is_measured_once_a_boot() {
+    let cloud = Topology::new();
+    cloud.boot_until_ready();
+    let told = || cloud.health().unwrap().1["secondsToReady"].as_f64().expect("secondsToReady");
+    let first = told();
+    assert!(first > 0.0 && first < crate::READY_LIMIT.as_secs_f64(), "{first}");
+    let metrics = cloud.get("/metrics").unwrap().1;
+    let line =
+        metrics.lines().find_map(|line| line.strip_prefix("egress_gateway_machine_time_to_ready_seconds "));
+    assert_eq!(line.and_then(|value| value.parse().ok()), Some(first), "{metrics}");
+    cloud.exec("systemctl restart egress-gateway-health.service");
+    cloud.wait_for_health("ready again", |status, _| status == 200);
+    assert_eq!(told().to_bits(), first.to_bits(), "measured anew by a restart");
+    cloud.machine("power-off");
+    cloud.boot_until_ready();
+    println!("time to ready: first boot {first} s, second {} s", told());
+}
