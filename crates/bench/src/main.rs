@@ -1,5 +1,5 @@
 //! Measures the agent from outside: `agent` how fast and how big it is, beside any other program of its kind in the same run;
-//! `failover` how long users are without a gateway when one dies ([`failover`]).
+//! `failover` how long users are without a gateway when one dies ([`failover`]); `gateway` what one gateway can bear ([`gateway`]).
 //!
 //! ```text
 //!  this program ── create, delete ──► API server (real, on loopback)
@@ -15,6 +15,7 @@ mod api;
 mod apply;
 mod document;
 mod failover;
+mod gateway;
 mod kernel;
 mod measure;
 mod network;
@@ -41,6 +42,8 @@ enum Command {
     Agent(Settings),
     /// How long users are without a gateway when one dies.
     Failover(failover::Settings),
+    /// What one gateway can bear.
+    Gateway(gateway::Settings),
 }
 
 /// Measures the agent on a node of its own.
@@ -82,6 +85,7 @@ fn main() -> anyhow::Result<()> {
     match command {
         Command::Agent(settings) => measure_agent(&settings),
         Command::Failover(settings) => failover::run(&settings),
+        Command::Gateway(settings) => gateway::run(&settings),
     }
 }
 
