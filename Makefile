@@ -90,6 +90,14 @@ bench-status: root setup ## how fast a thousand nodes report a change, and what 
 bench-failover: root setup ## time without a gateway: KILLS=1000 CONTROL_PLANE=down PROFILE=fast, PLANNED=1000 or SOAK=<minutes>
 	@scripts/bench-failover.sh
 
+.PHONY: bench-gateway
+bench-gateway: root setup ## what one gateway can bear: target/bench/gateway.json and a table of docs/benchmarks.md
+	@scripts/bench-gateway.sh
+
+.PHONY: judges
+judges: root build ## judges that others wrote, in full: pydo, schemathesis, a whole lab run through Prism
+	@scripts/outside-judges.sh
+
 .PHONY: test-exhaustive
 test-exhaustive: setup ## all of one suite of random cases, resumable: SUITE=<name>; without it a list
 	@scripts/exhaustive.sh $(SUITE)

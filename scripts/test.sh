@@ -56,6 +56,7 @@ beside "manifests at a real API server" tests/manifests.sh
 beside "push to a registry" tests/push.sh
 beside "packages of Debian 12 and 13" tests/debian.sh
 beside "DigitalOcean's own Python client" tests/pydo.sh "$release/do-simulator"
+beside "schemathesis" tests/schemathesis.sh "$release/do-simulator" 60
 together
 judge "end to end" timeout --kill-after=60s 15m scripts/e2e.sh
 # A sample of its rows, with the control plane up; all of them, and again without: `make failover-matrix`.

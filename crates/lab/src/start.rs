@@ -33,7 +33,7 @@ pub struct StartArgs {
     #[arg(long, env = "KUBEBUILDER_ASSETS")]
     assets: Option<PathBuf>,
     /// The simulator; default is the do-simulator beside this program, if there is one.
-    #[arg(long)]
+    #[arg(long, env = "EGRESS_LAB_SIMULATOR")]
     simulator: Option<PathBuf>,
 }
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Drive the simulator through a Droplet's whole life with pydo, DigitalOcean's own client.
+"""Drive the simulator through the whole life of a Droplet, a reserved IP, a firewall, an SSH key and tags with
+pydo, DigitalOcean's own client.
 
-    python3 -m venv VENV && VENV/bin/pip install -r tests/judges/requirements.txt
-    VENV/bin/python tests/judges/pydo_droplet_life.py --simulator target/debug/do-simulator
+    python3 -m venv VENV && VENV/bin/pip install -r tests/judges/pydo.txt
+    VENV/bin/python tests/judges/pydo_life.py --simulator target/debug/do-simulator
 
 Starts a simulator of its own on a free port and stops it; or judges a running one with --endpoint and --token (it must
 have room for two Droplets and one reserved IP). Exits 0 when every step showed what it must, 1 at the first that did
@@ -10,16 +11,14 @@ not. pydo parses every answer; what it must contain is said here.
 """
 
 import argparse
-import json
 import os
-import socket
-import subprocess
 import sys
-import tempfile
 import time
 
 from azure.core.exceptions import HttpResponseError
 from pydo import Client
+
+import simulator
 
 TAG = "pydo-judge"
 VPC = "0e1f0f0e-c8a5-4e4c-a8b6-5d7b9f3b7f11"
@@ -28,6 +27,8 @@ FIXTURES = {
     "ssh_keys": [{"id": 289794, "name": "ops", "public_key": "ssh-ed25519 AAAA ops",
                   "fingerprint": "3b:16:e4:bf:8b:00:8b:b8:59:8c:a9:d3:f0:19:fa:45"}],
 }
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEaQde8iCKizUOiXlowY1iEL1yCufgjb3aiatGQNPcHb judge"
+FINGERPRINT = "6e:2c:0a:9a:c3:45:cd:ce:ae:1c:e6:d4:62:46:d3:cf"
 # azure-core sends bearer tokens over plain HTTP only when each call says so.
 PLAIN = {"enforce_https": False}
 
@@ -104,6 +105,8 @@ class Life:
         keys = [key["id"] for key in client.ssh_keys.list(**PLAIN)["ssh_keys"]]
         self.step("VPC and SSH keys")
 
+        keys.append(self.ssh_key())
+
         must(client.tags.create(body={"name": TAG}, **PLAIN)["tag"]["name"] == TAG, "tag")
         body = {"name": "judge-0", "region": "nyc1", "size": "s-1vcpu-1gb", "image": "debian-12-x64",
                 "vpc_uuid": vpc["id"], "ssh_keys": keys, "tags": [TAG], "user_data": "#cloud-config\n",
@@ -177,6 +180,25 @@ class Life:
         must(client.droplets.list(tag_name=TAG, **PLAIN)["meta"]["total"] == 0, "left by tag")
         self.step("deleted by id and by tag; nothing is left")
 
+        client.ssh_keys.delete(keys[-1], **PLAIN)
+        refused(404, "", lambda: client.ssh_keys.get(keys[-1], **PLAIN))
+        refused(404, "", lambda: client.ssh_keys.delete(FINGERPRINT, **PLAIN))
+        refused(422, f"{keys[-1]} are invalid key identifiers", lambda: client.droplets.create(body={**body, "ssh_keys": keys}, **PLAIN))
+        self.step("SSH key deleted")
+
+    def ssh_key(self):
+        client = self.client
+        refused(422, "Key invalid", lambda: client.ssh_keys.create(body={"name": "judge", "public_key": "ssh-rsa !"}, **PLAIN))
+        key = client.ssh_keys.create(body={"name": "judge", "public_key": PUBLIC_KEY}, **PLAIN)["ssh_key"]
+        must(key["fingerprint"] == FINGERPRINT and key["public_key"] == PUBLIC_KEY, key)
+        refused(422, "already in use", lambda: client.ssh_keys.create(body={"name": "twice", "public_key": PUBLIC_KEY}, **PLAIN))
+        must(client.ssh_keys.get(FINGERPRINT, **PLAIN)["ssh_key"] == key, "by fingerprint")
+        renamed = client.ssh_keys.update(key["id"], body={"name": "judge-2"}, **PLAIN)["ssh_key"]
+        must(renamed == {**key, "name": "judge-2"}, renamed)
+        must(renamed in client.ssh_keys.list(per_page=200, **PLAIN)["ssh_keys"], "list")
+        self.step("SSH key created, found by id and fingerprint, renamed")
+        return key["id"]
+
     def reserved_ip(self, droplet_id):
         client = self.client
         address = client.reserved_ips.create(body={"region": "nyc1"}, **PLAIN)["reserved_ip"]["ip"]
@@ -232,17 +254,6 @@ class Life:
         self.step("firewall created, changed part by part and whole, deleted")
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def listens(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def judge(endpoint, token):
     refused(401, "Unable to authenticate you.",
             lambda: Client(token="wrong", endpoint=endpoint).account.get(**PLAIN))
@@ -260,20 +271,8 @@ def main():
         return
     if not chosen.simulator:
         arguments.error("--simulator or --endpoint is needed")
-    with tempfile.TemporaryDirectory() as folder:
-        fixtures = os.path.join(folder, "fixtures.json")
-        with open(fixtures, "w", encoding="utf-8") as file:
-            json.dump(FIXTURES, file)
-        port = free_port()
-        simulator = subprocess.Popen(
-            [chosen.simulator, "--listen", f"127.0.0.1:{port}", "--fixtures", fixtures, "--burst-limit", "2000"],
-            env={**os.environ, "DO_SIMULATOR_TOKEN": chosen.token, "RUST_LOG": "warn"})
-        try:
-            until("the simulator listens", lambda: listens(port), 10)
-            judge(f"http://127.0.0.1:{port}", chosen.token)
-        finally:
-            simulator.terminate()
-            simulator.wait(10)
+    with simulator.running(chosen.simulator, chosen.token, FIXTURES, "--burst-limit", "2000") as endpoint:
+        judge(endpoint, chosen.token)
 
 
 if __name__ == "__main__":
