@@ -14,8 +14,8 @@ use nix::unistd::Pid;
 
 /// The thread that talks to the kernel.
 pub const NETLINK: &str = "netlink";
-/// The one that turns the loop and answers HTTP.
-pub const LOOP: &str = "tokio-rt-worker";
+/// The first one, which turns the loop and answers HTTP.
+pub const LOOP: &str = "egress-agent";
 
 /// RTM_NEW and RTM_DEL of ROUTE, RULE and NEXTHOP.
 const CHANGES: [u16; 6] = [24, 25, 32, 33, 104, 105];
