@@ -14,6 +14,8 @@ pub struct Probed {
     pub targets: BTreeSet<SocketAddrV4>,
     /// Public addresses of other gateways of a list that it is in: their probe port answers whom they admit.
     pub peers: BTreeSet<Ipv4Addr>,
+    /// Whether an EgressGateway made it: its connection table forgets as ours do.
+    pub is_ours: bool,
     /// Its health check; of several the most demanding, the one with the shortest interval. `None`: that of the defaults.
     pub check: Option<Check>,
 }
@@ -100,7 +102,9 @@ impl Hearing {
         let mut both = Vec::new();
         for one in gateway.status.iter().flat_map(|status| &status.gateways) {
             let Some(private) = one.private_address.as_ref().and_then(parse) else { continue };
-            self.probed.entry(private).or_default().ask(&gateway.spec.health_check);
+            let probed = self.probed.entry(private).or_default();
+            probed.is_ours = true;
+            probed.ask(&gateway.spec.health_check);
             if let Some(public) = one.public_address.as_ref().and_then(parse) {
                 self.admitted.insert(public, one.admits.iter().filter_map(parse).collect());
                 both.push((private, public));

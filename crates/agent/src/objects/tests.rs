@@ -192,7 +192,7 @@ fn gateways_that_wait_to_be_proven_are_probed_through_to_the_targets() {
         ..EgressGatewayStatus::default()
     });
     let objects = read([], &[Guarded(Ok(gateway))], None, &Objects::default());
-    let targets = &objects.probed[&Ipv4Addr::new(10, 116, 0, 100)];
-    assert_eq!(targets.targets.len(), 3);
+    let probed = &objects.probed[&Ipv4Addr::new(10, 116, 0, 100)];
+    assert_eq!((probed.targets.len(), probed.is_ours), (3, true));
     assert!(objects.routes.is_empty());
 }

@@ -1,8 +1,9 @@
 //! The connections by which one level is asked through one gateway: which is next, and how long to wait for it. Pure.
 //!
-//! While translation at a gateway fails, its connection table keeps an entry of each probe that had no answer, with the translation of
-//! then, for two minutes: a probe that finds it goes on failing after the repair. So a connection, a source port and a witness, that
-//! was missed rests that long; one that was answered, or never begun, is free at once. Witnesses are asked strictly in turn.
+//! A gateway's connection table keeps an entry of each probe that had no answer, with the translation of then, for a while: a probe that
+//! finds it goes on failing after a repair, or on being answered after the translation is gone. So a connection, a source port and a
+//! witness, that was missed rests that long; one that was answered, or never begun, is free at once. Witnesses are asked strictly in
+//! turn.
 //!
 //! Invariant: a connection is free, resting, or under way; from there it comes back by [`Connections::put_back`].
 
@@ -13,18 +14,27 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So long a connection table keeps a SYN without answer (`nf_conntrack_tcp_timeout_syn_sent`).
+/// So long a connection table keeps a SYN without answer (`nf_conntrack_tcp_timeout_syn_sent`), unless somebody set something else.
 const REST: Duration = Duration::from_secs(120);
+
+/// The same of the gateways of an EgressGateway, 10 s (`cloud-init/files/egress-gateway-apply`), and a second.
+const REST_OF_OURS: Duration = Duration::from_secs(11);
 
 /// What fails is asked at least so often, by a connection that has not rested where there is no other: a gateway that is well again is
 /// used again within 30 s, which are this, the confirmations, and the hold-down of 10 s.
 const LONGEST_PAUSE: Duration = Duration::from_secs(12);
+
+/// How long a connection that was missed rests.
+pub(super) const fn rest(is_ours: bool) -> Duration {
+    if is_ours { REST_OF_OURS } else { REST }
+}
 
 /// The connections of one level through one gateway.
 #[derive(Debug)]
 pub(super) struct Connections {
     /// In turn.
     witnesses: VecDeque<Asked>,
+    rest: Duration,
 }
 
 /// One witness.
@@ -50,7 +60,11 @@ enum Ports {
 
 impl Connections {
     /// From each of these ports, or from any, to each of these witnesses.
-    pub(super) fn new(ports: Option<&RangeInclusive<u16>>, witnesses: &[SocketAddrV4]) -> Self {
+    pub(super) fn new(
+        ports: Option<&RangeInclusive<u16>>,
+        witnesses: &[SocketAddrV4],
+        rest: Duration,
+    ) -> Self {
         let ports = || {
             ports.map_or(Ports::Any, |ports| Ports::Of {
                 free: ports.clone().collect(),
@@ -58,7 +72,7 @@ impl Connections {
             })
         };
         let asked = |witness: &SocketAddrV4| Asked { witness: *witness, ports: ports() };
-        Self { witnesses: witnesses.iter().map(asked).collect() }
+        Self { witnesses: witnesses.iter().map(asked).collect(), rest }
     }
 
     /// Another witness is the first one.
@@ -79,7 +93,7 @@ impl Connections {
     /// One ended, missed or not.
     pub(super) fn put_back(&mut self, port: u16, witness: SocketAddrV4, is_missed: bool, now: Instant) {
         if let Some(asked) = self.witnesses.iter_mut().find(|asked| asked.witness == witness) {
-            asked.ports.put_back(port, is_missed, now);
+            asked.ports.put_back(port, is_missed.then(|| now + self.rest));
         }
     }
 
@@ -92,8 +106,10 @@ impl Connections {
             let uses = count(uses * each + turn + 1);
             (rested + Duration::from_nanos(u64::from(uses) - 1)) / uses
         });
-        let all_of_them =
-            self.witnesses.front().map_or(Duration::ZERO, |asked| asked.ports.each_after() / count(each));
+        let all_of_them = self
+            .witnesses
+            .front()
+            .map_or(Duration::ZERO, |asked| asked.ports.each_after(self.rest) / count(each));
         until_rested.fold(all_of_them, Duration::max).min(LONGEST_PAUSE)
     }
 }
@@ -111,12 +127,11 @@ impl Ports {
         free.pop_front().or_else(|| resting.pop_front().map(|(_, port)| port))
     }
 
-    fn put_back(&mut self, port: u16, is_missed: bool, now: Instant) {
+    fn put_back(&mut self, port: u16, rests_until: Option<Instant>) {
         let Self::Of { free, resting } = self else { return };
-        if is_missed {
-            resting.push_back((now + REST, port));
-        } else {
-            free.push_back(port);
+        match rests_until {
+            Some(ends) => resting.push_back((ends, port)),
+            None => free.push_back(port),
         }
     }
 
@@ -128,9 +143,9 @@ impl Ports {
     }
 
     /// Time between two uses with which all of them last for a rest.
-    fn each_after(&self) -> Duration {
+    fn each_after(&self, rest: Duration) -> Duration {
         let Self::Of { free, resting } = self else { return Duration::ZERO };
-        REST / count(free.len() + resting.len())
+        rest / count(free.len() + resting.len())
     }
 }
 
@@ -148,7 +163,7 @@ mod tests {
     }
 
     fn to(witnesses: u8, ports: RangeInclusive<u16>) -> Connections {
-        Connections::new(Some(&ports), &(1..=witnesses).map(witness).collect::<Vec<_>>())
+        Connections::new(Some(&ports), &(1..=witnesses).map(witness).collect::<Vec<_>>(), REST)
     }
 
     #[test]
@@ -177,7 +192,7 @@ mod tests {
         connections.put_back(61_001, witness(1), true, now);
         connections.put_back(61_000, witness(1), true, now);
         assert_eq!(connections.next(now + SECOND), Some((61_001, witness(1))));
-        assert_eq!(Connections::new(None, &[witness(1)]).next(now), Some((0, witness(1))));
+        assert_eq!(Connections::new(None, &[witness(1)], REST).next(now), Some((0, witness(1))));
     }
 
     #[test]
@@ -195,25 +210,51 @@ mod tests {
     /// A failure that is confirmed twelve times, as with `fall` 3, and then lasts for half an hour: what a pair asks at its levels.
     #[test]
     fn a_gateway_that_fails_is_asked_every_few_seconds_and_by_connections_that_have_rested() {
-        for (witnesses, ports) in [(1, 40), (3, 13), (4, 11), (1, 21), (2, 12)] {
-            let mut connections = to(witnesses, 61_000..=61_000 + ports - 1);
+        let divided = [(1, 40), (3, 13), (4, 11)];
+        let ours = divided.map(|(witnesses, ports)| (witnesses, ports, REST_OF_OURS, SECOND));
+        let others = divided.map(|(witnesses, ports)| (witnesses, ports, REST, SECOND * 9 / 2));
+        let few = [(1, 21, REST, LONGEST_PAUSE), (2, 12, REST, LONGEST_PAUSE)];
+        for (witnesses, ports, rest, most) in ours.into_iter().chain(others).chain(few) {
+            let mut connections = Connections { rest, ..to(witnesses, 61_000..=61_000 + ports - 1) };
             let mut now = Instant::now();
             let mut missed = BTreeMap::new();
             let mut was_longest = false;
             for probe in 0..400 {
                 let connection = connections.next(now).unwrap();
                 if let Some(missed) = missed.get(&connection) {
-                    let has_rested = now.duration_since(*missed) >= REST;
+                    let has_rested = now.duration_since(*missed) >= rest;
                     assert!(has_rested || was_longest, "{witnesses} × {ports}: probe {probe}");
                 }
                 let ended = now + SECOND * 7 / 10;
                 missed.insert(connection, ended);
                 let pause = if probe < 12 { SECOND / 4 } else { connections.pause(now) };
-                let most = if u16::from(witnesses) * ports < 39 { LONGEST_PAUSE } else { SECOND * 9 / 2 };
                 assert!(pause <= most, "{witnesses} × {ports}: {pause:?}");
                 connections.put_back(connection.0, connection.1, true, ended);
                 was_longest = pause == LONGEST_PAUSE;
                 now += pause;
+            }
+        }
+    }
+
+    /// What the failure matrix does: every quarter of a minute another failure, each confirmed twelve times.
+    #[test]
+    fn failures_one_after_the_other_leave_enough_connections_that_have_rested() {
+        for (witnesses, ports) in [(1, 40), (3, 13), (4, 11)] {
+            let mut connections =
+                Connections { rest: REST_OF_OURS, ..to(witnesses, 61_000..=61_000 + ports - 1) };
+            let mut now = Instant::now();
+            let mut missed: BTreeMap<_, Instant> = BTreeMap::new();
+            for probe in 0..500_u32 {
+                let (fails, is_repeated) = (probe % 25 < 15, probe % 25 < 12);
+                let connection = connections.next(now).unwrap();
+                let rested =
+                    missed.get(&connection).is_none_or(|then| now.duration_since(*then) >= REST_OF_OURS);
+                assert!(rested, "{witnesses} × {ports}: probe {probe}");
+                if fails {
+                    missed.insert(connection, now);
+                }
+                connections.put_back(connection.0, connection.1, fails, now);
+                now += if is_repeated { SECOND / 4 } else { SECOND };
             }
         }
     }
@@ -232,6 +273,6 @@ mod tests {
         assert_eq!(pauses[0], (REST + Duration::from_nanos(20)) / 21, "rounded up");
         assert!(pauses.is_sorted());
         assert_eq!(pauses[20], LONGEST_PAUSE);
-        assert_eq!(Connections::new(None, &[witness(1)]).pause(now), Duration::ZERO);
+        assert_eq!(Connections::new(None, &[witness(1)], REST).pause(now), Duration::ZERO);
     }
 }

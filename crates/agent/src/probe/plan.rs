@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use egress_api::GATEWAY_PROBE_PORT;
 use egress_routing::ProbePath;
 
-use super::{Asking, Level, rate};
+use super::{Asking, Level, connections, rate};
 use crate::objects::Probed;
 
 /// Levels that are asked through a gateway, in the order of their ports.
@@ -30,7 +30,8 @@ pub fn askings<'a>(
         rate::shares(&through, |witness| if is_peer(witness) { rate::PEER_RATE } else { rate::TARGET_RATE });
     let mut asked = Vec::new();
     for path in paths {
-        let check = of(path).check.unwrap_or_default();
+        let probed = of(path);
+        let check = probed.check.unwrap_or_default();
         let asking = |level, source_ports, witnesses, interval, share| Asking {
             gateway: path.gateway,
             level,
@@ -39,6 +40,7 @@ pub fn askings<'a>(
             witnesses,
             interval,
             share,
+            rest: connections::rest(probed.is_ours),
             fall: check.fall,
             rise: check.rise,
         };
@@ -108,6 +110,7 @@ mod tests {
         let probed = |peer: u8| Probed {
             targets: targets.clone(),
             peers: [Ipv4Addr::new(203, 0, 113, peer)].into(),
+            is_ours: true,
             check: None,
         };
         let paths = [path(0), path(1)];

@@ -60,6 +60,8 @@ pub struct Asking {
     pub interval: Duration,
     /// What the busiest witness gets of it; see [`rate::shares`].
     pub share: f64,
+    /// How long a connection that was missed rests; see [`super::connections`].
+    pub rest: Duration,
     /// Unanswered probes in a row that are a failure.
     pub fall: u8,
     /// Answers in a row that end it.
@@ -186,7 +188,7 @@ pub async fn probe(asking: Asking, common: Common) {
     let mut doubted = doubts.subscribe();
     let nodes = || nodes.load(Ordering::Relaxed);
     // Nodes that begin together begin with different witnesses.
-    let mut connections = Connections::new(asking.source_ports.as_ref(), &asking.witnesses)
+    let mut connections = Connections::new(asking.source_ports.as_ref(), &asking.witnesses, asking.rest)
         .begin_with(fastrand::usize(..asking.witnesses.len()));
     let mut rhythm = Rhythm::default();
     let mut under_way = FuturesUnordered::new();
@@ -292,6 +294,7 @@ mod tests {
             witnesses: vec![SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9)],
             interval: Duration::from_secs(60),
             share: 0.0,
+            rest: Duration::ZERO,
             fall: 3,
             rise: 2,
         };

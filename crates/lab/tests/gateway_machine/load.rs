@@ -44,7 +44,7 @@ fn the_timeouts_and_the_range_of_ports_are_in_force() {
     for (name, value) in [
         ("netfilter.nf_conntrack_tcp_timeout_established", "7440"),
         ("netfilter.nf_conntrack_tcp_timeout_time_wait", "60"),
-        ("netfilter.nf_conntrack_tcp_timeout_syn_sent", "60"),
+        ("netfilter.nf_conntrack_tcp_timeout_syn_sent", "10"),
         ("netfilter.nf_conntrack_tcp_timeout_fin_wait", "60"),
         ("netfilter.nf_conntrack_tcp_timeout_close_wait", "60"),
         ("netfilter.nf_conntrack_udp_timeout", "30"),

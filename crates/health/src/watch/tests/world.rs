@@ -41,7 +41,7 @@ pub const TARGETS: [char; 3] = ['x', 'y', 'z'];
 const LATE: u64 = 250;
 const PATH_DEADLINE: u64 = 700;
 const VPC_DEADLINE: u64 = 95;
-/// So many times what is late is asked again at once, then every so many milliseconds, until the connections of these have rested.
+/// So many times what is late is asked again at once, then every so many milliseconds, through gateways that remember for long.
 const REPEATED: u8 = 12;
 const FAILING: u64 = 4_100;
 
