@@ -132,9 +132,9 @@ pub fn black_hole(lab: &Lab, machine: &str, bytes: u16) -> Result<()> {
     port_faults::drop_large(lab.name(), &port_owner(lab, machine)?, bytes)
 }
 
-/// Cuts two machines off from each other, and from nobody else.
-pub fn part(lab: &Lab, machine: &str, other: &str) -> Result<()> {
-    port_faults::part(lab.name(), &port_owner(lab, machine)?, &port_owner(lab, other)?)
+/// Cuts two machines off from each other on one segment, and from nobody else.
+pub fn part(lab: &Lab, machine: &str, other: &str, side: Side) -> Result<()> {
+    port_faults::part(lab.name(), &port_owner(lab, machine)?, &port_owner(lab, other)?, side)
 }
 
 /// Makes a hand-made gateway answer for the VPC address of a Droplet, whose own VPC side is cut: as when the Droplet was

@@ -175,12 +175,15 @@ enum Command {
         /// The largest that pass, IPv4 header included
         bytes: u16,
     },
-    /// Cut two machines off from each other in the VPC, and from nobody else
+    /// Cut two machines off from each other on one segment, and from nobody else
     Part {
         /// Node, gateway or Droplet
         machine: String,
         /// Another one
         other: String,
+        /// The segment
+        #[arg(value_enum, default_value_t = Side::Vpc)]
+        side: Side,
     },
     /// A hand-made gateway takes over the VPC address of a Droplet, whose own VPC side is cut
     TakeOver {
@@ -307,7 +310,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             faults::lose(&lab()?, &machine, side, &directions, percent)?;
         }
         Command::BlackHole { machine, bytes } => faults::black_hole(&lab()?, &machine, bytes)?,
-        Command::Part { machine, other } => faults::part(&lab()?, &machine, &other)?,
+        Command::Part { machine, other, side } => faults::part(&lab()?, &machine, &other, side)?,
         Command::TakeOver { droplet, by } => faults::take_over(&lab()?, &droplet, &by)?,
         Command::Silence { addresses } => network::silence(lab()?.name(), &addresses)?,
         Command::Cut { machine, side } => {

@@ -64,10 +64,10 @@ pub fn drop_large(name: &LabName, machine: &str, bytes: u16) -> Result<()> {
     apply(name, machine, &script.concat())
 }
 
-/// Drops what two machines send each other directly on the VPC's segment, forwarded packets included, until one is healed.
-pub fn part(name: &LabName, machine: &str, other: &str) -> Result<()> {
+/// Drops what two machines send each other directly on one segment, forwarded packets included, until one is healed.
+pub fn part(name: &LabName, machine: &str, other: &str, side: Side) -> Result<()> {
     let one_way = |from, to| -> Result<String> {
-        let (from, mac) = (port(from, Side::Vpc), hardware_address(name, &port(to, Side::Vpc))?);
+        let (from, mac) = (port(from, side), hardware_address(name, &port(to, side))?);
         Ok(format!("add element bridge ports parted {{ \"{from}\" . {mac} }}\n"))
     };
     apply(name, machine, &[one_way(machine, other)?, one_way(other, machine)?].concat())

@@ -108,7 +108,6 @@ impl Field {
                 Step::Lab(words) => self.command(words),
                 Step::Cloud(words, _) if self.control_plane == ControlPlane::Up => self.command(words),
                 Step::Cloud(_, words) => self.command(words),
-                Step::Wait(milliseconds) => std::thread::sleep(Duration::from_millis(milliseconds)),
                 Step::Flap { period_ms, seconds } => {
                     let ends = Instant::now() + Duration::from_secs(seconds);
                     while Instant::now() < ends {
@@ -133,9 +132,8 @@ impl Field {
         self.lab.lab(&words);
     }
 
-    /// Ends what the row broke, but for what its own steps have to mend.
-    pub fn heal(&self, row: &Row) {
-        self.perform(row.mend);
+    /// Ends everything that is broken at A, B, the nodes and the internet.
+    pub fn heal(&self) {
         let ids: Vec<_> = self.gateways.iter().map(|gateway| gateway.id.to_string()).collect();
         let parts = ids.iter().map(String::as_str).chain(["gateway-b", "node-1", "internet"]);
         for part in parts {
@@ -167,7 +165,9 @@ impl Field {
 
     fn is_whole(&self) -> bool {
         let is_ready = self.control_plane == ControlPlane::Down || self.lab.is_ready("matrix");
-        is_ready && self.unproven().is_empty()
+        // Else the word of one row would count for the next.
+        let is_degraded = self.degraded().is_some_and(|(is, _)| is);
+        is_ready && !is_degraded && self.unproven().is_empty()
     }
 
     /// What agents do not say of gateways as they do when all is well. They tell it by their metrics, with an API server or without.
@@ -245,6 +245,30 @@ impl Field {
         let degraded = conditions.iter().find(|one| one["type"] == "Degraded")?.clone();
         let word = |field: &str| degraded[field].as_str().unwrap_or_default().to_owned();
         Some((word("status") == "True", format!("{}: {}", word("reason"), word("message"))))
+    }
+
+    /// Public addresses that the last failover in the status of the `EgressGateway` went from and to, if that is not the one that was
+    /// there before; `None` where nobody can be asked, too.
+    pub fn failover_since(&self, before: &Value) -> Option<[Ipv4Addr; 2]> {
+        let last = self.last_failover();
+        if last == *before || last.is_null() {
+            return None;
+        }
+        let status = self.lab.get(&["egressgateway", "matrix"])["status"].clone();
+        let address = |name: &Value| {
+            let gateways = status["gateways"].as_array()?;
+            let gateway = gateways.iter().find(|one| one["name"] == *name)?;
+            gateway["publicAddress"].as_str()?.parse().ok()
+        };
+        Some([address(&last["from"])?, address(&last["to"])?])
+    }
+
+    /// The last failover in the status of the `EgressGateway`; null where nobody can be asked.
+    pub fn last_failover(&self) -> Value {
+        if self.control_plane == ControlPlane::Down {
+            return Value::Null;
+        }
+        self.lab.get(&["egressgateway", "matrix"])["status"]["lastFailover"].clone()
     }
 
     /// Forgets what came out.

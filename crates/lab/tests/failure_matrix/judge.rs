@@ -23,6 +23,12 @@ const BACK: Duration = Duration::from_secs(30);
 const BACK_AFTER_BOOT: Duration = Duration::from_secs(75);
 /// How long the last answers take, on a busy machine, after the packets of the fault stop.
 const LAST_ANSWERS_MS: f64 = 200.0;
+/// A client gives a connection up after that time; until then nothing is written about it.
+const GIVEN_UP_MS: f64 = 3000.0;
+/// A gateway that comes back to nodes that have none is used within that time.
+const RETURN: Duration = Duration::from_secs(5);
+/// The controller has summed up within that time which gateway nodes went to.
+const RECORDED: Duration = Duration::from_secs(15);
 
 /// What came of a row.
 #[derive(Debug, Clone, Serialize)]
@@ -47,8 +53,19 @@ pub struct Verdict {
     pub lost_on_return: u64,
     /// Reason and message of the condition.
     pub degraded: Option<String>,
+    /// Clients of which no connection may fail any more, and since when.
+    #[serde(skip)]
+    settled: Vec<Settled>,
     /// What is otherwise than documented.
     pub wrong: Vec<String>,
+}
+
+/// From then until the fault is mended every connection of this client must succeed.
+#[derive(Debug, Clone, Copy)]
+struct Settled {
+    node: &'static str,
+    policy: Policy,
+    since_ms: f64,
 }
 
 impl Verdict {
@@ -94,19 +111,33 @@ pub fn run(field: &mut Field, row: &'static Row, expected: &Expected) -> Verdict
         back_seconds: None,
         lost_on_return: 0,
         degraded: None,
+        settled: Vec::new(),
         wrong: Vec::new(),
     };
     field.watch.mark();
     field.reset_oracle();
+    let failover_before = field.last_failover();
     let broken_ms = now_ms();
     field.perform(row.fault);
     look(field, row, expected, broken_ms, &mut verdict);
     verdict.moves = moves(field, broken_ms);
+    tally(field, expected, &mut verdict);
+    field.reset_oracle();
     condition(field, expected, &mut verdict);
+    recorded(field, expected, &failover_before, &mut verdict);
+    if row.has_other_source {
+        none_from_a_stranger(field, &mut verdict);
+    }
     let mended_ms = now_ms();
-    field.heal(row);
+    field.perform(row.mend);
+    if row.b_returns {
+        returned(field, &mut verdict);
+    }
+    field.heal();
     back(field, row, expected, mended_ms, &mut verdict);
-    count(field, row, expected, broken_ms, &mut verdict);
+    none_hung(field, mended_ms, &mut verdict);
+    tally(field, expected, &mut verdict);
+    count(field, row, broken_ms, &mut verdict);
     verdict
 }
 
@@ -150,6 +181,9 @@ fn look(field: &mut Field, row: &Row, expected: &Expected, broken_ms: f64, verdi
             if moves > most {
                 verdict.wrong.push(format!("a node changed its gateway {moves} times"));
             }
+            if moves == 0 {
+                verdict.wrong.push("no node left A".to_owned());
+            }
         }
     }
 }
@@ -164,7 +198,7 @@ fn switch(
     field: &mut Field,
     row: &Row,
     expected: &Expected,
-    nodes: &[&str],
+    nodes: &[&'static str],
     broken_ms: f64,
     verdict: &mut Verdict,
 ) {
@@ -199,7 +233,9 @@ fn switch(
                 .wrong
                 .push(format!("{node} {}: switched after {seconds:.2} s, not {within} s", policy.word()));
         }
-        let afterwards: Vec<_> = field.watch.of(node, policy, switched_ms + LAST_ANSWERS_MS).collect();
+        let since_ms = switched_ms + LAST_ANSWERS_MS;
+        verdict.settled.push(Settled { node, policy, since_ms });
+        let afterwards: Vec<_> = field.watch.of(node, policy, since_ms).collect();
         let stray = afterwards.iter().filter(|one| one.seen_as != Some(b)).count();
         if stray > 0 || afterwards.is_empty() {
             let words = format!(
@@ -212,12 +248,15 @@ fn switch(
 }
 
 /// Every one of these nodes leaves through A; unless what is broken is lossy, without a failure.
-fn stay(field: &mut Field, nodes: &[&str], broken_ms: f64, is_lossy: bool, verdict: &mut Verdict) {
+fn stay(field: &mut Field, nodes: &[&'static str], broken_ms: f64, is_lossy: bool, verdict: &mut Verdict) {
     let [a, _] = addresses(field);
     for (node, policy) in nodes.iter().flat_map(|node| Policy::ALL.map(|policy| (*node, policy))) {
         let all: Vec<_> = field.watch.of(node, policy, broken_ms).collect();
         let elsewhere = all.iter().filter(|one| one.seen_as.is_some_and(|address| address != a)).count();
         let failed = all.iter().filter(|one| one.seen_as.is_none()).count();
+        if !is_lossy {
+            verdict.settled.push(Settled { node, policy, since_ms: broken_ms });
+        }
         if elsewhere > 0 {
             verdict.wrong.push(format!("{node} {}: {elsewhere} connections left A", policy.word()));
         }
@@ -283,6 +322,44 @@ fn condition(field: &Field, expected: &Expected, verdict: &mut Verdict) {
     }
 }
 
+/// The object says from where to where nodes went.
+fn recorded(field: &Field, expected: &Expected, before: &serde_json::Value, verdict: &mut Verdict) {
+    let is_told = expected.outcome == Outcome::Switch && matches!(expected.degraded, Some((true, _)));
+    if !is_told || field.control_plane == ControlPlane::Down {
+        return;
+    }
+    let wanted = Some(addresses(field));
+    let ends = Instant::now() + RECORDED;
+    while field.failover_since(before) != wanted {
+        if Instant::now() >= ends {
+            verdict.wrong.push(format!("status.lastFailover is not from A to B: {}", field.last_failover()));
+            return;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// Since nodes left A, nothing leaves with an address that is no gateway's.
+fn none_from_a_stranger(field: &Field, verdict: &mut Verdict) {
+    let packets: u64 = Policy::ALL.iter().map(|policy| field.packets(*policy).other).sum();
+    if packets > 0 {
+        verdict.wrong.push(format!("{packets} packets left with a stranger's address after the switch"));
+    }
+}
+
+/// Every node uses B, which is back, for every destination.
+fn returned(field: &mut Field, verdict: &mut Verdict) {
+    let [_, b] = addresses(field);
+    let ends = Instant::now() + RETURN;
+    while !field.all_leave_through(b) {
+        if Instant::now() >= ends {
+            verdict.wrong.push(format!("B was back and not used within {} s", RETURN.as_secs()));
+            return;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
 /// Every node uses the head of the list again, and lost nothing on its way there if it had a gateway that worked.
 fn back(field: &mut Field, row: &Row, expected: &Expected, mended_ms: f64, verdict: &mut Verdict) {
     if field.stays_away(row) {
@@ -315,10 +392,31 @@ fn back(field: &mut Field, row: &Row, expected: &Expected, mended_ms: f64, verdi
     }
 }
 
-/// What left with which address.
-fn count(field: &Field, row: &Row, expected: &Expected, broken_ms: f64, verdict: &mut Verdict) {
+/// No client that had settled had a connection that failed until the fault was mended, those included that hung.
+fn none_hung(field: &mut Field, mended_ms: f64, verdict: &mut Verdict) {
+    let left_ms = mended_ms + GIVEN_UP_MS + LAST_ANSWERS_MS - now_ms();
+    std::thread::sleep(Duration::from_secs_f64(left_ms.max(0.0) / 1000.0));
+    field.watch.read();
+    for Settled { node, policy, since_ms } in verdict.settled.clone() {
+        let begun = field.watch.of(node, policy, since_ms).filter(|one| one.begun_ms < mended_ms);
+        let failed = begun.filter(|one| one.seen_as.is_none()).count();
+        if failed > 0 {
+            verdict.wrong.push(format!("{node} {}: {failed} connections failed later", policy.word()));
+        }
+    }
+}
+
+/// What failed, and whether strangers' addresses are to be expected.
+fn count(field: &Field, row: &Row, broken_ms: f64, verdict: &mut Verdict) {
     let kept = NODES.iter().flat_map(|node| field.watch.of(node, Policy::Keep, broken_ms));
     verdict.failed = kept.filter(|one| one.seen_as.is_none()).count();
+    if verdict.other_source > 0 && !row.has_other_source {
+        verdict.wrong.push(format!("{} packets left with a stranger's address", verdict.other_source));
+    }
+}
+
+/// Adds what left with which address since the oracle was last reset.
+fn tally(field: &Field, expected: &Expected, verdict: &mut Verdict) {
     for policy in Policy::ALL {
         let packets = field.packets(policy);
         verdict.other_source += packets.other;
@@ -334,8 +432,5 @@ fn count(field: &Field, row: &Row, expected: &Expected, broken_ms: f64, verdict:
                 packets.node
             ));
         }
-    }
-    if verdict.other_source > 0 && !row.has_other_source {
-        verdict.wrong.push(format!("{} packets left with a stranger's address", verdict.other_source));
     }
 }

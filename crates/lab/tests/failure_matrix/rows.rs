@@ -7,8 +7,6 @@ pub enum Step {
     Lab(&'static [&'static str]),
     /// The same, of a fault that cannot be had without the cloud's API: the second one is what the machine sees of it.
     Cloud(&'static [&'static str], &'static [&'static str]),
-    /// Milliseconds until the next step.
-    Wait(u64),
     /// A is frozen and healed, as often as fits into so many seconds; each time takes so many milliseconds, half of them frozen.
     Flap {
         /// One freeze and one time of health.
@@ -38,6 +36,8 @@ pub struct Row {
     /// Agents start. Without the API server they know no order of gateways that is worth a move: they leave dead ones, and stay where
     /// they are until it answers (decision 6).
     pub restarts_agents: bool,
+    /// B comes back first, and must be used by every node before A is healed.
+    pub b_returns: bool,
 }
 
 const PLAIN: Row = Row {
@@ -49,13 +49,21 @@ const PLAIN: Row = Row {
     boots: false,
     has_other_source: false,
     restarts_agents: false,
+    b_returns: false,
 };
 
 const fn row(name: &'static str, fault: &'static [Step]) -> Row {
     Row { name, fault, ..PLAIN }
 }
 
-use Step::{Cloud, Flap, Lab, Wait};
+use Step::{Cloud, Flap, Lab};
+
+/// Both gateways lose that share of what they send outside.
+macro_rules! both_lose {
+    ($percent:literal) => {
+        [Lab(&["lose", "{a}", "public", $percent, "out"]), Lab(&["lose", "{b}", "public", $percent, "out"])]
+    };
+}
 
 /// Health targets of the `EgressGateway`, which it has from its defaults.
 const TARGETS: [&str; 4] = ["silence", "1.1.1.1", "8.8.8.8", "9.9.9.9"];
@@ -133,33 +141,33 @@ pub const ROWS: &[Row] = &[
     row("loss-30", &[Lab(&["lose", "{a}", "public", "30", "out"])]),
     row("loss-60", &[Lab(&["lose", "{a}", "public", "60", "out"])]),
     Row { look: 10, ..row("vpc-loss-10", &[Lab(&["lose", "{a}", "vpc", "10", "in"])]) },
-    Row {
-        look: 10,
-        ..row(
-            "loss-10-both",
-            &[Lab(&["lose", "{a}", "public", "10", "out"]), Lab(&["lose", "{b}", "public", "10", "out"])],
-        )
-    },
-    Row {
-        look: 15,
-        ..row(
-            "loss-60-both",
-            &[Lab(&["lose", "{a}", "public", "60", "out"]), Lab(&["lose", "{b}", "public", "60", "out"])],
-        )
-    },
+    Row { look: 10, ..row("loss-5-both", &both_lose!("5")) },
+    Row { look: 10, ..row("loss-10-both", &both_lose!("10")) },
+    Row { look: 15, ..row("loss-30-both", &both_lose!("30")) },
+    Row { look: 15, ..row("loss-60-both", &both_lose!("60")) },
     // A is fine, and something else is not.
     row("user-space-freeze", &[Lab(&["suspend", "{a}"])]),
     row("standby-dead", &[Lab(&["freeze", "{b}"])]),
     row("target-outage", &[Lab(&["silence", "1.1.1.1"])]),
     Row { look: 6, ..row("target-outage-all", &[Lab(&TARGETS)]) },
     row("node-parted", &[Lab(&["part", "node-1", "{a}"])]),
+    Row {
+        look: 15,
+        ..row(
+            "gateways-parted",
+            &[Lab(&["part", "{a}", "{b}", "public"]), Lab(&["part", "{a}", "{b}", "vpc"])],
+        )
+    },
     row("node-cut-off", &[Lab(&["freeze", "node-1"])]),
     // Nothing is left.
     Row {
-        mend: &[Lab(&["heal", "{b}"]), Wait(2000)],
+        mend: &[Lab(&["heal", "{b}"])],
+        b_returns: true,
         ..row("both-dead", &[Lab(&["freeze", "{a}"]), Lab(&["freeze", "{b}"])])
     },
     // A comes and goes.
     row("flapping-1", &[Flap { period_ms: 1000, seconds: 10 }]),
     row("flapping-4", &[Flap { period_ms: 4000, seconds: 16 }]),
+    row("flapping-20", &[Flap { period_ms: 20_000, seconds: 40 }]),
+    row("flapping-60", &[Flap { period_ms: 60_000, seconds: 60 }]),
 ];
