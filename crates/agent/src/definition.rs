@@ -1,39 +1,26 @@
-//! The definition (CRD) of StaticRoutes, as the API server has it when it is asked.
+//! The definitions (CRDs) of StaticRoutes and EgressGateways, as the API server has them when it is asked.
 //!
 //! Responsibility: fresh answers. A StaticRoute that vanished may have been deleted, or may have gone with its definition: the
-//! manifest of the older operator has the definition in it, and whoever deletes that manifest deletes every StaticRoute.
-//! Which of the two it was is asked after the object was seen to be gone, so that the answer is younger than its end; a watch of
-//! the definition could lag behind that of the objects. Between questions nothing is held open.
+//! manifest of the older operator has the definition in it, and whoever deletes that manifest deletes every StaticRoute. The same is
+//! true of an EgressGateway that is being deleted. Which of the two it was is asked after the object was seen to be gone or going, so
+//! that the answer is younger than that; a watch of the definitions could lag behind those of the objects. Between questions nothing
+//! is held open.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use egress_api::{GatewayObservation, NodeEgress, NodeEgressStatus, NodeFailover};
+pub use egress_api::Definition;
+use egress_api::{
+    EgressGateway, GatewayObservation, NodeEgress, NodeEgressStatus, NodeFailover, StaticRoute,
+};
 use egress_runtime::kubernetes::{CallError, within_deadline};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::{Api, Client};
+use kube::{Api, Client, CustomResourceExt};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-/// Name of the definition.
-const NAME: &str = "staticroutes.networking.digitalocean.com";
-
 /// First and longest pause after a question without answer.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
-
-/// What the API server says of the definition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Definition {
-    /// It is there. Objects older than `created` belonged to another one of that name.
-    There {
-        /// Its uid: another one after it was deleted and applied again.
-        uid: String,
-        /// When it was made, seconds since 1970.
-        created: i64,
-    },
-    /// It is being deleted, or gone.
-    Going,
-}
 
 /// Number of a question; later ones are greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,8 +38,10 @@ impl Question {
 pub struct Answer {
     /// The question.
     pub to: Question,
-    /// What was found.
+    /// What was found of StaticRoutes.
     pub definition: Definition,
+    /// What was found of EgressGateways.
+    pub of_gateways: Definition,
     /// StaticRoutes in the report that this node's last agent left, as (uid, name): it knows names that the kernel does not.
     pub reported: Vec<(String, String)>,
     /// What that report says of gateways.
@@ -62,6 +51,7 @@ pub struct Answer {
 }
 
 /// Where the loop asks.
+#[derive(Clone)]
 pub struct Definitions {
     asked: watch::Sender<Question>,
     answers: watch::Receiver<Option<Answer>>,
@@ -92,13 +82,12 @@ impl Definitions {
         self.answers.borrow().clone()
     }
 
-    /// Waits for the first answer; for ever when there is none.
-    pub fn known(&self) -> impl Future<Output = ()> + use<> {
-        let mut answers = self.answers.clone();
-        async move {
-            if answers.wait_for(Option::is_some).await.is_err() {
-                std::future::pending::<()>().await;
-            }
+    /// Waits until all that was asked until now is answered; for ever when nobody answers.
+    pub async fn known(&self) {
+        let asked = *self.asked.borrow();
+        let is_answered = |answer: &Option<Answer>| answer.as_ref().is_some_and(|answer| answer.to >= asked);
+        if self.answers.clone().wait_for(is_answered).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -121,7 +110,7 @@ impl Source {
         loop {
             let to = *questions.borrow_and_update();
             match self.look().await {
-                Ok(definition) => {
+                Ok((definition, of_gateways)) => {
                     if reported.is_none() {
                         reported = Some(self.last_report().await);
                     }
@@ -129,7 +118,9 @@ impl Source {
                         reported.clone().unwrap_or_default();
                     // Names are words for people: without them routes stay all the same.
                     let reported = routes.into_iter().map(|route| (route.uid, route.name)).collect();
-                    replies.send_replace(Some(Answer { to, definition, reported, gateways, last_failover }));
+                    let answer =
+                        Answer { to, definition, of_gateways, reported, gateways, last_failover };
+                    replies.send_replace(Some(answer));
                     changed.notify_one();
                     pause = RETRY.0;
                     if questions.changed().await.is_err() {
@@ -137,7 +128,7 @@ impl Source {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "no word about the definition of StaticRoutes; what vanished stays");
+                    tracing::warn!(%error, "no word about the definitions; what vanished or is being deleted stays");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY.1);
                 }
@@ -145,15 +136,13 @@ impl Source {
         }
     }
 
-    async fn look(&self) -> Result<Definition, CallError> {
-        let found = within_deadline(self.definitions.get_metadata_opt(NAME)).await?;
-        Ok(match found.map(|found| found.metadata) {
-            Some(metadata) if metadata.deletion_timestamp.is_none() => Definition::There {
-                uid: metadata.uid.unwrap_or_default(),
-                created: metadata.creation_timestamp.map_or(0, |time| time.0.as_second()),
-            },
-            _ => Definition::Going,
-        })
+    async fn look(&self) -> Result<(Definition, Definition), CallError> {
+        futures::try_join!(self.look_at(StaticRoute::crd_name()), self.look_at(EgressGateway::crd_name()))
+    }
+
+    async fn look_at(&self, name: &str) -> Result<Definition, CallError> {
+        let found = within_deadline(self.definitions.get_metadata_opt(name)).await?;
+        Ok(Definition::of(found.map(|found| found.metadata)))
     }
 
     async fn last_report(&self) -> NodeEgressStatus {

@@ -7,6 +7,8 @@
 //!                 └───── definition going, gone, or a younger one ──────► orphaned ──────► its routes stay
 //! ```
 //!
+//! One that belongs to an EgressGateway goes with the definition of EgressGateways too, by way of Kubernetes' garbage collector.
+//!
 //! An orphan is planned like any other StaticRoute, failover included, and gives way to every one that is there: it is the youngest
 //! in each conflict, and what it lost once it does not take back. Where the definition is another one than the kernel's routes
 //! were made under (the agent did not run meanwhile), the orphans are read back from the kernel (`docs/decisions/0014`).
@@ -144,7 +146,7 @@ impl Departed {
         let rest = orphans().count() - names.len();
         let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
         let message = format!(
-            "The definition of StaticRoutes was deleted, and with it {}{more}: their routes stay. Apply them again to go on; to \
+            "The definition of StaticRoutes or EgressGateways was deleted, and with it {}{more}: their routes stay. Apply them again to go on; to \
              have the routes removed, apply them again and delete them once they are applied, or delete the agent's DaemonSet",
             names.join(", ")
         );
@@ -157,20 +159,16 @@ impl Held {
     fn is_deleted(&mut self, answer: Option<&Answer>) -> bool {
         let Fate::Asked(question) = self.fate else { return false };
         let Some(answer) = answer.filter(|answer| answer.to >= question) else { return false };
-        match answer.definition {
-            // The clock of both is the API server's; within one second nobody deletes a definition, applies it again, and has
-            // made an object before.
-            Definition::There { created, .. } if self.route.created >= created => true,
-            Definition::There { .. } | Definition::Going => {
-                tracing::warn!(
-                    name = self.route.name,
-                    "its definition was deleted: it is orphaned and its routes stay"
-                );
-                self.fate = Fate::Orphaned;
-                self.route.created += YOUNGEST;
-                false
-            }
+        // The clock of both is the API server's; within one second nobody deletes a definition, applies it again, and has made an
+        // object before.
+        let stands = |definition: &Definition| matches!(definition, Definition::There { created, .. } if self.route.created >= *created);
+        if stands(&answer.definition) && (self.owner.is_none() || stands(&answer.of_gateways)) {
+            return true;
         }
+        tracing::warn!(name = self.route.name, "its definition was deleted: it is orphaned and its routes stay");
+        self.fate = Fate::Orphaned;
+        self.route.created += YOUNGEST;
+        false
     }
 }
 

@@ -19,6 +19,7 @@ pub mod drift;
 mod fixture;
 pub mod gateways;
 pub mod inbound;
+pub mod leaving;
 pub mod lifelines;
 pub mod metadata;
 pub mod metrics;

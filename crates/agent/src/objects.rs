@@ -41,7 +41,7 @@ pub struct Objects {
     pub present: BTreeMap<String, String>,
     /// Uid of the EgressGateway that a StaticRoute belongs to, by the StaticRoute's uid.
     pub owners: BTreeMap<String, String>,
-    /// EgressGateways that are being deleted, by uid.
+    /// EgressGateways that somebody deleted, by uid; see [`crate::leaving`].
     pub leaving: BTreeSet<String>,
     /// Gateways to probe, and how.
     pub probed: BTreeMap<Ipv4Addr, Probed>,

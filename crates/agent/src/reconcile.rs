@@ -54,6 +54,7 @@ use crate::definition::Definitions;
 use crate::departed::Departed;
 use crate::drift::{Drift, Tally};
 use crate::gateways::Gateways;
+use crate::leaving::Leaving;
 use crate::lifelines::Looked;
 use crate::metrics::AgentMetrics;
 use crate::objects::{Labels, Objects};
@@ -101,7 +102,7 @@ pub struct Connections {
     pub watches: Watches,
     /// Host and port of the API server, as the client has them.
     pub server: Option<(String, u16)>,
-    /// The definition of StaticRoutes.
+    /// The definitions of StaticRoutes and EgressGateways.
     pub definitions: Definitions,
     /// Notified when an object or the surroundings changed.
     pub changed: Arc<Notify>,
@@ -170,6 +171,8 @@ pub struct Reconciler {
     looked: mpsc::Receiver<Looked>,
     /// Addresses that the kernel kept from every gateway when this agent started; `None` before the first look.
     inherited: Option<Inherited>,
+    /// EgressGateways that are being deleted.
+    leaving: Leaving,
     /// StaticRoutes that are gone and still routed.
     departed: Departed,
     /// Record of the definition under which the StaticRoutes were made; `None` before it is known that none is orphaned.
@@ -223,6 +226,7 @@ impl Reconciler {
             looks,
             looked,
             inherited: None,
+            leaving: Leaving::default(),
             departed: Departed::default(),
             definition: None,
             searched: false,

@@ -8,6 +8,7 @@
 #![allow(clippy::duplicated_attributes, reason = "kube's printcolumn lists repeat keys such as type_")]
 
 pub mod condition;
+mod definition;
 mod egress_gateway;
 mod egress_gateway_status;
 mod health_check;
@@ -19,6 +20,7 @@ mod renewal;
 mod roll;
 mod static_route;
 
+pub use definition::Definition;
 pub use egress_gateway::{DropletTemplate, EgressGateway, EgressGatewaySpec, PublicIp};
 pub use egress_gateway_status::{
     CreationIntent, EgressGatewayStatus, Failover, FirewallStatus, GatewayRole, GatewayStatus, Replacement,

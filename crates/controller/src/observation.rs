@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use egress_api::{EgressGateway, NodeEgressStatus, NodeSelector, StaticRoute};
+use egress_api::{Definition, EgressGateway, NodeEgressStatus, NodeSelector, StaticRoute};
 use egress_digitalocean::{Droplet, DropletId, Firewall};
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
@@ -31,6 +31,8 @@ pub struct Observation {
     pub followers: Vec<Follower>,
     /// Every node there is.
     pub nodes: Vec<NodeSeen>,
+    /// The definition of EgressGateways. Looked for in deletions only, after the object was read.
+    pub definition: Option<Definition>,
     /// Kinds whose definition is gone, as far as that matters: none of their objects can be read. Looked for in deletions only.
     pub undefined: Vec<&'static str>,
     /// The cloud, or why it could not be read.
@@ -157,6 +159,11 @@ impl NodeSeen {
 }
 
 impl Observation {
+    /// Whether it is being deleted because its definition is: nobody is known to want it gone.
+    pub fn goes_with_its_definition(&self) -> bool {
+        self.definition.as_ref().is_some_and(|definition| definition.takes_along(&self.gateway.metadata))
+    }
+
     /// Droplets of the cluster's nodes: never to be touched.
     pub fn node_droplets(&self) -> BTreeSet<DropletId> {
         self.nodes.iter().filter_map(|node| node.droplet).collect()

@@ -7,14 +7,15 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use egress_api::{CreationIntent, EgressGateway, EgressGatewayStatus, GatewayRole, StaticRoute};
+use egress_api::{CreationIntent, Definition, EgressGateway, EgressGatewayStatus, GatewayRole, StaticRoute};
 use egress_digitalocean::{Droplet, DropletId, Error};
 use egress_runtime::guarded::Guarded;
 use egress_runtime::kubernetes::{CallError, within_deadline};
 use futures::future::join_all;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
-use kube::{Api, Client};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{Api, Client, CustomResourceExt};
 
 use crate::cloud::{Cloud, elapsed};
 use crate::decision::REFUSED_PAUSE;
@@ -118,6 +119,7 @@ impl Observer {
             Ok(route) => route,
             Err(invalid) => return unreadable(Unreadable::route(gateway, &invalid)),
         };
+        let definition = self.definition_if_leaving(&gateway).await?;
         // What is deleted while a node still routes through it is a black hole; a mirror whose watch broke would not tell.
         let Quorum { nodes, routes, undefined } = if gateway.metadata.deletion_timestamp.is_some() {
             let mut quorum = Quorum::read(&self.client).await?;
@@ -147,6 +149,7 @@ impl Observer {
             route,
             followers,
             nodes,
+            definition,
             undefined,
             cloud,
             firewalls,
@@ -155,6 +158,16 @@ impl Observer {
             site,
             failure,
         })))
+    }
+
+    // Whoever deletes the definition deletes every EgressGateway. Asked after the object was read, so that the answer is younger.
+    async fn definition_if_leaving(&self, gateway: &EgressGateway) -> Result<Option<Definition>, CallError> {
+        if gateway.metadata.deletion_timestamp.is_none() {
+            return Ok(None);
+        }
+        let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+        let found = within_deadline(definitions.get_metadata_opt(EgressGateway::crd_name())).await?;
+        Ok(Some(Definition::of(found.map(|found| found.metadata))))
     }
 
     // Droplets that are asked no more are forgotten after a while, so that this does not grow.

@@ -35,7 +35,14 @@ fn there(names: &[&str]) -> Objects {
 }
 
 fn answer(to: Question, definition: Definition) -> Answer {
-    Answer { to, definition, reported: Vec::new(), gateways: Vec::new(), last_failover: None }
+    Answer {
+        to,
+        definition,
+        of_gateways: self::definition(1),
+        reported: Vec::new(),
+        gateways: Vec::new(),
+        last_failover: None,
+    }
 }
 
 fn definition(created: i64) -> Definition {
@@ -83,7 +90,7 @@ fn a_deletion_counts_once_the_definition_was_seen_to_be_there_afterwards() {
 
 #[test]
 fn what_goes_with_its_definition_stays_until_it_is_there_again() {
-    for definition_now in [Definition::Going, definition(MADE + 1)] {
+    for definition_now in [Definition::Going { since: MADE }, Definition::Gone, definition(MADE + 1)] {
         let mut scene = Scene::default();
         scene.see(there(&["a", "b"]));
         scene.see(there(&[]));
@@ -111,7 +118,7 @@ fn the_orphan_of_an_egressgateway_that_is_deleted_goes() {
     owned.owners.insert("uid-a".to_owned(), "uid-egw".to_owned());
     scene.see(owned);
     scene.see(there(&[]));
-    scene.hear(Definition::Going);
+    scene.hear(Definition::Gone);
     assert_eq!(scene.see(there(&[])), ["a"]);
     let mut leaving = there(&[]);
     leaving.leaving.insert("uid-egw".to_owned());
@@ -119,11 +126,26 @@ fn the_orphan_of_an_egressgateway_that_is_deleted_goes() {
 }
 
 #[test]
+fn who_belongs_to_an_egressgateway_goes_with_that_ones_definition_too() {
+    for of_gateways in [Definition::Going { since: MADE }, Definition::Gone, definition(MADE + 1), definition(MADE)] {
+        let mut scene = Scene::default();
+        let mut both = there(&["a", "b"]);
+        both.owners.insert("uid-a".to_owned(), "uid-egw".to_owned());
+        scene.see(both);
+        scene.see(there(&[]));
+        scene.hear(definition(1));
+        scene.answer.as_mut().unwrap().of_gateways = of_gateways.clone();
+        let stays: &[&str] = if of_gateways == definition(MADE) { &[] } else { &["a"] };
+        assert_eq!(scene.see(there(&[])), stays, "{of_gateways:?}");
+    }
+}
+
+#[test]
 fn an_orphan_lets_go_for_good_of_what_others_route() {
     let mut scene = Scene::default();
     scene.see(there(&["a"]));
     scene.see(there(&[]));
-    scene.hear(Definition::Going);
+    scene.hear(Definition::Gone);
     scene.see(there(&[]));
     let lost = |destination: &str| RouteReport {
         name: "a".to_owned(),

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Agenda, BEAT, FULL_COMPARISON, RETRY, ReconcileError, Reconciler, SETTLE};
+use crate::leaving::Leaving;
 use crate::probe::{ProbeResult, askings};
 
 /// How long the stores may take before the kernel's word is taken. An API server that answers fills them in less, and its
@@ -29,11 +30,16 @@ impl Reconciler {
         shutdown: &CancellationToken,
     ) -> Result<bool, ReconcileError> {
         let mut beat = tokio::time::interval(BEAT);
-        let (filled, known) = (self.with.watches.ready(), self.with.definitions.known());
-        let ready = async {
+        let filled = self.with.watches.ready();
+        let gateways = self.with.watches.egress_gateways.clone();
+        let definitions = self.with.definitions.clone();
+        let ready = async move {
             filled.await?;
-            known.await;
-            Ok(())
+            // With the answer at hand no pass takes one that leaves for one that stays.
+            let mut leaving = Leaving::default();
+            leaving.judge(gateways.state(), None, || definitions.ask());
+            definitions.known().await;
+            Ok::<_, ReconcileError>(leaving)
         };
         tokio::pin!(ready);
         let mut held = None;
@@ -43,7 +49,10 @@ impl Reconciler {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(false),
-                ready = &mut ready => return ready.map(|()| true),
+                ready = &mut ready => {
+                    self.leaving = ready?;
+                    return Ok(true);
+                }
                 Some(result) = self.results.recv() => {
                     if let Some(held) = &mut held
                         && !self.on_held_probe(held, &result).await

@@ -37,7 +37,10 @@ impl Reconciler {
 
     pub(super) fn read_objects(&mut self) -> Objects {
         let routes = self.with.watches.static_routes.state();
+        let answer = self.with.definitions.answer();
+        let definitions = &self.with.definitions;
         let gateways = self.with.watches.egress_gateways.state();
+        let gateways = self.leaving.judge(gateways, answer.as_ref(), || definitions.ask());
         let mut objects = objects::read(
             routes.iter().map(AsRef::as_ref),
             gateways.iter().map(AsRef::as_ref),

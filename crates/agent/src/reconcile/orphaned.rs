@@ -27,7 +27,7 @@ impl Reconciler {
         let recorded = self.observed.nexthops.keys().find(|id| self.layout.is_definition_nexthop(**id));
         let now = match &answer.definition {
             Definition::There { uid, .. } => Some(self.layout.definition_nexthop(uid)),
-            Definition::Going => None,
+            Definition::Going { .. } | Definition::Gone => None,
         };
         if recorded.is_some_and(|recorded| Some(*recorded) != now) {
             let found = orphans(&self.observed, &self.plan, &answer.reported, &self.layout)?;

@@ -1,12 +1,22 @@
 //! The control plane is away, or knows nothing of ours any more: nodes fail over all the same, also when their agent is started in
 //! the middle (I6).
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use egress_api::NodeRouteState;
 use serde_json::json;
 
 use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, ip, ours, seen_from, sh, until};
+use crate::references::{egress_gateway, let_go, refer};
 use crate::scene::{Agent, LISTED, Monitor, SOON, Scene, metric, settled, until_ready};
+
+/// A destination of the EgressGateway's own StaticRoute.
+const OWNED: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 80);
+/// One of a StaticRoute that follows it.
+const FOLLOWED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 81);
+const EGRESS_GATEWAYS: &str = "egressgateways.networking.digitalocean.com";
+const TAKEN_ALONG: &str = "the definition of EgressGateways is being deleted, and this one with it";
 
 #[test]
 fn without_the_api_server_routes_stay_and_dead_gateways_are_left() {
@@ -71,19 +81,91 @@ fn without_any_definition_of_ours_routes_stay_and_when_all_is_applied_again_it_g
     };
     apply();
     until_ready();
-    for restarted in [false, true] {
+    let owned_and_following = || {
+        egress_gateway(&scene, &[A, B]);
+        scene.route("follower", &json!({"destinations": [FOLLOWED], "gatewayRef": {"name": "demo"}}));
+        scene.until_applied("demo", 1);
+        scene.until_applied("follower", 1);
+    };
+    let mut destinations = vec![LISTED];
+    // Without an EgressGateway nothing holds the definitions; with one, its finalizer keeps one definition and itself in sight.
+    for (held, restarted) in [(false, false), (false, true), (true, false), (true, true)] {
+        if held {
+            owned_and_following();
+            destinations = vec![LISTED, OWNED, FOLLOWED];
+        }
         let before = settled();
-        scene.kubectl(&["delete", "customresourcedefinitions", "--all", "--timeout=20s"]);
+        scene.kubectl(&["delete", "customresourcedefinitions", "--all", "--wait=false"]);
+        until("the definitions are gone", &usize::from(held), SOON, || definitions(&scene));
         if restarted {
             agent.kill();
             agent = Agent::start(&scene);
             agent.until_says("keeping what the kernel holds");
+        } else if held {
+            agent.until_says(TAKEN_ALONG);
         }
-        assert_eq!((settled(), seen_from(LISTED)), (before, Some(A_PUBLIC)), "restarted: {restarted}");
+        assert_eq!(settled(), before, "held: {held}, restarted: {restarted}");
+        let through_a = |destination: &Ipv4Addr| seen_from(*destination) == Some(A_PUBLIC);
+        assert!(destinations.iter().all(through_a), "held: {held}, restarted: {restarted}");
+        if held {
+            let_go(&scene);
+            until("the last definition is gone", &0, SOON, || definitions(&scene));
+            assert_eq!(settled(), before, "let go, restarted: {restarted}");
+        }
         scene.install_definitions();
         apply();
-        assert_eq!(seen_from(LISTED), Some(A_PUBLIC));
+        assert!(destinations.iter().all(through_a), "held: {held}, restarted: {restarted}");
     }
-    scene.delete_route("pair");
+    // Orphans go when their objects are there again and are deleted.
+    owned_and_following();
+    for name in ["follower", "demo", "pair"] {
+        scene.delete_route(name);
+    }
     until("nothing of ours is left", &String::new(), SOON, ours);
+}
+
+#[test]
+fn the_definition_of_egress_gateways_takes_no_route_along_and_a_deletion_that_somebody_wants_does() {
+    let scene = Scene::new();
+    let mut agent = Agent::start(&scene);
+    let apply = || {
+        egress_gateway(&scene, &[A, B]);
+        refer(&scene, "demo");
+        scene.until_applied("demo", 1);
+        scene.until_applied("follower", 1);
+    };
+    apply();
+    until_ready();
+    let before = settled();
+    let unchanged = |when: &str| {
+        assert_eq!((settled(), seen_from(LISTED)), (before.clone(), Some(A_PUBLIC)), "{when}");
+        assert_eq!(seen_from(OWNED), Some(A_PUBLIC), "{when}");
+    };
+    scene.kubectl(&["delete", "crd", EGRESS_GATEWAYS, "--wait=false"]);
+    agent.until_says(TAKEN_ALONG);
+    unchanged("while it is being deleted");
+    agent.terminate();
+    agent = Agent::start(&scene);
+    until_ready();
+    unchanged("an agent started meanwhile");
+
+    // Let go of by hand, it is gone, and Kubernetes' garbage collector deletes what it owned.
+    let_go(&scene);
+    until("the definition is gone", &2, SOON, || definitions(&scene));
+    scene.delete_route("demo");
+    agent.until_says("its definition was deleted: it is orphaned");
+    unchanged("it is gone");
+
+    scene.install_definitions();
+    apply();
+    assert_eq!((seen_from(LISTED), seen_from(OWNED)), (Some(A_PUBLIC), Some(A_PUBLIC)));
+    scene.kubectl(&["delete", "egressgateway", "demo", "--wait=false"]);
+    until("the follower let go", &Some((NodeRouteState::NotApplied, 0)), SOON, || scene.state_of("follower"));
+    scene.delete_route("demo");
+    until("nothing of ours is left", &String::new(), SOON, ours);
+}
+
+fn definitions(scene: &Scene) -> usize {
+    let named = scene.kubectl(&["get", "customresourcedefinitions", "-o", "name"]);
+    named.lines().filter(|name| name.contains("networking.digitalocean.com")).count()
 }

@@ -7,7 +7,7 @@ use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, NODE_PUBLIC, ours, seen_from, until
 use crate::scene::{Agent, LISTED, SOON, Scene, settled, until_ready};
 
 /// An EgressGateway as the controller keeps one: with a finalizer, and with a StaticRoute of its own that has the list.
-fn egress_gateway(scene: &Scene, list: &[&str]) {
+pub fn egress_gateway(scene: &Scene, list: &[&str]) {
     scene.apply(&json!({"apiVersion": "networking.digitalocean.com/v1alpha1", "kind": "EgressGateway",
         "metadata": {"name": "demo", "finalizers": ["networking.digitalocean.com/egress-gateway"]},
         "spec": {"destinations": ["198.18.0.0/24"], "publicIP": "Ephemeral"}}));
@@ -19,8 +19,15 @@ fn egress_gateway(scene: &Scene, list: &[&str]) {
         "spec": {"destinations": ["198.18.0.0/24"], "gateways": gateways}}));
 }
 
-fn refer(scene: &Scene, name: &str) {
+/// A StaticRoute that follows the EgressGateway of that name.
+pub fn refer(scene: &Scene, name: &str) {
     scene.route("follower", &json!({"destinations": ["192.0.2.80"], "gatewayRef": {"name": name}}));
+}
+
+/// Takes the finalizer off, as the controller does when all is gone, and people do by hand.
+pub fn let_go(scene: &Scene) {
+    let without = r#"{"metadata":{"finalizers":null}}"#;
+    scene.kubectl(&["patch", "egressgateway", "demo", "--type=merge", "-p", without]);
 }
 
 fn message(scene: &Scene) -> String {
@@ -80,14 +87,7 @@ fn a_reference_follows_keeps_what_it_had_and_lets_go_when_its_egress_gateway_is_
         "EgressGateway demo was deleted; name another one in spec.gatewayRef, or delete this StaticRoute";
     assert_eq!(message(&scene), told);
     scene.delete_route("demo");
-    scene.kubectl(&[
-        "patch",
-        "egressgateway",
-        "demo",
-        "--type=merge",
-        "-p",
-        r#"{"metadata":{"finalizers":null}}"#,
-    ]);
+    let_go(&scene);
     until("gone", &true, SOON, || scene.kubectl(&["get", "egressgateways", "-o", "name"]).is_empty());
     until("nothing of ours is left", &String::new(), SOON, ours);
     assert_eq!(message(&scene), told, "who saw it go knows");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use egress_api::condition::{DEGRADED, Verdict};
-use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus};
+use egress_api::{EGRESS_GATEWAY_FINALIZER, EgressGatewayStatus, GatewayRole, GatewayStatus};
 
 use super::conditions::{in_words, obstacle, verdict};
 use super::quorum::{ballot, complaint};
@@ -20,7 +20,7 @@ const DOUBT: Duration = Duration::from_secs(10);
 
 /// The condition.
 pub(super) fn degraded(look: &Look<'_>, status: &EgressGatewayStatus, proven: usize) -> Verdict {
-    let found = None
+    let found = goes_with_its_definition(look)
         .or_else(|| obstacle(look, status).map(|trouble| (trouble.reason, trouble.message)))
         .or_else(|| refused(status))
         .or_else(|| look.seen.failure.as_ref().map(|failure| (failure.reason, failure.message.clone())))
@@ -39,6 +39,20 @@ pub(super) fn degraded(look: &Look<'_>, status: &EgressGatewayStatus, proven: us
         Some((reason, message)) => verdict(DEGRADED, true, reason, message),
         None => verdict(DEGRADED, false, "AsAskedFor", "Nothing is known to be wrong".to_owned()),
     }
+}
+
+// Nobody can take its deletion back, and nobody is known to have wanted it.
+fn goes_with_its_definition(look: &Look<'_>) -> Option<(&'static str, String)> {
+    let message = || {
+        format!(
+            "The definition of EgressGateway was deleted and takes this object along, which is no wish to have its Droplets and routes \
+             gone: both stay and are looked after. To go on, take the finalizer {EGRESS_GATEWAY_FINALIZER} off it and apply the \
+             definitions (deploy/crds) and the object again: it gets new Droplets, and nodes keep these until then. To be rid of it, \
+             delete that one. In either case delete the Droplets of this one by hand in the cloud afterwards: their tag is {}",
+            look.identity.owner_tag()
+        )
+    };
+    look.seen.goes_with_its_definition().then(|| ("DefinitionGone", message()))
 }
 
 fn refused(status: &EgressGatewayStatus) -> Option<(&'static str, String)> {

@@ -7,6 +7,7 @@
 //! - Only what is proven is listed; the list is never made empty. Who is listed leaves it before its Droplet is deleted.
 //! - One gateway leaves at a time, and never the last one that works; one is replaced in ten minutes. A roll of gateways that work comes
 //!   after every repair.
+//! - Who is deleted with its definition (CRD) is kept like any other: only a deletion that somebody wants takes anything away (I6).
 //! - What changes or deletes a Droplet or a firewall carries the proof that it is ours.
 
 mod admits;
@@ -56,13 +57,13 @@ const QUIET: Duration = Duration::from_secs(12);
 /// Decides the next step.
 pub fn decide(seen: &Observation, limits: &Limits, now: Timestamp) -> Decision {
     let look = Look::new(seen, limits, now);
-    let finalizer = has_finalizer(seen);
-    if seen.gateway.metadata.deletion_timestamp.is_some() {
-        if finalizer { teardown::decide(&look) } else { look.nothing() }
-    } else if finalizer {
-        keep(&look)
-    } else {
-        Decision { effect: Some(Effect::AddFinalizer), requeue_after: SOON, ..look.nothing() }
+    match (seen.gateway.metadata.deletion_timestamp.is_some(), has_finalizer(seen)) {
+        (true, true) if !seen.goes_with_its_definition() => teardown::decide(&look),
+        (_, true) => keep(&look),
+        (true, false) => look.nothing(),
+        (false, false) => {
+            Decision { effect: Some(Effect::AddFinalizer), requeue_after: SOON, ..look.nothing() }
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! What stands in the way is said in the condition, and nothing is done meanwhile.
 
+use egress_api::StaticRoute;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -79,6 +81,42 @@ fn a_wrong_vpc_a_full_account_and_a_token_that_goes_are_said_and_do_no_harm() {
         stage.cloud.mend().await;
         stage.cloud.act(id, "power_on").await;
         stage.whole("other", 1).await;
+    });
+}
+
+#[test]
+fn the_deletion_of_the_definition_takes_no_droplet_and_no_route_along() {
+    play(async |stage| {
+        const DEFINITION: &str = "egressgateways.networking.digitalocean.com";
+        let _controller = stage.controller("a");
+        stage.ask_for("demo", 1, json!({})).await;
+        let status = stage.whole("demo", 1).await;
+        let before = stage.cloud.last().await;
+        let definitions: Api<CustomResourceDefinition> = Api::all(stage.client.clone());
+        definitions.delete(DEFINITION, &DeleteParams::default()).await.unwrap();
+        says(&stage, "demo", "Degraded", "DefinitionGone", "deploy/crds").await;
+        let (ready, ..) = stage.condition("demo", "Ready").await;
+        assert_eq!(ready, "True");
+        assert!(stage.route("demo").await.is_some());
+
+        // The way that the condition tells.
+        let without = json!({"metadata": {"finalizers": null}});
+        stage.gateways().patch("demo", &PatchParams::default(), &Patch::Merge(without)).await.unwrap();
+        until("the definition is gone", async || match definitions.get_opt(DEFINITION).await.unwrap() {
+            None => Ok(()),
+            Some(there) => Err(format!("{:?}", there.status)),
+        })
+        .await;
+        assert_eq!(stage.cloud.changes(before).await, Vec::<String>::new());
+        assert!(stage.route("demo").await.is_some());
+        stage.install_definitions().await;
+        let routes: Api<StaticRoute> = Api::all(stage.client.clone());
+        routes.delete("demo", &DeleteParams::default()).await.unwrap();
+        stage.ask_for("demo", 1, json!({})).await;
+        let again = stage.whole("demo", 1).await;
+        assert_ne!(again.gateways[0].droplet_id, status.gateways[0].droplet_id);
+        let changes = stage.cloud.changes(before).await;
+        assert!(!changes.iter().any(|change| change.starts_with("DELETE")), "{changes:?}");
     });
 }
 

@@ -1,5 +1,7 @@
 //! What is let go of, and what keeps it.
 
+use egress_api::Definition;
+
 use super::*;
 
 #[test]
@@ -152,6 +154,40 @@ fn without_the_definitions_of_reports_or_routes_deletion_waits_and_says_how_to_g
     // They are all dead: nobody routes.
     seen.nodes.iter_mut().for_each(|node| node.live = false);
     assert!(matches!(effect_at(&world, &mut seen, now).0, Some(Effect::DeleteDroplet(_))));
+}
+
+#[test]
+fn who_is_deleted_with_the_definition_keeps_droplets_and_routes_and_says_how_to_go_on() {
+    let (world, mut seen, now) = calm();
+    seen.gateway.metadata.deletion_timestamp = Some(Time(timestamp(now)));
+    for definition in [Definition::Going { since: now }, Definition::Gone] {
+        let mut seen = seen.clone();
+        seen.definition = Some(definition);
+        let (effect, decision) = effect_at(&world, &mut seen, now + 1);
+        assert_eq!(effect, None);
+        assert_eq!(reason(&decision, DEGRADED), yes("DefinitionGone"));
+        assert_eq!(reason(&decision, READY), yes("EgressWorks"));
+        let degraded = decision.status.conditions.iter().find(|condition| condition.type_ == DEGRADED).unwrap();
+        for words in ["deploy/crds", egress_api::EGRESS_GATEWAY_FINALIZER, "egress-owner:1a2b3c4d-5e6f"] {
+            assert!(degraded.message.contains(words), "{words}: {}", degraded.message);
+        }
+        // It is looked after like any other.
+        let dead = seen.gateway.status.as_mut().unwrap().gateways.pop().unwrap();
+        seen.cloud.as_mut().unwrap().droplets.remove(&SECOND);
+        seen.route.as_mut().unwrap().spec.gateways.as_mut().unwrap().pop();
+        let (effect, _) = effect_at(&world, &mut seen, now + 2);
+        assert!(matches!(effect, Some(Effect::CreateDroplet(_))), "{effect:?} for {}", dead.name);
+        // Nobody holds it any more, and nothing can be put back.
+        seen.gateway.metadata.finalizers = None;
+        assert_eq!(at(&world, &seen, now + 3).effect, None);
+    }
+    let there = Definition::There { uid: "d".into(), created: 1 };
+    for definition in [there, Definition::Going { since: now + 60 }] {
+        let mut seen = seen.clone();
+        seen.definition = Some(definition);
+        let (effect, _) = effect_at(&world, &mut seen, now + 1);
+        assert!(matches!(effect, Some(Effect::DeleteStaticRoute { .. })), "somebody wanted it: {effect:?}");
+    }
 }
 
 #[test]

@@ -92,6 +92,7 @@ impl State {
             route: self.route.clone(),
             followers: self.follower.iter().map(|_| followed()).collect(),
             nodes: vec![node("pool-1", 1), node("pool-2", 900)],
+            definition: None,
             undefined: Vec::new(),
             cloud: Ok(CloudSeen {
                 taken: timestamp(self.now),
