@@ -139,18 +139,33 @@ impl Departed {
     /// What to say of orphans.
     pub fn concern(&self) -> Option<Concern> {
         let orphans = || self.held.values().filter(|held| held.fate == Fate::Orphaned);
-        let names: Vec<&str> = orphans().take(MOST_NAMES).map(|held| held.route.name.as_str()).collect();
-        if names.is_empty() {
+        if orphans().next().is_none() {
             return None;
         }
-        let rest = orphans().count() - names.len();
-        let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+        let all = named(orphans().map(|held| held.route.name.as_str()));
+        let mut unknown = orphans().filter(|held| held.route.gateways.is_empty()).peekable();
+        let dropped = match unknown.peek() {
+            None => String::new(),
+            Some(_) => format!(
+                ". The link was down, and nobody knows the gateway of {} any more: what they list is dropped, or left alone with FailOpen",
+                named(unknown.map(|held| held.route.name.as_str()))
+            ),
+        };
         let message = format!(
-            "The definition of StaticRoutes or EgressGateways was deleted, and with it {}{more}: their routes stay. Apply them again to go on; to \
-             have the routes removed, apply them again and delete them once they are applied, or delete the agent's DaemonSet",
-            names.join(", ")
+            "The definition of StaticRoutes or EgressGateways was deleted, and with it {all}: their routes stay. Apply them again to go on; to \
+             have the routes removed, apply them again and delete them once they are applied, or delete the agent's DaemonSet{dropped}"
         );
         Some(Concern { type_: ORPHANED, reason: "DefinitionDeleted", message })
+    }
+}
+
+/// A few of these names, and how many more there are.
+fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let all: Vec<&str> = names.collect();
+    let few = all[..all.len().min(MOST_NAMES)].join(", ");
+    match all.len().saturating_sub(MOST_NAMES) {
+        0 => few,
+        more => format!("{few} and {more} more"),
     }
 }
 

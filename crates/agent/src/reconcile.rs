@@ -373,10 +373,7 @@ impl Reconciler {
         let chosen = self.selection.clone();
         self.replan();
         self.drift.ask(self.selection != chosen);
-        if let Err(error) = self.search_orphans() {
-            tracing::warn!(%error, "the kernel stays as it is");
-            return self.back_off();
-        }
+        self.search_orphans();
         self.let_orphans_go();
         self.drift.ask(self.definition != definition);
         let mut list = changes(&self.observed, &self.plan.state);

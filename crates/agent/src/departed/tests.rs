@@ -112,6 +112,17 @@ fn what_goes_with_its_definition_stays_until_it_is_there_again() {
 }
 
 #[test]
+fn orphans_are_named_a_few_of_them_and_those_whose_gateway_nobody_knows() {
+    let mut departed = Departed::default();
+    assert_eq!(departed.concern(), None);
+    let unknown = WantedRoute { gateways: Vec::new(), ..route("x") };
+    departed.adopt((0..6).map(|number| route(&format!("n{number}"))).chain([unknown]).collect());
+    let message = departed.concern().unwrap().message;
+    assert!(message.contains("with it n0, n1, n2, n3, n4 and 2 more: their routes stay"), "{message}");
+    assert!(message.contains("the gateway of x any more: what they list is dropped"), "{message}");
+}
+
+#[test]
 fn the_orphan_of_an_egressgateway_that_is_deleted_goes() {
     let mut scene = Scene::default();
     let mut owned = there(&["a"]);

@@ -1,7 +1,7 @@
 //! Keeps the routes of StaticRoutes that went with their definition; see [`crate::departed`].
 
 use egress_routing::kernel_state::{Nexthop, NexthopTarget};
-use egress_routing::orphans::{NoGateway, orphans};
+use egress_routing::orphans::orphans;
 
 use super::Reconciler;
 use crate::definition::Definition;
@@ -22,16 +22,15 @@ impl Reconciler {
     }
 
     /// On the first pass: what does the kernel route for objects that went with their definition while no agent ran?
-    pub(super) fn search_orphans(&mut self) -> Result<(), NoGateway> {
-        let Some(answer) = self.with.definitions.answer().filter(|_| !self.searched) else { return Ok(()) };
+    pub(super) fn search_orphans(&mut self) {
+        let Some(answer) = self.with.definitions.answer().filter(|_| !self.searched) else { return };
         let recorded = self.observed.nexthops.keys().find(|id| self.layout.is_definition_nexthop(**id));
         let now = match &answer.definition {
             Definition::There { uid, .. } => Some(self.layout.definition_nexthop(uid)),
             Definition::Going { .. } | Definition::Gone => None,
         };
         if recorded.is_some_and(|recorded| Some(*recorded) != now) {
-            let found = orphans(&self.observed, &self.plan, &answer.reported, &self.layout)?;
-            self.departed.adopt(found);
+            self.departed.adopt(orphans(&self.observed, &self.plan, &answer.reported, &self.layout));
         }
         self.searched = true;
         if self.departed.is_empty() {
@@ -42,7 +41,6 @@ impl Reconciler {
             self.objects = objects;
             self.replan();
         }
-        Ok(())
     }
 
     /// Lets go of what others route now.

@@ -165,6 +165,40 @@ fn the_definition_of_egress_gateways_takes_no_route_along_and_a_deletion_that_so
     until("nothing of ours is left", &String::new(), SOON, ours);
 }
 
+#[test]
+fn an_orphan_whose_gateway_nobody_knows_stays_dropped_and_holds_up_no_other() {
+    let scene = Scene::new();
+    let agent = Agent::start(&scene);
+    scene.route("bare", &json!({"destinations": ["192.0.2.80"], "gateway": A}));
+    scene.until_applied("bare", 1);
+    // The agent puts a blackhole in the place of its gateway, and dies; the definition is another one when the next one starts.
+    sh("ip link set eth1 down");
+    until("dropped", &true, SOON, || ip("nexthop show proto 157").contains("id 2410") && !ip("nexthop show").contains("via"));
+    agent.kill();
+    scene.kubectl(&["delete", "crd", "staticroutes.networking.digitalocean.com", "--timeout=30s"]);
+    sh("ip link set eth1 up");
+    scene.install_definitions();
+    let agent = Agent::start(&scene);
+    scene.route("other", &json!({"destinations": [FOLLOWED], "gateways": [{"address": B}, {"address": A}]}));
+    scene.until_applied("other", 1);
+    until_ready();
+    assert_eq!((seen_from(LISTED), seen_from(FOLLOWED)), (None, Some(B_PUBLIC)));
+    let told = scene.condition("Orphaned").unwrap();
+    assert!(told.2.contains("nobody knows the gateway of bare any more"), "{told:?}");
+    let before = settled();
+    agent.terminate();
+    let agent = Agent::start(&scene);
+    until_ready();
+    assert_eq!((settled(), seen_from(LISTED)), (before, None), "a restart writes nothing");
+
+    scene.route("bare", &json!({"destinations": ["192.0.2.80"], "gateway": A}));
+    until("through A", &Some(A_PUBLIC), SOON, || seen_from(LISTED));
+    scene.delete_route("bare");
+    scene.delete_route("other");
+    until("nothing of ours is left", &String::new(), SOON, ours);
+    drop(agent);
+}
+
 fn definitions(scene: &Scene) -> usize {
     let named = scene.kubectl(&["get", "customresourcedefinitions", "-o", "name"]);
     named.lines().filter(|name| name.contains("networking.digitalocean.com")).count()
