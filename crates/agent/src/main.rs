@@ -22,7 +22,7 @@ use egress_routing::{Layout, ProtectedReason};
 use egress_runtime::admin::{Admin, Liveness, Readiness};
 use egress_runtime::metrics::Metrics;
 use egress_runtime::tasks::Tasks;
-use egress_runtime::{kubernetes, shutdown, telemetry};
+use egress_runtime::{kubernetes, process, shutdown, telemetry};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
@@ -33,8 +33,11 @@ const SILENCE: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(10);
 
 // One thread beside that of netlink: the agent must stay small on every node, and handing work to another costs more than the work.
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    process::run_on_one_thread(run())?
+}
+
+async fn run() -> anyhow::Result<()> {
     let settings = Settings::parse();
     telemetry::init(settings.log_format, &settings.log)?;
     let layout = Layout::new(settings.numbers())?;

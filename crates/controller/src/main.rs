@@ -24,6 +24,7 @@ use egress_runtime::admin::{Admin, Liveness, Readiness};
 use egress_runtime::kubernetes;
 use egress_runtime::lease::{self, Claim, Elector, KubernetesLease, Timing};
 use egress_runtime::metrics::Metrics;
+use egress_runtime::process;
 use egress_runtime::shutdown;
 use egress_runtime::tasks::Tasks;
 use egress_runtime::telemetry;
@@ -45,8 +46,11 @@ const GATHER: Duration = Duration::from_millis(500);
 
 const LEASE: &str = "egress-controller";
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    process::run_on_many_threads(run())?
+}
+
+async fn run() -> anyhow::Result<()> {
     kubernetes::install_crypto_provider();
     let settings = Settings::parse();
     telemetry::init(settings.log_format, &settings.log)?;

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use egress_api::NodeRouteState;
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, NODE_PUBLIC, ip, ours, seen_from, sh, until};
 use crate::packets::Packets;
-use crate::scene::{Agent, LISTED, Monitor, SOON, Scene, UNLISTED, metric, settled, until_ready};
+use crate::scene::{Agent, Hosts, LISTED, Monitor, SOON, Scene, UNLISTED, metric, settled, until_ready};
 
 #[test]
 fn routes_are_put_kept_switched_and_taken_away() {
@@ -110,6 +111,21 @@ fn routes_are_put_kept_switched_and_taken_away() {
     until("nothing of ours is left", &String::new(), SOON, ours);
     until("as before", &Some(NODE_PUBLIC), SOON, || seen_from(LISTED));
     drop(agent);
+}
+
+#[test]
+fn an_agent_whose_resolver_is_silent_ends_as_soon_as_it_is_told_to() {
+    let scene = Scene::new();
+    let hosts = Hosts::new(&[]);
+    hosts.silence_resolver();
+    let arguments = ["--daemonset=", "--protected-names=name.invalid"];
+    let mut agent = Agent::start_with_hosts(&scene, &arguments, &hosts);
+    agent.until_says("egress-agent started");
+    let asks = || !ip("neigh show 10.116.0.250 dev eth1").is_empty();
+    until("the name is asked for", &true, SOON, asks);
+    agent.signal(Signal::SIGTERM);
+    let took = until("the agent ends", &true, Duration::from_secs(2), || agent.has_ended());
+    eprintln!("told to end while a name was asked for in vain, the agent was gone after {took:?}");
 }
 
 #[test]
