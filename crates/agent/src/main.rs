@@ -47,7 +47,7 @@ async fn run() -> anyhow::Result<()> {
     let mut metrics = Metrics::new(PREFIX, env!("CARGO_PKG_VERSION"));
     let agent_metrics = AgentMetrics::register(&mut metrics);
     let liveness = Liveness::new(SILENCE);
-    let readiness = Readiness::not_yet("the kernel does not hold the plan yet");
+    let readiness = Readiness::not_yet("no plan has been written to the kernel yet");
     let admin = Admin::new(metrics)
         .liveness("loop", liveness.clone())
         .readiness("routes", readiness.clone())

@@ -118,7 +118,7 @@ pub struct Connections {
     pub metrics: AgentMetrics,
     /// Beaten while the loop turns.
     pub liveness: Liveness,
-    /// Set when the kernel holds the plan for the first time.
+    /// Set when a plan was written for the first time, as far as the kernel takes it, and the report says what came of it.
     pub readiness: Readiness,
 }
 
@@ -386,6 +386,7 @@ impl Reconciler {
             );
             self.apply(list).await;
             self.publish();
+            self.with.readiness.set_ready();
             return self.back_off();
         }
         if let Some(planned_before) = &planned_before {
@@ -402,6 +403,8 @@ impl Reconciler {
         self.planned_change = self.confirmation.change();
         self.start_probes();
         self.publish();
+        // What the kernel refused is told in the report, and must hold up no rollout.
+        self.with.readiness.set_ready();
         if !taken {
             return self.back_off();
         }
@@ -409,7 +412,6 @@ impl Reconciler {
         self.remove_leftovers(&main_routes).await;
         self.move_numbers();
         self.retry = RETRY.0;
-        self.with.readiness.set_ready();
         FULL_COMPARISON
     }
 

@@ -99,7 +99,7 @@ impl DeafAgent {
             reports,
             metrics: metrics.clone(),
             liveness: Liveness::new(Duration::from_secs(60)),
-            readiness: Readiness::not_yet("the kernel does not hold the plan yet"),
+            readiness: Readiness::not_yet("no plan has been written to the kernel yet"),
         };
         let (stopped, skip) = (stop.clone(), Arc::new(Notify::new()));
         let skipping = Arc::clone(&skip);

@@ -280,7 +280,7 @@ impl Drop for Agent {
     }
 }
 
-/// Waits until the agent says that the kernel holds its plan.
+/// Waits until the agent says that its plan was written to the kernel.
 pub fn until_ready() {
     until("ready", &true, SOON, || {
         sh("curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:9191/readyz || true") == "200"

@@ -6,7 +6,7 @@ use egress_api::{NodeRoute, NodeRouteState};
 use serde_json::json;
 
 use crate::cloud::{A, A_PUBLIC, B, NODE_PUBLIC, ip, ours, seen_from, until};
-use crate::scene::{Agent, LISTED, SOON, Scene, UNLISTED};
+use crate::scene::{Agent, LISTED, SOON, Scene, UNLISTED, until_ready};
 
 fn said(scene: &Scene, name: &str) -> Option<NodeRoute> {
     scene.status()?.routes.into_iter().find(|route| route.name == name)
@@ -117,6 +117,7 @@ fn without_a_vpc_interface_nothing_is_routed_until_there_is_one() {
     scene.route("demo", &json!({"destinations": ["192.0.2.80"], "gateway": A}));
     until_says(&scene, "demo", "NoVpcInterface", "this node has no interface in a VPC");
     assert_eq!(ours(), "");
+    until_ready();
     // Events wake the loop: no waiting for the back-off, which may have grown to half a minute.
     std::thread::sleep(Duration::from_secs(2));
     ip("addr add 10.116.0.2/20 dev eth1");
@@ -175,6 +176,18 @@ fn without_a_vpc_interface_what_the_kernel_refused_once_is_guarded_when_it_has_t
     ip(&format!("rule del {narrower}"));
     until("guarded", &Some(true), SOON, || Some(said(&scene, "closed")?.guarded));
     assert_eq!(seen_from(LISTED), None);
+    drop(agent);
+}
+
+#[test]
+fn a_rule_that_the_kernel_refuses_keeps_no_agent_from_being_ready() {
+    let scene = Scene::new();
+    ip("rule add pref 1001 lookup 1157 realms 7 protocol 157");
+    let agent = Agent::start(&scene);
+    scene.route("demo", &json!({"destinations": ["192.0.2.80"], "gateway": A}));
+    agent.until_says("the kernel did not take a change");
+    until_ready();
+    until("told", &Some("KernelRefused".to_owned()), SOON, || said(&scene, "demo")?.reason);
     drop(agent);
 }
 
