@@ -168,6 +168,11 @@ impl Drift {
         }
     }
 
+    /// Whether a link or an address changed since the last look.
+    pub fn heard_of_links(&self) -> bool {
+        self.heard.link || self.heard.address
+    }
+
     /// A look is over in which `repaired` was put right. What was heard until now was about that, or about nothing of ours.
     pub fn looked(&mut self, repaired: &Tally, now: Tick, at: Timestamp) {
         let heard = std::mem::take(&mut self.heard);

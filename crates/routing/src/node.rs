@@ -77,22 +77,26 @@ impl Uncertainty {
 }
 
 impl NodeView {
-    /// Whether a plan for `other` differs by what became of the node's own links and addresses only: such a difference is
-    /// damage, and nobody's wish.
-    pub fn asks_for_the_same(&self, other: &Self) -> bool {
+    /// Whether a plan for `other` would differ by what became of the node's own links and addresses only: such a difference is
+    /// damage, and nobody's wish. `links_changed` says whether something is known to have happened to them. Nothing did: then what
+    /// the main table says otherwise is another program's wish, which our rules follow.
+    pub fn asks_for_the_same(&self, other: &Self, links_changed: bool) -> bool {
         let Self {
-            vpc: _,
-            public_addresses: _,
-            main_routes: _,
+            vpc,
+            public_addresses,
+            main_routes,
             main_origins: _,
             protected,
             uncertain,
             candidates,
-            default_way: _,
+            default_way,
             served,
         } = self;
         let others = (&other.protected, &other.uncertain, &other.candidates, &other.served);
+        let is_main_alike = (public_addresses, main_routes, default_way)
+            == (&other.public_addresses, &other.main_routes, &other.default_way);
         (protected, uncertain, candidates, served) == others
+            && (is_main_alike || links_changed || *vpc != other.vpc)
     }
 }
 
@@ -109,4 +113,32 @@ pub struct VpcInterface {
     pub address: Ipv4Addr,
     /// The subnet on the link.
     pub subnet: Ipv4Net,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{ip, net, node};
+
+    #[test]
+    fn what_other_programs_change_in_the_main_table_is_asked_for_and_what_links_take_along_is_not() {
+        let before = node();
+        let mut routed = before.clone();
+        routed.main_routes.insert(net("192.0.2.0/24"));
+        let mut moved = before.clone();
+        moved.default_way = Some(Gateway { address: ip("203.0.113.9"), interface: 2, onlink: true });
+        let mut public = before.clone();
+        public.public_addresses.push(net("203.0.113.77/24"));
+        for after in [routed, moved, public] {
+            assert!(!before.asks_for_the_same(&after, false), "{after:?}");
+            assert!(before.asks_for_the_same(&after, true), "a link or an address took it along: {after:?}");
+            let mut down = after;
+            down.vpc.as_mut().unwrap().up = false;
+            assert!(before.asks_for_the_same(&down, false), "the VPC link did: {down:?}");
+        }
+        assert!(before.asks_for_the_same(&before.clone(), false));
+        let mut candidate = before.clone();
+        candidate.candidates.insert(ip("10.116.0.77"));
+        assert!(!before.asks_for_the_same(&candidate, true));
+    }
 }

@@ -122,6 +122,31 @@ fn what_others_do_to_a_node_is_put_right_within_two_seconds_counted_and_told() {
     assert_eq!(scene.status().unwrap().repairs.unwrap(), told);
 }
 
+#[test]
+fn what_others_change_in_the_main_table_is_no_repair_and_no_fight() {
+    let scene = Scene::new();
+    let agent = Agent::start(&scene);
+    // In the public subnet: main answers there, and a rule ahead of it leads to our table.
+    scene.route("near", &json!({"destinations": ["203.0.113.80", "203.0.113.144/28"], "gateway": A}));
+    scene.until_applied("near", 2);
+    until_ready();
+    settled();
+    let ahead = || sh("ip -4 rule show pref 995").lines().count();
+    assert_eq!(ahead(), 2, "the scene itself");
+    let before = all();
+    for _ in 0..6 {
+        // A narrower route of somebody else is his.
+        sh("ip route add 203.0.113.80 via 203.0.113.1 proto static");
+        until("its rule goes", &1, SOON, ahead);
+        sh("ip route del 203.0.113.80 via 203.0.113.1 proto static");
+        until("its rule is back", &2, SOON, ahead);
+    }
+    until("as before", &before, SOON, all);
+    assert_eq!((metric(REPAIRS), contested(&scene)), (0.0, false));
+    assert_eq!(scene.status().unwrap().repairs, None);
+    drop(agent);
+}
+
 /// Lets the cause end; how long it then takes until all is as before.
 fn after(ends: &str, before: &String) -> Duration {
     sh(ends);
