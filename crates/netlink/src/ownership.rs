@@ -2,6 +2,11 @@
 //!
 //! Leaking an object of ours is bounded and visible; touching somebody else's is neither. So the proof is a type
 //! ([`Managed`]), snapshots are the only place it comes from, and what lacks it is reported as [`Foreign`].
+//!
+//! The proof is as old as its snapshot. What could hit another program's object meanwhile is looked at again right before: nexthop
+//! objects that are replaced or deleted, rules that are deleted. A route's deletion names protocol and target, and fits no other. A
+//! route's replacement names its place only, and nothing is asked before it: what another program put there in the milliseconds
+//! since the snapshot, with the very same table, destination and metric, is overwritten.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;

@@ -15,6 +15,7 @@
 //! | `ip route flush` of a table with nexthop objects stops half-way in compat mode 1 | `damage::a_table_flush_stops_half_way_and_what_is_missing_is_put_back` |
 //! | `ip rule flush` takes everything but priority 0, main's own rule too | `damage::a_rule_flush_takes_main_too_and_all_of_it_is_put_back_as_it_was` |
 //! | a nexthop replace without a protocol sets it to 0 | `ownership::an_object_that_somebody_replaced_without_protocol_is_no_longer_ours` |
+//! | a route deletion fits what it names, a replacement whatever is at the place | `ownership::a_route_of_somebody_else_at_our_place_is_not_deleted_with_an_old_proof_and_would_be_replaced` |
 //! | a rule deletion hits the first rule that fits, not the one that was meant | `ownership::deleting_a_rule_never_hits_another_one` |
 //! | a rule is taken for one that is there when a narrower one is | `ownership::a_rule_is_made_beside_a_narrower_one_and_never_twice` |
 //! | a rule that shows more than we can say is not recognized when it is made again | `ownership::beside_a_rule_that_shows_more_than_we_can_say_no_copy_is_made` |

@@ -39,6 +39,22 @@ fn an_object_that_somebody_replaced_without_protocol_is_no_longer_ours() {
 }
 
 #[test]
+fn a_route_of_somebody_else_at_our_place_is_not_deleted_with_an_old_proof_and_would_be_replaced() {
+    in_namespace(|| {
+        let mut socket = CommandSocket::open().unwrap();
+        let observed = apply(&mut socket, &[put_route("198.51.100.0/24", 0, RouteKind::Throw)]);
+        let ours = observed.routes.values().next().unwrap().clone();
+        ip("route replace 198.51.100.0/24 via 10.116.0.9 dev eth1 table 1157 proto static");
+        assert_eq!(socket.apply(&[Change::DeleteRoute(ours.clone())]), [Ok(Outcome::Unchanged)]);
+        assert!(ip("route show table 1157").contains("via 10.116.0.9"));
+        // The limit that `ownership` tells of: only a snapshot taken in between would have shown whose it is.
+        let route = Route { kind: RouteKind::Blackhole, ..ours.get().clone() };
+        assert_eq!(socket.apply(&[Change::PutRoute { route, replaces: Some(ours) }]), [Ok(Outcome::Changed)]);
+        assert!(!ip("route show table 1157").contains("10.116.0.9"));
+    });
+}
+
+#[test]
 fn foreign_objects_at_our_places_are_reported_and_not_touched() {
     in_namespace(|| {
         let mut socket = CommandSocket::open().unwrap();
