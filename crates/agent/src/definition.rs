@@ -118,8 +118,7 @@ impl Source {
                         reported.clone().unwrap_or_default();
                     // Names are words for people: without them routes stay all the same.
                     let reported = routes.into_iter().map(|route| (route.uid, route.name)).collect();
-                    let answer =
-                        Answer { to, definition, of_gateways, reported, gateways, last_failover };
+                    let answer = Answer { to, definition, of_gateways, reported, gateways, last_failover };
                     replies.send_replace(Some(answer));
                     changed.notify_one();
                     pause = RETRY.0;

@@ -180,7 +180,10 @@ impl Held {
         if stands(&answer.definition) && (self.owner.is_none() || stands(&answer.of_gateways)) {
             return true;
         }
-        tracing::warn!(name = self.route.name, "its definition was deleted: it is orphaned and its routes stay");
+        tracing::warn!(
+            name = self.route.name,
+            "its definition was deleted: it is orphaned and its routes stay"
+        );
         self.fate = Fate::Orphaned;
         self.route.created += YOUNGEST;
         false

@@ -355,7 +355,10 @@ impl Reconciler {
         self.confirmation.note(before, in_force.as_deref().unwrap_or(&objects.routes));
         let definition = self.definition;
         let asked_anew = self.objects != objects
-            || !self.view.as_ref().is_some_and(|before| before.asks_for_the_same(&view, self.drift.heard_of_links()))
+            || !self
+                .view
+                .as_ref()
+                .is_some_and(|before| before.asks_for_the_same(&view, self.drift.heard_of_links()))
             || self.numbers == Numbers::Moving
             || self.confirmation.change() != self.planned_change;
         self.drift.ask(asked_anew);

@@ -88,7 +88,11 @@ pub fn orphans(
                 refused: None,
                 reference_fault: None,
                 drain_seconds: 0,
-                on_no_gateway: if is_unknown && mode == OnNoGateway::KeepLast { OnNoGateway::FailClosed } else { mode },
+                on_no_gateway: if is_unknown && mode == OnNoGateway::KeepLast {
+                    OnNoGateway::FailClosed
+                } else {
+                    mode
+                },
                 guarded: BTreeSet::new(),
             }
         })
@@ -185,7 +189,8 @@ mod tests {
         for default_way in [None, Some(Gateway { address: ip("203.0.113.1"), interface: 2, onlink: true })] {
             let mut down = NodeView { default_way, ..node() };
             down.vpc.as_mut().unwrap().up = false;
-            let before = plan(std::slice::from_ref(&open), &down, &Selection::new(), &Observed::default(), &layout);
+            let before =
+                plan(std::slice::from_ref(&open), &down, &Selection::new(), &Observed::default(), &layout);
             let observed = taken(&before.state);
             let found = orphans(&observed, &NodePlan::default(), &[], &layout);
             assert!(found[0].gateways.is_empty(), "{default_way:?}");

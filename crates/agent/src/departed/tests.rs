@@ -138,7 +138,9 @@ fn the_orphan_of_an_egressgateway_that_is_deleted_goes() {
 
 #[test]
 fn who_belongs_to_an_egressgateway_goes_with_that_ones_definition_too() {
-    for of_gateways in [Definition::Going { since: MADE }, Definition::Gone, definition(MADE + 1), definition(MADE)] {
+    for of_gateways in
+        [Definition::Going { since: MADE }, Definition::Gone, definition(MADE + 1), definition(MADE)]
+    {
         let mut scene = Scene::default();
         let mut both = there(&["a", "b"]);
         both.owners.insert("uid-a".to_owned(), "uid-egw".to_owned());

@@ -173,7 +173,9 @@ fn an_orphan_whose_gateway_nobody_knows_stays_dropped_and_holds_up_no_other() {
     scene.until_applied("bare", 1);
     // The agent puts a blackhole in the place of its gateway, and dies; the definition is another one when the next one starts.
     sh("ip link set eth1 down");
-    until("dropped", &true, SOON, || ip("nexthop show proto 157").contains("id 2410") && !ip("nexthop show").contains("via"));
+    until("dropped", &true, SOON, || {
+        ip("nexthop show proto 157").contains("id 2410") && !ip("nexthop show").contains("via")
+    });
     agent.kill();
     scene.kubectl(&["delete", "crd", "staticroutes.networking.digitalocean.com", "--timeout=30s"]);
     sh("ip link set eth1 up");

@@ -167,7 +167,8 @@ fn who_is_deleted_with_the_definition_keeps_droplets_and_routes_and_says_how_to_
         assert_eq!(effect, None);
         assert_eq!(reason(&decision, DEGRADED), yes("DefinitionGone"));
         assert_eq!(reason(&decision, READY), yes("EgressWorks"));
-        let degraded = decision.status.conditions.iter().find(|condition| condition.type_ == DEGRADED).unwrap();
+        let degraded =
+            decision.status.conditions.iter().find(|condition| condition.type_ == DEGRADED).unwrap();
         for words in ["deploy/crds", egress_api::EGRESS_GATEWAY_FINALIZER, "egress-owner:1a2b3c4d-5e6f"] {
             assert!(degraded.message.contains(words), "{words}: {}", degraded.message);
         }
