@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::cloud::{A, A_PUBLIC, B, B_PUBLIC, NODE_PUBLIC, ip, ours, seen_from, sh, until};
 use crate::far::{Far, SECOND, goes_through_a};
-use crate::scene::{LISTED, Monitor, SOON, metric, settled, until_ready};
+use crate::scene::{LISTED, Monitor, SOON, UNLISTED, metric, settled, until_ready};
 
 fn rollbacks() -> f64 {
     metric("egress_agent_rollbacks_total")
@@ -66,6 +66,73 @@ fn a_change_that_cuts_the_api_server_off_is_taken_back_and_says_so() {
     scene.route("edited", &json!({"destinations": ["192.0.2.80", "192.0.2.90"], "gateway": A}));
     scene.until_applied("edited", 2);
     assert_eq!(scene.cloud.leaks(), 0, "of what was routed all the time");
+    drop(agent);
+}
+
+#[test]
+fn a_fail_closed_edit_that_cuts_the_api_server_off_stays_shut_but_for_that_address() {
+    let far = Far::behind_a_name();
+    let scene = &far.scene;
+    far.let_nobody_in_through(A_PUBLIC);
+    let edit = |destinations: &[&str]| {
+        let spec = json!({"destinations": destinations, "gateways": [{"address": A}], "onNoGateway": "FailClosed"});
+        scene.route("edited", &spec);
+    };
+    edit(&["192.0.2.80"]);
+    let agent = far.start_agent();
+    scene.until_applied("edited", 1);
+    until("through A", &Some(A_PUBLIC), SOON, || seen_from(LISTED));
+    agent.until_says("confirmed");
+    scene.cloud.count_leaks(LISTED);
+
+    // The name moves to an address that nobody protects yet, and the edit lists what is around it.
+    far.move_api_server(SECOND);
+    edit(&["192.0.2.80", "198.51.100.0/24"]);
+    until("cut", &true, SOON, || goes_through_a(SECOND));
+    scene.cloud.count_leaks(UNLISTED);
+    let mut seen = Vec::new();
+    until("taken back", &false, Duration::from_secs(5), || {
+        seen.push(seen_from(UNLISTED));
+        goes_through_a(SECOND)
+    });
+    assert!(seen.iter().all(|seen| seen.is_none() || *seen == Some(A_PUBLIC)), "{seen:?}");
+    until("reported", &Some(NodeRouteState::NotApplied), SOON, || Some(scene.route_report("edited")?.state));
+    let report = scene.route_report("edited").unwrap();
+    let message = report.message.unwrap();
+    assert!(message.contains("what else it lists is dropped (FailClosed)"), "{message}");
+    assert!(report.guarded, "{message}");
+    for _ in 0..5 {
+        assert_eq!((seen_from(LISTED), seen_from(UNLISTED)), (Some(A_PUBLIC), None));
+    }
+    assert_eq!(seen_from(SECOND.parse().unwrap()), Some(NODE_PUBLIC), "only that address is let out");
+    assert_eq!(scene.cloud.leaks(), 0);
+    drop(agent);
+}
+
+#[test]
+fn a_change_that_cuts_the_resolver_off_is_taken_back_and_says_so() {
+    const SERVICE: &str = "10.245.0.53";
+    const RESOLVER: &str = "198.18.5.53";
+    let far = Far::behind_a_service();
+    let scene = &far.scene;
+    far.resolve_behind_a_service(SERVICE, RESOLVER, A_PUBLIC);
+    scene.route("edited", &json!({"destinations": ["192.0.2.80"], "gateway": A}));
+    let agent = far.start_agent();
+    scene.until_applied("edited", 1);
+    agent.until_says("confirmed");
+    let before = settled();
+    scene.route("edited", &json!({"destinations": ["192.0.2.80", "198.18.5.0/24"], "gateway": A}));
+    until("cut", &true, SOON, || goes_through_a(RESOLVER));
+    until("taken back", &false, Duration::from_secs(5), || goes_through_a(RESOLVER));
+    until("reported", &Some(NodeRouteState::NotApplied), SOON, || Some(scene.route_report("edited")?.state));
+    let report = scene.route_report("edited").unwrap();
+    let message = report.message.unwrap();
+    assert!(
+        message.contains("rolled back") && message.contains(&format!("the resolver ({SERVICE}:53)")),
+        "{message}"
+    );
+    assert_eq!(report.failures[0].reason, "RolledBack");
+    assert_eq!((settled(), seen_from(LISTED)), (before, Some(A_PUBLIC)));
     drop(agent);
 }
 

@@ -48,6 +48,17 @@ impl Far {
         far
     }
 
+    /// The resolver is behind a Service too, where the cluster has one of its own: translated to `address` in the internet, which lets
+    /// nobody in through that gateway.
+    pub fn resolve_behind_a_service(&self, service: &str, address: &str, gateway: Ipv4Addr) {
+        let anything = SocketAddr::from((Ipv4Addr::LOCALHOST, self.scene.api_server_port()));
+        // To accept a connection is an answer.
+        self.scene.cloud.publish(53, anything);
+        sh(&format!("iptables -t nat -A OUTPUT -p tcp -d {service} --dport 53 -j DNAT --to {address}:53"));
+        self.scene.cloud.in_internet(&format!("iptables -I INPUT -p tcp --dport 53 -s {gateway} -j DROP"));
+        self.hosts.ask_resolver(service);
+    }
+
     /// Gives agents another kubeconfig, made from the one with all rights.
     pub fn write_kubeconfig(&self, change: impl FnOnce(String) -> String) {
         let near = std::fs::read_to_string(self.scene.server.kubeconfig()).unwrap();

@@ -169,7 +169,12 @@ impl Hosts {
 
     /// From now on an unknown name is asked for until the agent gives up: nobody is at that address of the VPC.
     pub fn silence_resolver(&self) {
-        std::fs::write(self.folder.path().join("resolv.conf"), "nameserver 10.116.0.250\n").unwrap();
+        self.ask_resolver("10.116.0.250");
+    }
+
+    /// From now on this is the resolver.
+    pub fn ask_resolver(&self, address: &str) {
+        std::fs::write(self.folder.path().join("resolv.conf"), format!("nameserver {address}\n")).unwrap();
     }
 
     /// From now on these are the names: address and name.
