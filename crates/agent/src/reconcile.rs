@@ -22,6 +22,7 @@ mod looking;
 mod numbers;
 mod orphaned;
 mod probing;
+mod retrying;
 mod switching;
 mod telling;
 mod unknown;
@@ -68,6 +69,7 @@ use draining::Drain;
 use inherited::Inherited;
 use numbers::Numbers;
 use probing::SelfTest;
+use retrying::Retry;
 use telling::Beside;
 
 /// A full comparison at least that often: netlink events get lost.
@@ -76,9 +78,6 @@ const _: () = assert!(FULL_COMPARISON.as_secs() <= 30, "what nobody tells of is 
 
 /// Events that come in a burst become one pass; what comes during that pass waits for the next, which [`agenda`] spaces.
 const SETTLE: Duration = Duration::from_millis(2);
-
-/// Pause before the next try when the kernel refused something, doubling up to the longest.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// The loop beats its heart at least that often.
 const BEAT: Duration = Duration::from_secs(1);
@@ -158,7 +157,7 @@ pub struct Reconciler {
     /// What the kernel took of the last list of changes.
     written: Tally,
     drift: Drift,
-    retry: Duration,
+    retry: Retry,
     confirmation: Confirmation,
     /// The change that was planned last.
     planned_change: u64,
@@ -217,7 +216,7 @@ impl Reconciler {
             beside: Beside::default(),
             written: Tally::default(),
             drift: Drift::default(),
-            retry: RETRY.0,
+            retry: Retry::new(),
             confirmation: Confirmation::after_start([]),
             planned_change: 0,
             in_force: None,
@@ -347,7 +346,7 @@ impl Reconciler {
             Err(error) => {
                 self.with.metrics.netlink_errors.inc();
                 tracing::warn!(%error, "the kernel could not be read; it stays as it is");
-                return self.back_off();
+                return self.retry.back_off();
             }
         };
         let in_force = self.confirmation.in_force(&objects.routes, &view, self.now().0);
@@ -368,7 +367,7 @@ impl Reconciler {
         if let Err(error) = self.turn_back().await {
             self.with.metrics.netlink_errors.inc();
             tracing::warn!(%error, "the kernel could not be read; it stays as it is");
-            return self.back_off();
+            return self.retry.back_off();
         }
         // With ten thousand routes a plan is large: the last one is kept only where it is needed.
         let last_plan = std::mem::take(&mut self.plan.state);
@@ -390,7 +389,7 @@ impl Reconciler {
             self.apply(list).await;
             self.publish();
             self.with.readiness.set_ready();
-            return self.back_off();
+            return self.retry.back_off();
         }
         if let Some(planned_before) = &planned_before {
             unknown::spare(&mut list, planned_before);
@@ -409,12 +408,12 @@ impl Reconciler {
         // What the kernel refused is told in the report, and must hold up no rollout.
         self.with.readiness.set_ready();
         if !taken {
-            return self.back_off();
+            return self.retry.back_off();
         }
         self.close_boot_window();
         self.remove_leftovers(&main_routes).await;
         self.move_numbers();
-        self.retry = RETRY.0;
+        self.retry.is_over();
         FULL_COMPARISON
     }
 
@@ -455,11 +454,5 @@ impl Reconciler {
             );
             self.with.metrics.unguarded.set(open.as_secs_f64());
         }
-    }
-
-    fn back_off(&mut self) -> Duration {
-        let pause = self.retry;
-        self.retry = (self.retry * 2).min(RETRY.1);
-        pause
     }
 }

@@ -25,13 +25,18 @@ impl CommandSocket {
     pub fn forget_neighbour(&mut self, interface: u32, address: Ipv4Addr) -> Result<bool, Error> {
         let mut state = None;
         let asked = self.exchange(&[request(kind::GET_NEIGHBOUR, interface, address)], |frame| {
-            state = u16_at(frame.payload, STATE);
+            state = parse_state(frame.payload);
         })?;
         if !is_done(asked)? || state.is_some_and(|state| state & FIXED != 0) {
             return Ok(false);
         }
         is_done(self.exchange(&[request(kind::DEL_NEIGHBOUR, interface, address)], |_| {})?)
     }
+}
+
+/// Reads `ndm_state` from the body of a neighbour message; `None` where it is cut off.
+pub fn parse_state(body: &[u8]) -> Option<u16> {
+    u16_at(body, STATE)
 }
 
 fn is_done(replies: Vec<Reply>) -> Result<bool, Error> {

@@ -21,6 +21,7 @@ pub mod kind {
     pub const NEW_ROUTE: u16 = 24;
     pub const DEL_ROUTE: u16 = 25;
     pub const GET_ROUTE: u16 = 26;
+    pub const NEW_NEIGHBOUR: u16 = 28;
     pub const DEL_NEIGHBOUR: u16 = 29;
     pub const GET_NEIGHBOUR: u16 = 30;
     pub const NEW_RULE: u16 = 32;
@@ -29,6 +30,7 @@ pub mod kind {
     pub const NEW_NEXTHOP: u16 = 104;
     pub const DEL_NEXTHOP: u16 = 105;
     pub const GET_NEXTHOP: u16 = 106;
+    pub const NEW_BUCKET: u16 = 116;
     pub const GET_BUCKET: u16 = 118;
 }
 

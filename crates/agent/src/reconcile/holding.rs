@@ -14,7 +14,7 @@ use egress_routing::{Chosen, OnNoGateway, Recovered, changes};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Agenda, BEAT, FULL_COMPARISON, RETRY, ReconcileError, Reconciler, SETTLE};
+use super::{Agenda, BEAT, FULL_COMPARISON, ReconcileError, Reconciler, Retry, SETTLE};
 use crate::leaving::Leaving;
 use crate::probe::{ProbeResult, askings};
 
@@ -70,7 +70,7 @@ impl Reconciler {
                 () = tokio::time::sleep_until(next_look), if held.is_some() => self.begin_look(),
                 () = tokio::time::sleep_until(agenda.next()) => {
                     let started = Instant::now();
-                    let pause = if self.keep(&mut held).await { FULL_COMPARISON } else { RETRY.0 };
+                    let pause = if self.keep(&mut held).await { FULL_COMPARISON } else { Retry::new().back_off() };
                     agenda.done(started, Instant::now(), pause);
                     agenda.rest_until(Instant::now() + self.drift.rest(self.now()));
                 }

@@ -75,7 +75,8 @@ fn a_fail_closed_edit_that_cuts_the_api_server_off_stays_shut_but_for_that_addre
     let scene = &far.scene;
     far.let_nobody_in_through(A_PUBLIC);
     let edit = |destinations: &[&str]| {
-        let spec = json!({"destinations": destinations, "gateways": [{"address": A}], "onNoGateway": "FailClosed"});
+        let spec =
+            json!({"destinations": destinations, "gateways": [{"address": A}], "onNoGateway": "FailClosed"});
         scene.route("edited", &spec);
     };
     edit(&["192.0.2.80"]);

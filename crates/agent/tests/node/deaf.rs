@@ -27,7 +27,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::cloud::{A, A_PUBLIC, ours, seen_from, sh, until};
+use crate::cloud::{A, A_PUBLIC, ip, ours, seen_from, sh, until};
 use crate::drift::builtin_rules;
 use crate::scene::{LISTED, SOON, Scene, settled};
 
@@ -45,21 +45,48 @@ fn with_every_event_lost_all_is_put_right_within_thirty_seconds() {
     until("applied", &true, SOON, || agent.has_applied("demo"));
     let before = (settled(), builtin_rules());
 
-    for damage in [
+    let flushed = [
         "ip rule flush",
         "ip rule add pref 1000 lookup 99 protocol static",
         "ip route del 192.0.2.80 table 1157",
         "ip route flush table 1157 || true",
-    ] {
-        sh(damage);
+        "ip nexthop flush",
+    ];
+    let flapped = [
+        "ip link set eth1 down",
+        "ip link set eth1 up",
+        "ip addr del 10.116.0.2/20 dev eth1",
+        "ip addr add 10.116.0.2/20 dev eth1",
+    ];
+    for (damages, left) in [(&flushed[..], 0), (&flapped[..], 1)] {
+        let repairs = agent.repairs();
+        for damage in damages {
+            sh(damage);
+        }
+        let damaged = settled();
+        assert_eq!((damaged.matches("1001:").count(), damaged.contains("nhid")), (left, false), "{damaged}");
+        assert_eq!(agent.repairs(), repairs, "somebody told the loop");
+        agent.skip();
+        let took = until("repaired", &before, REST, || (ours(), builtin_rules()));
+        eprintln!("deaf: repaired {took:?} after {SKIPPED:?}");
+        assert!(agent.repairs() > repairs);
+        assert_eq!(seen_from(LISTED), Some(A_PUBLIC));
     }
-    sh("ip nexthop flush");
-    let damaged = settled();
-    assert_eq!((damaged.as_str(), agent.repairs()), ("", 0), "somebody told the loop");
-    agent.skip();
-    let took = until("repaired", &before, REST, || (ours(), builtin_rules()));
-    eprintln!("deaf: repaired {took:?} after {SKIPPED:?}");
-    assert!(agent.repairs() > 0);
+}
+
+#[test]
+fn what_the_kernel_refused_is_tried_again_though_nobody_tells_that_it_would_be_taken_now() {
+    let scene = Scene::new();
+    // To the kernel the rule is there already: no more than that is said in ours.
+    let narrower = "pref 1001 lookup 1157 realms 7 protocol 157";
+    ip(&format!("rule add {narrower}"));
+    let agent = DeafAgent::start(&scene);
+    scene.route("demo", &json!({"destinations": ["192.0.2.80"], "gateway": A}));
+    until("refused", &true, SOON, || agent.is_refused("demo"));
+    ip(&format!("rule del {narrower}"));
+    // Pauses of half a second, one, two, four, eight: long before the full comparison.
+    let took = until("applied", &true, Duration::from_secs(20), || agent.has_applied("demo"));
+    eprintln!("deaf: taken {took:?} after it would be");
     assert_eq!(seen_from(LISTED), Some(A_PUBLIC));
 }
 
@@ -108,13 +135,17 @@ impl DeafAgent {
             runtime().block_on(async {
                 let mut reconciler = Reconciler::new(connections);
                 let skip = async {
-                    skipping.notified().await;
-                    tokio::time::pause();
-                    tokio::time::advance(SKIPPED).await;
-                    tokio::time::resume();
+                    loop {
+                        skipping.notified().await;
+                        tokio::time::pause();
+                        tokio::time::advance(SKIPPED).await;
+                        tokio::time::resume();
+                    }
                 };
-                let (ended, ()) = tokio::join!(reconciler.run(stopped), skip);
-                ended.unwrap();
+                tokio::select! {
+                    ended = reconciler.run(stopped) => ended.unwrap(),
+                    () = skip => {}
+                }
             });
         });
         Self { stop, skip, threads: vec![follower, deaf], published, metrics }
@@ -125,7 +156,13 @@ impl DeafAgent {
         report.status.routes.iter().any(|route| route.name == name && route.state == NodeRouteState::Applied)
     }
 
-    /// Moves the loop's clock on, once.
+    fn is_refused(&self, name: &str) -> bool {
+        let refused = Some("KernelRefused");
+        let report = self.published.borrow();
+        report.status.routes.iter().any(|route| route.name == name && route.reason.as_deref() == refused)
+    }
+
+    /// Moves the loop's clock on.
     fn skip(&self) {
         self.skip.notify_one();
     }
@@ -138,7 +175,6 @@ impl DeafAgent {
 impl Drop for DeafAgent {
     fn drop(&mut self) {
         self.stop.cancel();
-        self.skip();
         for thread in self.threads.drain(..) {
             let ended = thread.join();
             assert!(ended.is_ok() || std::thread::panicking(), "a thread of the agent died");

@@ -27,7 +27,7 @@ fn all() -> String {
 /// One thing that happens to a node.
 struct Damage {
     what: &'static str,
-    /// Shell commands that do it.
+    /// Shell commands that do it; `{vpc}` is the namespace of the VPC.
     begins: &'static str,
     /// Shell commands after which the agent can put it right.
     ends: &'static str,
@@ -42,6 +42,11 @@ const DAMAGES: &[Damage] = &[
         what: "the VPC link goes down and comes up",
         begins: "ip link set eth1 down; sleep 0.3",
         ends: "ip link set eth1 up",
+    },
+    Damage {
+        what: "the VPC link loses its carrier and has it again",
+        begins: "ip -n {vpc} link set eth1-1011600220 down; sleep 0.3",
+        ends: "ip -n {vpc} link set eth1-1011600220 up",
     },
     Damage {
         what: "the VPC address goes and comes back",
@@ -88,12 +93,14 @@ fn what_others_do_to_a_node_is_put_right_within_two_seconds_counted_and_told() {
 
     for damage in DAMAGES {
         let counted = metric(REPAIRS);
-        sh(damage.begins);
-        let mut took = after(damage.ends, &before);
+        let named = |commands: &str| commands.replace("{vpc}", &scene.cloud.name("vpc"));
+        let (begins, ends) = (named(damage.begins), named(damage.ends));
+        sh(&begins);
+        let mut took = after(&ends, &before);
         // Two processors may be busy with others' work for a second; not twice in a row.
         if took > REPAIRED {
-            sh(damage.begins);
-            took = after(damage.ends, &before);
+            sh(&begins);
+            took = after(&ends, &before);
         }
         eprintln!("{}: put right after {took:?}", damage.what);
         assert!(took <= REPAIRED, "{}: put right after {took:?}", damage.what);

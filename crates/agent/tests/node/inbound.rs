@@ -110,6 +110,7 @@ fn connections_that_came_in_on_the_public_side_are_answered_there() {
         for port in forwarded() {
             assert_eq!(net.answered(port.public), [true, true], "{} with {spec}", port.public);
         }
+        assert_eq!(net.answered(HOST_NETWORK), [true, true], "with {spec}");
     }
 
     // A Service that goes takes its rules along, one that changes its port is followed.

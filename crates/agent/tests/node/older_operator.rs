@@ -97,6 +97,76 @@ fn deleting_the_shared_definition_changes_no_route_and_applying_everything_again
     until("nothing of ours is left", &String::new(), SOON, ours);
 }
 
+#[test]
+fn its_own_manifest_deleted_while_its_finalizer_holds_an_object_changes_no_route() {
+    let scene = Scene::new();
+    delete_definition(&scene);
+    let (_file, manifest) = its_manifest();
+    scene.kubectl(&["apply", "-f", &manifest]);
+    let finalizer = "kopf.zalando.org/KopfFinalizerMarker";
+    let held = json!({"apiVersion": "networking.digitalocean.com/v1", "kind": "StaticRoute",
+        "metadata": {"name": "bare", "finalizers": [finalizer]},
+        "spec": {"destinations": ["192.0.2.80"], "gateway": A}});
+    until("its definition is served", &true, SOON, || scene.try_apply(&held));
+
+    // Ours over it, as whoever moves from one to the other does.
+    for (_, definition) in egress_api::custom_resource_definitions() {
+        scene.apply(&serde_json::to_value(definition).unwrap());
+    }
+    let agent = Agent::start(&scene);
+    let pair = json!({"destinations": ["192.0.2.90"], "gateways": [{"address": A}, {"address": B}]});
+    scene.route("pair", &pair);
+    scene.until_applied("bare", 1);
+    scene.until_applied("pair", 1);
+    until_ready();
+    let before = settled();
+    let packets = Packets::start(&scene.cloud);
+    scene.kubectl(&["delete", "-f", &manifest, "--wait=false"]);
+    agent.until_says("it is orphaned");
+    until("said", &true, SOON, || {
+        scene.condition("Orphaned").is_some_and(|(_, _, message)| message.contains("bare, pair:"))
+    });
+    assert!(definitions(&scene).contains("staticroutes"), "the finalizer holds it");
+    assert_eq!((settled(), seen_from(LISTED)), (before.clone(), Some(A_PUBLIC)), "while it is being deleted");
+    // As the controller does once the older operator's DaemonSet is gone.
+    let without = r#"{"metadata":{"finalizers":null}}"#;
+    scene.kubectl(&["patch", "staticroute", "bare", "--type=merge", "-p", without]);
+    until("the definition is gone", &false, SOON, || definitions(&scene).contains("staticroutes"));
+    assert_eq!((settled(), seen_from(LISTED)), (before, Some(A_PUBLIC)), "when it is gone");
+    packets.all_arrived(&scene.cloud);
+    drop(agent);
+}
+
+/// The older operator's manifest: the file that `OLDER_OPERATOR_MANIFEST` names, else one with the same objects.
+fn its_manifest() -> (Option<tempfile::NamedTempFile>, String) {
+    if let Ok(path) = std::env::var("OLDER_OPERATOR_MANIFEST") {
+        return (None, path);
+    }
+    const NAME: &str = "k8s-staticroute-operator";
+    let place = json!({"name": NAME, "namespace": "static-routes"});
+    let role = "rbac.authorization.k8s.io/v1";
+    let definitions = egress_api::custom_resource_definitions().into_iter();
+    let definition =
+        definitions.map(|(_, one)| one).find(|one| one.spec.names.kind == "StaticRoute").unwrap();
+    let pods = json!({"metadata": {"labels": {"name": NAME}}, "spec": {"serviceAccountName": NAME,
+        "containers": [{"name": NAME, "image": "none.invalid/operator"}]}});
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "static-routes"}},
+        definition,
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": place},
+        {"apiVersion": role, "kind": "ClusterRole", "metadata": {"name": NAME}, "rules": []},
+        {"apiVersion": role, "kind": "ClusterRoleBinding", "metadata": {"name": NAME},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": NAME},
+            "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": "static-routes"}]},
+        {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": place,
+            "spec": {"selector": {"matchLabels": {"name": NAME}}, "template": pods}},
+    ]});
+    let file = tempfile::NamedTempFile::with_suffix(".json").unwrap();
+    std::fs::write(file.path(), list.to_string()).unwrap();
+    let path = file.path().display().to_string();
+    (Some(file), path)
+}
+
 /// Whether the node says that StaticRoutes are orphaned: which, it must name.
 fn is_orphaned(scene: &Scene) -> Option<bool> {
     let status = scene.status()?;

@@ -71,13 +71,17 @@ fn every_address_of_the_api_servers_name_is_protected_as_it_changes() {
     hosts.write(&[
         ("198.51.100.10", &name),
         ("198.51.100.11", &name),
-        ("203.0.113.200", "api.digitalocean.com"),
+        // Where no other route than the default one answers.
+        ("198.51.100.200", "api.digitalocean.com"),
     ]);
+    assert!(is_routed("198.51.100.201"), "the scene itself");
     until("the new address is protected", &false, SOON, || is_routed("198.51.100.11"));
+    until("the cloud's API is protected", &false, SOON, || is_routed("198.51.100.200"));
     assert!(!is_routed("198.51.100.10"));
     hosts.write(&[("198.51.100.12", &name)]);
     until("the next one is protected", &false, SOON, || is_routed("198.51.100.12"));
     assert!(!is_routed("198.51.100.10") && !is_routed("198.51.100.11"), "connections live there");
+    assert!(!is_routed("198.51.100.200"), "connections live there");
     assert!(is_routed("198.51.100.13"));
 
     // A restart remembers them too, and writes nothing.

@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use egress_netlink::wire::{self, Request, flag, kind};
+use egress_netlink::wire::{self, Request, flag, kind, put_attribute};
 use egress_netlink::{nexthop, route, rule};
 use egress_routing::kernel_state::NexthopId;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -38,6 +38,7 @@ const MADE: &[&str] = &[
     "route add blackhole default table 1157 metric 4000000 proto 157",
     "route add unreachable 192.0.2.7 table 1157 metric 1 proto 157",
     "route add 198.51.104.0/24 via 192.0.2.1 dev eth1 onlink table 1160 proto 157",
+    "neigh add 10.116.0.5 lladdr 02:00:00:00:00:05 dev eth1 nud permanent",
     "rule add pref 900 from 10.116.0.2 ipproto tcp sport 61000-61063 lookup 1160 protocol 157",
     "rule add pref 990 iif eth1 from 10.244.0.0/24 ipproto udp sport 53 lookup main protocol 157",
     "rule add pref 991 to 198.51.100.0/24 fwmark 0x10/0xf0 lookup 1157 protocol 157",
@@ -62,6 +63,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("routes", Some("read_route"), route::dump(None, None)),
         ("rules", Some("read_rule"), rule::dump()),
         ("nexthops", Some("read_nexthop"), nexthop::dump()),
+        ("neighbours", None, any(kind::GET_NEIGHBOUR)),
+        ("buckets", None, buckets(241_000_100)),
         ("refusal", None, missing),
     ] {
         let answer = ask(&request)?;
@@ -74,6 +77,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     Ok(())
+}
+
+/// Asks for the buckets of one group: `struct nhmsg` and `NHA_ID`.
+fn buckets(group: u32) -> Request {
+    let mut body = vec![0; 8];
+    put_attribute(&mut body, 1, &group.to_ne_bytes());
+    Request { kind: kind::GET_BUCKET, flags: flag::DUMP, body }
 }
 
 /// All datagrams of the answer, one behind the other.

@@ -5,7 +5,7 @@
 
 use egress_netlink::exchange::Exchange;
 use egress_netlink::wire::{self, Frame, kind};
-use egress_netlink::{monitor, nexthop, reading, route, rule};
+use egress_netlink::{bucket, monitor, neighbour, nexthop, reading, route, rule};
 use libfuzzer_sys::fuzz_target;
 
 /// Requests of the exchange beside its first: enough for answers out of order.
@@ -47,6 +47,8 @@ fn read(frame: &Frame<'_>) {
         kind::NEW_ROUTE => _ = (route::parse(frame.payload), reading::main_routes(frame.payload)),
         kind::NEW_RULE => _ = rule::parse(frame.payload),
         kind::NEW_NEXTHOP => _ = nexthop::parse(frame.payload),
+        kind::NEW_NEIGHBOUR => _ = neighbour::parse_state(frame.payload),
+        kind::NEW_BUCKET => _ = bucket::parse(frame.payload),
         _ => {}
     }
 }

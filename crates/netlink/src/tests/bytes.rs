@@ -1,9 +1,12 @@
 //! Decoding: what is written is read back the same, and no bytes make it panic.
 
+use std::time::Duration;
+
 use egress_routing::kernel_state::{Gateway, GroupMember, Nexthop, NexthopId, NexthopTarget, Resilient};
 use proptest::prelude::*;
 
-use crate::{monitor, nexthop, reading, route, rule, wire};
+use crate::wire::{Request, kind};
+use crate::{bucket, monitor, neighbour, nexthop, reading, route, rule, wire};
 
 fn target() -> impl Strategy<Value = NexthopTarget> {
     let gateway = (any::<u32>(), any::<u32>(), any::<bool>()).prop_map(|(address, interface, onlink)| {
@@ -25,9 +28,14 @@ fn target() -> impl Strategy<Value = NexthopTarget> {
 
 /// Bytes that often look like a message of ours: a real one with some bytes changed and its end cut off.
 fn damaged() -> impl Strategy<Value = Vec<u8>> {
-    let real = target().prop_map(|via| {
+    let real = prop_oneof![
+        2 => target().prop_map(|via| nexthop::put(&Nexthop { id: NexthopId(1), via }, true)),
+        1 => (any::<u32>(), any::<u64>()).prop_map(|(nexthop, idle)| bucket_reply(nexthop, idle)),
+        1 => (any::<u16>(), any::<u32>()).prop_map(|(state, address)| neighbour_reply(state, address)),
+    ];
+    let real = real.prop_map(|message| {
         let mut bytes = Vec::new();
-        nexthop::put(&Nexthop { id: NexthopId(1), via }, true).write(1, 2, &mut bytes);
+        message.write(1, 2, &mut bytes);
         bytes
     });
     let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6);
@@ -39,6 +47,28 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
         bytes.truncate(end.index(bytes.len() + 1));
         bytes
     })
+}
+
+/// As the kernel tells of a bucket: `struct nhmsg`, and in it `NHA_RES_BUCKET` with its index, idle time and member.
+fn bucket_reply(nexthop: u32, idle: u64) -> Request {
+    let mut bucket = Vec::new();
+    wire::put_attribute(&mut bucket, 1, &7_u16.to_ne_bytes());
+    wire::put_attribute(&mut bucket, 2, &idle.to_ne_bytes());
+    wire::put_attribute(&mut bucket, 3, &nexthop.to_ne_bytes());
+    let mut body = vec![0; 8];
+    wire::put_attribute(&mut body, 1, &241_600_000_u32.to_ne_bytes());
+    wire::put_attribute(&mut body, 13, &bucket);
+    Request { kind: kind::NEW_BUCKET, flags: 0, body }
+}
+
+/// As the kernel tells of a neighbour: `struct ndmsg`, and its address.
+fn neighbour_reply(state: u16, address: u32) -> Request {
+    let mut body = vec![2, 0, 0, 0];
+    body.extend_from_slice(&3_u32.to_ne_bytes());
+    body.extend_from_slice(&state.to_ne_bytes());
+    body.extend_from_slice(&[0, 1]);
+    wire::put_attribute(&mut body, 1, &address.to_be_bytes());
+    Request { kind: kind::NEW_NEIGHBOUR, flags: 0, body }
 }
 
 fn decode_everything(bytes: &[u8]) {
@@ -53,6 +83,8 @@ fn decode_everything(bytes: &[u8]) {
 }
 
 fn decode_body(bytes: &[u8]) {
+    let _ = bucket::parse(bytes);
+    let _ = neighbour::parse_state(bytes);
     let _ = nexthop::parse(bytes);
     let _ = route::parse(bytes);
     let _ = rule::parse(bytes);
@@ -100,6 +132,13 @@ proptest! {
         body.splice(0..12, [2; 8]);
         decode_body(&body);
     }
+}
+
+#[test]
+fn replies_about_buckets_and_neighbours_say_what_was_written() {
+    let bucket = bucket::parse(&bucket_reply(241_100_000, 250).body).unwrap();
+    assert_eq!((bucket.nexthop, bucket.idle), (NexthopId(241_100_000), Duration::from_millis(2500)));
+    assert_eq!(neighbour::parse_state(&neighbour_reply(0x80, 1).body), Some(0x80));
 }
 
 #[test]

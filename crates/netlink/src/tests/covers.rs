@@ -2,8 +2,10 @@
 //! address leaves through a gateway, and every other listed one leaves through the gateway that longest-prefix match over
 //! the set differences names, or one of those that share its traffic.
 //!
-//! The kernel goes from one case to the next by the changes between their plans, as on a node. A sample runs in `make test`;
-//! all of it: suite `kernel-covers` of `scripts/exhaustive.sh`.
+//! Each address is asked for twice: for a socket of the node, and for a packet that a pod sends through it.
+//!
+//! The kernel goes from one case to the next by the changes between their plans, as on a node. `make test` runs [`CASES`]; other
+//! seeds: suite `kernel-covers` of `scripts/exhaustive.sh`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -27,6 +29,10 @@ use crate::CommandSocket;
 use crate::ownership::Claim;
 use crate::reading::{Lookup, Query};
 
+/// Cases of one run, unless `PROPTEST_CASES` says otherwise.
+const CASES: u32 = 10_000;
+/// A pod of the node, behind link `cni0`.
+const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 10);
 /// Where packets are sent in one case, beside every address that its lists single out.
 const RANDOM_ADDRESSES: usize = 24;
 /// Asking about more tells no more: with 256 prefixes of eight bits their ends are a thousand.
@@ -136,6 +142,7 @@ struct Node {
     observed: Observed,
     layout: Layout,
     vpc: u32,
+    pods: u32,
     main: Vec<bool>,
     /// What the local table answers before anybody else.
     local: Vec<Ipv4Net>,
@@ -148,6 +155,11 @@ impl Node {
         ip("link set eth0 up");
         ip("address add 203.0.113.11/24 dev eth0");
         ip("route add default via 203.0.113.1");
+        ip("link add cni0 type veth peer name pod");
+        ip("link set pod up");
+        ip("link set cni0 up");
+        ip("address add 10.244.0.1/24 dev cni0");
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
         let local = ip("-4 route show table local");
         let local =
             local.lines().filter_map(|line| line.split_whitespace().nth(1)).map(|text| match text.parse() {
@@ -156,9 +168,11 @@ impl Node {
             });
         let local = local.collect();
         let mut socket = CommandSocket::open().unwrap();
-        let vpc = socket.interfaces().unwrap().into_iter().find(|link| link.name == "eth1").unwrap().index;
+        let links = socket.interfaces().unwrap();
+        let index = |name: &str| links.iter().find(|link| link.name == name).unwrap().index;
+        let (vpc, pods) = (index("eth1"), index("cni0"));
         let main = vec![false; COMING_AND_GOING.len()];
-        Self { socket, observed: Observed::default(), layout: Layout::default(), vpc, main, local }
+        Self { socket, observed: Observed::default(), layout: Layout::default(), vpc, pods, main, local }
     }
 
     /// Other programs' routes come and go.
@@ -226,9 +240,10 @@ impl Node {
         Ok(())
     }
 
-    /// The gateway in the VPC that a packet to each address leaves through.
-    fn gateways(&mut self, to: &[Ipv4Addr]) -> Vec<Option<Ipv4Addr>> {
-        let queries: Vec<Query> = to.iter().map(|to| Query::to(*to)).collect();
+    /// The gateway in the VPC that a packet to each address leaves through: one of the node itself, or one of a pod.
+    fn gateways(&mut self, to: &[Ipv4Addr], of_pod: bool) -> Vec<Option<Ipv4Addr>> {
+        let (source, input) = (of_pod.then_some(POD), of_pod.then_some(self.pods));
+        let queries: Vec<Query> = to.iter().map(|to| Query { source, input, ..Query::to(*to) }).collect();
         let answers = self.socket.route_get_all(&queries).unwrap();
         let gateway = |answer| match answer {
             Lookup::Found { interface, gateway: Some(gateway), .. } if interface == Some(self.vpc) => {
@@ -401,10 +416,10 @@ fn judge(node: &mut Node, case: &Case) -> Result<(), TestCaseError> {
     let plan = plan(&wanted, &view, &selection, &node.observed, &node.layout);
     node.bring(&plan)?;
     let addresses = case.addresses(&view);
-    let seen = node.gateways(&addresses);
+    let seen = [false, true].map(|of_pod| node.gateways(&addresses, of_pod));
     let local = node.local.clone();
     let oracle = Oracle { wanted: &wanted, selection: &selection, view: &view, local: &local };
-    for (to, seen) in addresses.iter().zip(seen) {
+    for (to, seen) in seen.into_iter().flat_map(|seen| addresses.iter().zip(seen)) {
         prop_assert!(!(seen.is_some() && oracle.is_protected((*to).into())), "{} is protected", to);
         match oracle.gateways(*to) {
             None => prop_assert_eq!(seen, None, "{}", to),
@@ -425,7 +440,9 @@ fn no_cover_sends_a_protected_address_through_a_gateway_and_every_other_goes_whe
     in_namespace(|| {
         let mut node = Node::new();
         let node = std::cell::RefCell::new(&mut node);
-        let config = ProptestConfig { source_file: Some(file!()), ..ProptestConfig::default() };
+        let config = ProptestConfig::default();
+        let cases = if std::env::var_os("PROPTEST_CASES").is_some() { config.cases } else { CASES };
+        let config = ProptestConfig { cases, source_file: Some(file!()), ..config };
         let mut runner = TestRunner::new(config);
         let outcome = runner.run(&case(), |case| judge(&mut node.borrow_mut(), &case));
         if let Err(error) = outcome {

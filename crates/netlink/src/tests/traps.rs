@@ -10,6 +10,7 @@
 //! | notifications get lost | `conversation::a_monitor_that_is_overrun_says_so_and_goes_on` |
 //! | errors are a number with many meanings | `kernel::refusals_say_what_is_wrong`, `exchange::the_kernels_words_are_read_from_errors_with_and_without_the_request` |
 //! | a link that goes down takes nexthop objects, groups and routes without a word, and nothing comes back | `damage::a_link_that_goes_down_takes_everything_and_only_the_link_event_tells` |
+//! | a carrier that is lost takes as much, while the link stays up | `damage::a_carrier_that_is_lost_takes_everything_and_only_the_link_event_tells` |
 //! | an address that goes: packets get the public source, new objects need `onlink` | `damage::without_the_address_packets_get_the_public_source_and_new_objects_need_onlink` |
 //! | `ip nexthop flush` takes routes without a word | `damage::flushed_nexthop_objects_take_their_routes_along_in_silence` |
 //! | `ip route flush` of a table with nexthop objects stops half-way in compat mode 1 | `damage::a_table_flush_stops_half_way_and_what_is_missing_is_put_back` |

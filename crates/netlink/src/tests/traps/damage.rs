@@ -10,7 +10,7 @@ use egress_routing::{BuiltinRule, changes};
 use super::super::kernel::{
     FIRST, GROUP, SECOND, TABLE, apply, claim, gateway, index_of, put_nexthop, put_route, rules,
 };
-use super::super::namespace::{in_namespace_async, ip};
+use super::super::namespace::{in_namespace_async, ip, until};
 use super::{events, many};
 use crate::apply::Outcome;
 use crate::command::CommandSocket;
@@ -39,6 +39,36 @@ fn a_link_that_goes_down_takes_everything_and_only_the_link_event_tells() {
         let ours = Managed::prove(gateway(FIRST, "10.116.0.5", eth1), PROTOCOL).unwrap();
         let change = Change::PutNexthop { nexthop: gateway(FIRST, "10.116.0.6", eth1), replaces: Some(ours) };
         assert_eq!(socket.apply(&[change]), [Ok(Outcome::Changed)]);
+    });
+}
+
+#[test]
+fn a_carrier_that_is_lost_takes_everything_and_only_the_link_event_tells() {
+    in_namespace_async(async || {
+        let mut socket = CommandSocket::open().unwrap();
+        let changes = many(&mut socket, 3);
+        apply(&mut socket, &changes);
+        let mut monitor = Monitor::subscribe().unwrap();
+        let is_running = |socket: &mut CommandSocket| {
+            let links = socket.interfaces().unwrap();
+            let eth1 = links.iter().find(|link| link.name == "eth1").unwrap();
+            assert!(eth1.up, "nobody has set it down");
+            eth1.running
+        };
+        ip("link set far down");
+        until("its carrier is lost", || (!is_running(&mut socket)).then_some(()));
+        until("all is gone", || {
+            let observed = socket.snapshot(&claim()).unwrap();
+            (observed.nexthops.is_empty() && observed.routes.is_empty()).then_some(())
+        });
+        let seen = events(&mut monitor).await;
+        assert!(seen.contains(&Event::Link), "{seen:?}");
+        assert!(!seen.iter().any(|event| matches!(event, Event::Nexthop(_) | Event::Route(_))), "{seen:?}");
+
+        ip("link set far up");
+        until("it is back", || is_running(&mut socket).then_some(()));
+        assert!(events(&mut monitor).await.contains(&Event::Link));
+        assert!(socket.snapshot(&claim()).unwrap().nexthops.is_empty(), "nothing comes back by itself");
     });
 }
 
