@@ -2,12 +2,12 @@
 //!
 //! Whoever deletes the definition deletes every EgressGateway, and the controller's finalizer keeps each of them in sight: it then
 //! looks like one whose routes are to go. So an EgressGateway counts as deleted only when the API server, asked after it was seen to
-//! be leaving, says that the definition stays ([`Definition::takes_along`]); until then, and otherwise, it counts as there.
+//! be leaving, says that the definition stays ([`egress_api::Definition::takes_along`]); until then, and otherwise, it counts as there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use egress_api::{Definition, EgressGateway};
+use egress_api::EgressGateway;
 use egress_runtime::guarded::Guarded;
 use kube::Resource;
 
@@ -74,6 +74,7 @@ fn without_mark(gateway: &Guarded<EgressGateway>) -> Guarded<EgressGateway> {
 
 #[cfg(test)]
 mod tests {
+    use egress_api::Definition;
     use serde_json::json;
 
     use super::*;

@@ -139,10 +139,10 @@ fn its_own_manifest_deleted_while_its_finalizer_holds_an_object_changes_no_route
 
 /// The older operator's manifest: the file that `OLDER_OPERATOR_MANIFEST` names, else one with the same objects.
 fn its_manifest() -> (Option<tempfile::NamedTempFile>, String) {
+    const NAME: &str = "k8s-staticroute-operator";
     if let Ok(path) = std::env::var("OLDER_OPERATOR_MANIFEST") {
         return (None, path);
     }
-    const NAME: &str = "k8s-staticroute-operator";
     let place = json!({"name": NAME, "namespace": "static-routes"});
     let role = "rbac.authorization.k8s.io/v1";
     let definitions = egress_api::custom_resource_definitions().into_iter();
