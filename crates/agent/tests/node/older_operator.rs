@@ -124,7 +124,8 @@ fn its_own_manifest_deleted_while_its_finalizer_holds_an_object_changes_no_route
     scene.kubectl(&["delete", "-f", &manifest, "--wait=false"]);
     agent.until_says("it is orphaned");
     until("said", &true, SOON, || {
-        scene.condition("Orphaned").is_some_and(|(_, _, message)| message.contains("bare, pair:"))
+        let told = scene.condition("Orphaned");
+        told.is_some_and(|(_, _, message)| message.contains("bare") && message.contains("pair"))
     });
     assert!(definitions(&scene).contains("staticroutes"), "the finalizer holds it");
     assert_eq!((settled(), seen_from(LISTED)), (before.clone(), Some(A_PUBLIC)), "while it is being deleted");
