@@ -77,15 +77,15 @@ fn without_any_definition_of_ours_routes_stay_and_when_all_is_applied_again_it_g
             "pair",
             &json!({"destinations": ["192.0.2.80"], "gateways": [{"address": A}, {"address": B}]}),
         );
-        scene.until_applied("pair", 1);
+        until_its_own_is_applied(&scene, "pair");
     };
     apply();
     until_ready();
     let owned_and_following = || {
         egress_gateway(&scene, &[A, B]);
         scene.route("follower", &json!({"destinations": [FOLLOWED], "gatewayRef": {"name": "demo"}}));
-        scene.until_applied("demo", 1);
-        scene.until_applied("follower", 1);
+        until_its_own_is_applied(&scene, "demo");
+        until_its_own_is_applied(&scene, "follower");
     };
     let mut destinations = vec![LISTED];
     // Without an EgressGateway nothing holds the definitions; with one, its finalizer keeps one definition and itself in sight.
@@ -131,8 +131,8 @@ fn the_definition_of_egress_gateways_takes_no_route_along_and_a_deletion_that_so
     let apply = || {
         egress_gateway(&scene, &[A, B]);
         refer(&scene, "demo");
-        scene.until_applied("demo", 1);
-        scene.until_applied("follower", 1);
+        until_its_own_is_applied(&scene, "demo");
+        until_its_own_is_applied(&scene, "follower");
     };
     apply();
     until_ready();
@@ -199,6 +199,14 @@ fn an_orphan_whose_gateway_nobody_knows_stays_dropped_and_holds_up_no_other() {
     scene.delete_route("other");
     until("nothing of ours is left", &String::new(), SOON, ours);
     drop(agent);
+}
+
+/// Of an orphan of that name the report says that it is applied, too.
+fn until_its_own_is_applied(scene: &Scene, name: &str) {
+    let uid = scene.kubectl(&["get", "staticroute", name, "-o", "jsonpath={.metadata.uid}"]);
+    until(name, &Some((uid, NodeRouteState::Applied)), SOON, || {
+        scene.route_report(name).map(|report| (report.uid, report.state))
+    });
 }
 
 fn definitions(scene: &Scene) -> usize {
