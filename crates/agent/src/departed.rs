@@ -139,9 +139,7 @@ impl Departed {
     /// What to say of orphans.
     pub fn concern(&self) -> Option<Concern> {
         let orphans = || self.held.values().filter(|held| held.fate == Fate::Orphaned);
-        if orphans().next().is_none() {
-            return None;
-        }
+        orphans().next()?;
         let all = named(orphans().map(|held| held.route.name.as_str()));
         let mut unknown = orphans().filter(|held| held.route.gateways.is_empty()).peekable();
         let dropped = match unknown.peek() {

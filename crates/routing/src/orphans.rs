@@ -174,7 +174,9 @@ mod tests {
             let record = Change::PutNexthop { nexthop: record, replaces: None };
             let list = changes(&observed, &after.state);
             assert_eq!(list, if restarted { vec![] } else { vec![record] }, "it is dropped, and kept so");
-            list.iter().for_each(|change| observed.record(change));
+            for change in &list {
+                observed.record(change);
+            }
         }
     }
 
