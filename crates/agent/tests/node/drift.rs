@@ -45,8 +45,8 @@ const DAMAGES: &[Damage] = &[
     },
     Damage {
         what: "the VPC link loses its carrier and has it again",
-        begins: "ip -n {vpc} link set eth1-1011600220 down; sleep 0.3",
-        ends: "ip -n {vpc} link set eth1-1011600220 up",
+        begins: "ip -n {vpc} link set eth1-101160220 down; sleep 1.5",
+        ends: "ip -n {vpc} link set eth1-101160220 up",
     },
     Damage {
         what: "the VPC address goes and comes back",
@@ -104,7 +104,8 @@ fn what_others_do_to_a_node_is_put_right_within_two_seconds_counted_and_told() {
         }
         eprintln!("{}: put right after {took:?}", damage.what);
         assert!(took <= REPAIRED, "{}: put right after {took:?}", damage.what);
-        assert_eq!(seen_from(LISTED), Some(A_PUBLIC), "{}", damage.what);
+        // A link that has just come up may lose a packet.
+        until(damage.what, &Some(A_PUBLIC), REPAIRED, || seen_from(LISTED));
         assert_eq!(seen_from(UNLISTED), Some(NODE_PUBLIC), "{}", damage.what);
         until(damage.what, &true, SOON, || metric(REPAIRS) > counted);
     }
@@ -140,7 +141,13 @@ fn what_others_change_in_the_main_table_is_no_repair_and_no_fight() {
     settled();
     let ahead = || sh("ip -4 rule show pref 995").lines().count();
     assert_eq!(ahead(), 2, "the scene itself");
-    let before = all();
+    // Rules of one priority stand in the order in which they came.
+    let in_any_order = || {
+        let mut lines: Vec<_> = all().lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let before = in_any_order();
     for _ in 0..6 {
         // A narrower route of somebody else is his.
         sh("ip route add 203.0.113.80 via 203.0.113.1 proto static");
@@ -148,7 +155,7 @@ fn what_others_change_in_the_main_table_is_no_repair_and_no_fight() {
         sh("ip route del 203.0.113.80 via 203.0.113.1 proto static");
         until("its rule is back", &2, SOON, ahead);
     }
-    until("as before", &before, SOON, all);
+    until("as before", &before, SOON, in_any_order);
     assert_eq!((metric(REPAIRS), contested(&scene)), (0.0, false));
     assert_eq!(scene.status().unwrap().repairs, None);
     drop(agent);
