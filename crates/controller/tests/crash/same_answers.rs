@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use testkit::ApiServer;
 use testkit::memory_api::{Delivery, Lens, MemoryApi};
 
-use crate::world::{APPLY, MERGE};
+use crate::world::{APPLY, DEFINITIONS, MERGE};
 
 const JSON: &str = "application/json";
 const GATEWAYS: &str = "/apis/networking.digitalocean.com/v1alpha1/egressgateways";
@@ -300,6 +300,10 @@ async fn built_in(caller: &mut Caller) {
     let partial = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
     let of_one = caller.plain(Method::GET, GATEWAY, JSON, partial, &Value::Null).await.1;
     let of_one = caller.normal(&of_one);
+    let definition = format!("{DEFINITIONS}/egressgateways.networking.digitalocean.com");
+    let of_definition = caller.plain(Method::GET, &definition, JSON, partial, &Value::Null).await.1;
+    let going = of_definition["metadata"].get("deletionTimestamp").is_some();
+    caller.told.push(json!([of_definition["kind"], of_definition["metadata"]["name"], going]));
     let list = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
     let of_all = caller.plain(Method::GET, GATEWAYS, JSON, list, &Value::Null).await.1;
     let kinds = json!([of_all["kind"], of_all["apiVersion"], of_all["items"][0].get("spec").is_some()]);
@@ -336,6 +340,11 @@ fn in_memory() -> Client {
     let definitions = egress_api::custom_resource_definitions().into_iter().map(|(_, definition)| definition);
     let api = MemoryApi::new(definitions.collect(), Arc::new(jiff::Timestamp::now));
     let lens: Lens = Arc::new(|_| Delivery::Now);
+    for (_, definition) in egress_api::custom_resource_definitions() {
+        let definition = serde_json::to_vec(&definition).unwrap();
+        let request = http::Request::post(DEFINITIONS).body(definition.into()).unwrap();
+        assert_eq!(api.answer(&request, &lens).status(), 201);
+    }
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let (api, lens) = (api.clone(), lens.clone());
         async move {

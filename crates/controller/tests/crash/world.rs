@@ -85,6 +85,9 @@ impl World {
     }
 
     fn install(&self) {
+        for (_, definition) in egress_api::custom_resource_definitions() {
+            self.create(DEFINITIONS, &serde_json::to_value(definition).unwrap());
+        }
         for name in ["kube-system", "default", NAMESPACE] {
             self.create("/api/v1/namespaces", &json!({"metadata": {"name": name}}));
         }
@@ -278,6 +281,8 @@ impl World {
 pub fn is_watched(change: &Change) -> bool {
     change.kind != "leases" && change.kind != "events"
 }
+
+pub const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 pub const MERGE: &str = "application/merge-patch+json";
 pub const APPLY: &str = "application/apply-patch+yaml";

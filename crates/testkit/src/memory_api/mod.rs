@@ -46,7 +46,7 @@ pub struct MemoryApi(Arc<Mutex<Store>>);
 const WATCH: Duration = Duration::from_secs(1800);
 
 /// Group, version, plural, kind, and whether status is a subresource.
-const BUILT_IN: [(&str, &str, &str, &str, bool); 8] = [
+const BUILT_IN: [(&str, &str, &str, &str, bool); 9] = [
     ("", "v1", "nodes", "Node", true),
     ("", "v1", "namespaces", "Namespace", true),
     ("", "v1", "secrets", "Secret", false),
@@ -55,10 +55,11 @@ const BUILT_IN: [(&str, &str, &str, &str, bool); 8] = [
     ("apps", "v1", "daemonsets", "DaemonSet", true),
     ("coordination.k8s.io", "v1", "leases", "Lease", false),
     ("events.k8s.io", "v1", "events", "Event", false),
+    ("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", true),
 ];
 
 impl MemoryApi {
-    /// An empty one with these definitions.
+    /// An empty one that knows these definitions' kinds. As objects whoever wants them there posts them.
     pub fn new(definitions: Vec<CustomResourceDefinition>, clock: Clock) -> Self {
         let built_in = BUILT_IN.iter().map(|(group, version, plural, kind, has_status)| Kind {
             group: (*group).to_owned(),
