@@ -29,7 +29,7 @@ FIXTURES = {
                   "fingerprint": "3b:16:e4:bf:8b:00:8b:b8:59:8c:a9:d3:f0:19:fa:45"}],
     "tags": ["judged", "base-image", "frontend"],
     "droplets": [{"id": DROPLET, "name": "judged", "vpc": VPC, "tags": ["judged"], "public_address": "203.0.113.11",
-                  "private_address": "10.116.0.2"}],
+                  "private_address": "10.116.0.2", "anchor_address": "10.17.0.77"}],
 }
 # Of what the simulator does not have (docs/digitalocean-description.md) there is nothing to judge but its 404.
 PATHS = "^/v2/(account|actions|droplets|firewalls|images|projects|regions|sizes|reserved_ips|reserved_ipv6|tags|vpcs)"
