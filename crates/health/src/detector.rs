@@ -273,6 +273,15 @@ impl Detector {
         self.beyond_chance = beyond_chance;
     }
 
+    /// Nobody asks any more: what it missed is held against it no longer, and it is on trial as after a failure.
+    pub(crate) fn acquit(&mut self, now: Tick) {
+        self.misses = 0;
+        self.discounted = 0;
+        if self.is_down() {
+            self.come_alive(now, true);
+        }
+    }
+
     /// Misses in a row that make it fall.
     fn fall(&self) -> u8 {
         self.config.fall.get().max(self.beyond_chance)
@@ -313,9 +322,10 @@ impl Detector {
     fn on_miss(&mut self, sent: Tick, now: Tick) -> Option<Transition> {
         if self.misses == 0 {
             self.missed_since = now;
-            self.missing.0 = sent;
+            self.missing = (sent, sent);
         }
-        self.missing.1 = sent;
+        // One that the network refused ends at once, and before one that waits for its deadline.
+        self.missing = (self.missing.0.min(sent), self.missing.1.max(sent));
         self.misses = self.misses.saturating_add(1);
         match self.state {
             State::Down { .. } => {

@@ -56,6 +56,19 @@ fn every_arrow_of_the_diagram() {
 }
 
 #[test]
+fn a_run_of_misses_spans_all_of_them_in_whatever_order_they_end() {
+    let mut detector = Detector::new(Config::default(), Tick::default());
+    let at = Tick::from_millis;
+    detector.on_sent_probe(at(100), at(101), Answered);
+    // The network refused the second one at once; the first and the third waited for their deadlines.
+    for (sent, ended) in [(450, 451), (200, 900), (400, 1_100)] {
+        detector.on_sent_probe(at(sent), at(ended), Missed);
+    }
+    assert!(detector.is_down());
+    assert_eq!(detector.missing(), Some((at(200), at(450))));
+}
+
+#[test]
 fn up_falls_like_trial() {
     let (mut detector, now, _) = fed(&[Answered]);
     let mut now = now.after(HELD);
