@@ -281,7 +281,8 @@ pub struct GatewayObservation {
     #[serde(default)]
     pub condemned: bool,
 
-    /// When `condemned` was last said anew. It is while it lasts, so that a vote of an agent that is gone does not count for ever.
+    /// When it was last said anew that the gateway is condemned, or does not answer. It is while that lasts, so that a vote of an agent that
+    /// is gone does not count for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewed: Option<Time>,
 

@@ -87,12 +87,13 @@ impl Verdict {
         let ballot = ballot(look, gateway);
         let endpoint = health(look, gateway);
         let endpoint_ready = matches!(endpoint, Some(HealthSeen::Ready { .. }));
-        let endpoint_fails = matches!(endpoint, Some(HealthSeen::NotReady(_) | HealthSeen::Silent(_)));
+        // One that complains has answered.
+        let endpoint_silent = matches!(endpoint, Some(HealthSeen::Silent(_)));
         if repair::is_off_in_the_cloud(look, gateway) {
             return Self::Condemned("the cloud says that it is powered off".to_owned());
         }
         let by_difference = ballot.condemns() && another_stands(look, status, gateway);
-        let by_silence = endpoint_fails && ballot.finds_it_silent();
+        let by_silence = endpoint_silent && ballot.finds_it_silent();
         if by_difference || by_silence {
             return Self::Condemned(why_not(look, gateway, &ballot));
         }

@@ -2,8 +2,9 @@
 //!
 //! - Who votes: the nodes that leave through the gateways and have a Ready agent; all nodes with a Ready agent while the
 //!   selector selects none.
-//! - A vote against a gateway is a verdict by difference (it fails while another works) that was heard lately. Silence, an old
-//!   report and the word of a node that is cut off itself are none; such nodes count among those who vote all the same.
+//! - A vote against a gateway is a verdict by difference (it fails while another works) that was heard lately; so is the word that it does
+//!   not answer, which agents renew as well. Silence, an old report and the word of a node that is cut off itself are none; such nodes count
+//!   among those who vote all the same.
 //! - A quorum is half of them, and two at least; one suffices where only one node is selected.
 //! - While it is not known whose agent is Ready, there is no quorum at all.
 
@@ -93,15 +94,13 @@ pub(super) fn ballot<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> Ballot<'a>
         |(_, report, view): &&(_, &NodeEgressStatus, &GatewayObservation)| complains(report, view);
     let complaining: Vec<_> = views.iter().filter(complains).map(|(node, _, view)| (*node, *view)).collect();
     // Agents from before verdicts renew nothing.
-    let against = views
+    let counts =
+        |node: &NodeSeen, report: &NodeEgressStatus| report.boot_id.is_none() || is_fresh(look, node);
+    let against: Vec<_> =
+        views.iter().filter(complains).filter(|(node, report, _)| counts(node, report)).collect();
+    let unanswered = views
         .iter()
-        .filter(complains)
-        .filter(|(node, report, _)| report.boot_id.is_none() || is_fresh(look, node));
-    let against = against.count();
-    let unanswered = views.iter().filter(|(node, report, view)| {
-        // Who condemns renews; who does not has nothing to renew.
-        !view.reachable && !report.cut_off && (!view.condemned || is_fresh(look, node))
-    });
+        .filter(|(node, report, view)| !view.reachable && !report.cut_off && counts(node, report));
     let live = look.seen.live_nodes().filter_map(|node| view(node.report.as_ref()?, address?));
     let (mut through, mut reporting) = (0, 0);
     for view in live {
@@ -110,7 +109,7 @@ pub(super) fn ballot<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> Ballot<'a>
     }
     Ballot {
         unanswered: unanswered.count(),
-        against,
+        against: against.len(),
         complaining,
         voters: electorate.len(),
         through,

@@ -134,7 +134,17 @@ fn when_a_quorum_condemns_every_gateway_there_is_no_difference_and_none_falls() 
 
 #[test]
 fn where_no_gateway_works_a_dead_one_falls_when_neither_nodes_nor_we_get_an_answer() {
-    for (endpoint_silent, role) in [(true, GatewayRole::Failed), (false, GatewayRole::Active)] {
+    let silent = HealthSeen::Silent("no connection".into());
+    let ready = HealthSeen::Ready { version: None, public_address: None, peers: None };
+    let complains = HealthSeen::NotReady("no rule translates".into());
+    for (endpoint, is_heard, role) in [
+        (silent.clone(), true, GatewayRole::Failed),
+        (ready, true, GatewayRole::Active),
+        // That is an answer, and a kernel that lives.
+        (complains, true, GatewayRole::Active),
+        // An agent that stands still saw that once.
+        (silent, false, GatewayRole::Active),
+    ] {
         let (world, mut seen, now) = calm();
         for report in reports(&mut seen) {
             for view in &mut report.gateways {
@@ -142,10 +152,9 @@ fn where_no_gateway_works_a_dead_one_falls_when_neither_nodes_nor_we_get_an_answ
                 view.forwards = None;
             }
         }
-        if endpoint_silent {
-            seen.health.insert(FIRST, HealthSeen::Silent("no connection".into()));
-        }
-        assert_eq!(role_after(&world, &mut seen, now), role, "{endpoint_silent}");
+        seen.nodes.iter_mut().filter(|_| !is_heard).for_each(|node| node.heard = None);
+        seen.health.insert(FIRST, endpoint.clone());
+        assert_eq!(role_after(&world, &mut seen, now), role, "{endpoint:?}, heard of lately: {is_heard}");
     }
 }
 
