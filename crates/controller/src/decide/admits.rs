@@ -20,15 +20,36 @@ const MOST_PEERS: usize = 8;
 /// Writes down whose probes reach each gateway's public side: whom it says that it admits, as far as the cloud firewall lets them
 /// come. One that says nothing is taken at its last word.
 pub(super) fn record(look: &Look<'_>, status: &mut EgressGatewayStatus) {
-    let admitted = |gateway: &GatewayStatus| {
-        let come = |address: &&Ipv4Addr| firewall::admits(look, status, gateway, **address);
-        let peers = told(look, gateway)?.iter().filter(come).take(MOST_PEERS);
-        Some(peers.map(ToString::to_string).collect())
-    };
-    let admitted: Vec<Option<Vec<String>>> = status.gateways.iter().map(admitted).collect();
+    let admitted: Vec<Vec<String>> =
+        status.gateways.iter().map(|gateway| admitted(look, status, gateway)).collect();
     for (gateway, admitted) in status.gateways.iter_mut().zip(admitted) {
-        gateway.admits = admitted.unwrap_or_else(|| std::mem::take(&mut gateway.admits));
+        gateway.admits = admitted;
     }
+}
+
+fn admitted(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> Vec<String> {
+    let come = |address: &&Ipv4Addr| firewall::admits(look, status, gateway, **address);
+    match told(look, gateway) {
+        Some(peers) => peers.iter().filter(come).take(MOST_PEERS).map(ToString::to_string).collect(),
+        None => gateway.admits.clone(),
+    }
+}
+
+/// Whether probes through this gateway are let in anywhere, as far as is known: else nobody can say with which address it leaves.
+pub(super) fn is_let_in(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> bool {
+    let Some(public) = &gateway.public_address else { return false };
+    peers_of(status, gateway).any(|peer| admitted(look, status, peer).contains(public))
+}
+
+/// The same by what was seen of filters since it has been condemned.
+pub(super) fn is_surely_let_in(
+    look: &Look<'_>,
+    status: &EgressGatewayStatus,
+    gateway: &GatewayStatus,
+) -> bool {
+    let condemned = gateway.suspect_since.as_ref();
+    let is_seen = condemned.is_some_and(|since| firewall::is_known_since(look, status, since.0));
+    is_seen && is_let_in(look, status, gateway)
 }
 
 /// The list to send now, if any: one gateway a step.

@@ -16,6 +16,7 @@ use std::net::Ipv4Addr;
 
 use egress_api::{EgressGatewayStatus, FirewallStatus, GatewayStatus};
 use egress_digitalocean::{DropletId, Firewall, FirewallSpec, FirewallStatus as Progress};
+use jiff::Timestamp;
 
 use super::{Look, Presence, is_leaving};
 use crate::decision::Effect;
@@ -85,6 +86,12 @@ pub(super) fn admits(
     let Some(firewall) = found(seen, id).filter(|firewall| is_around(firewall, gateway)) else { return true };
     let in_force = !matches!(firewall.status, Progress::Waiting | Progress::Failed);
     lets_in(firewall, address) && (in_force || before())
+}
+
+/// Whether what the firewall lets in was read since then; where there is none, its absence says as much.
+pub(super) fn is_known_since(look: &Look<'_>, status: &EgressGatewayStatus, since: Timestamp) -> bool {
+    let has_one = status.firewall.as_ref().is_some_and(|recorded| recorded.id.is_some());
+    !has_one || seen(look).is_some_and(|seen| seen.taken >= since)
 }
 
 /// What is wrong with the firewall, for `Degraded`.

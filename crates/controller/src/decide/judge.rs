@@ -15,14 +15,17 @@
 //!
 //! Condemned is who fails by difference: a quorum of nodes says so and another gateway stands. Where none stands there is no
 //! difference, and only two words together condemn: no answer to a quorum of nodes, and none to us either. Its own endpoint
-//! alone condemns nobody: a health server may hang while the kernel forwards.
+//! alone condemns nobody: a health server may hang while the kernel forwards, and one that complains answers.
+//!
+//! In a pair the wrong address of one looks like the shut probe port of the other. So where nodes see no more than that, whether the other
+//! one is let to be asked is looked at first ([`may_be_the_filter`]).
 
 use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, Replacement};
 use egress_digitalocean::Droplet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::quorum::{Ballot, ballot, complaint};
-use super::{Look, Presence, is_leaving, repair};
+use super::{Look, Presence, admits, is_leaving, repair};
 use crate::decision::CONDEMNED_AFTER;
 use crate::identity::droplet_id;
 use crate::observation::HealthSeen;
@@ -75,6 +78,16 @@ pub(super) fn another_stands(look: &Look<'_>, status: &EgressGatewayStatus, gate
     })
 }
 
+/// Whether nodes condemn it for nothing but its address, and nobody can say that probes through it are let in where they ask: no firewall
+/// and no filter is known to be in order since that began. Nothing that cannot be taken back is done on such a word.
+pub(super) fn may_be_the_filter(
+    look: &Look<'_>,
+    status: &EgressGatewayStatus,
+    gateway: &GatewayStatus,
+) -> bool {
+    ballot(look, gateway).condemns_by_source_alone() && !admits::is_surely_let_in(look, status, gateway)
+}
+
 enum Verdict {
     Works,
     Condemned(String),
@@ -91,6 +104,12 @@ impl Verdict {
         let endpoint_silent = matches!(endpoint, Some(HealthSeen::Silent(_)));
         if repair::is_off_in_the_cloud(look, gateway) {
             return Self::Condemned("the cloud says that it is powered off".to_owned());
+        }
+        if ballot.condemns_by_source_alone() && !admits::is_let_in(look, status, gateway) {
+            let words = why_not(look, gateway, &ballot);
+            return Self::Doubtful(Some(format!(
+                "{words}; but no gateway lets its probes in now, so that may be a filter's fault, and it stays"
+            )));
         }
         let by_difference = ballot.condemns() && another_stands(look, status, gateway);
         let by_silence = endpoint_silent && ballot.finds_it_silent();

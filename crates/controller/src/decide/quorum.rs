@@ -31,6 +31,8 @@ pub(super) struct Ballot<'a> {
     /// Nodes that have said anything of it.
     pub(super) reporting: usize,
     against: usize,
+    /// Those of them who saw no more than another address than that it should have.
+    by_source: usize,
     unanswered: usize,
     needed: Option<usize>,
 }
@@ -77,6 +79,11 @@ impl Ballot<'_> {
         self.needed.is_some_and(|needed| self.against >= needed)
     }
 
+    /// Whether it would be none without those who only do not see its address outside: that may be the fault of whom they ask.
+    pub(super) fn condemns_by_source_alone(&self) -> bool {
+        self.condemns() && self.needed.is_some_and(|needed| self.against - self.by_source < needed)
+    }
+
     /// Whether a quorum gets no answer from it: with all gateways dead there is no difference, and nobody condemns.
     pub(super) fn finds_it_silent(&self) -> bool {
         self.needed.is_some_and(|needed| self.unanswered >= needed)
@@ -98,6 +105,7 @@ pub(super) fn ballot<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> Ballot<'a>
         |node: &NodeSeen, report: &NodeEgressStatus| report.boot_id.is_none() || is_fresh(look, node);
     let against: Vec<_> =
         views.iter().filter(complains).filter(|(node, report, _)| counts(node, report)).collect();
+    let by_source = against.iter().filter(|(_, _, view)| Level::of(view) == Level::WrongSource).count();
     let unanswered = views
         .iter()
         .filter(|(node, report, view)| !view.reachable && !report.cut_off && counts(node, report));
@@ -110,6 +118,7 @@ pub(super) fn ballot<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> Ballot<'a>
     Ballot {
         unanswered: unanswered.count(),
         against: against.len(),
+        by_source,
         complaining,
         voters: electorate.len(),
         through,

@@ -7,6 +7,8 @@
 //!        └─ its endpoint answers: a power cycle would not help ─────────────────────────────► replaced
 //! ```
 //!
+//! Nobody is replaced for nothing but a wrong address while it may be a filter that keeps the probes out which ask for it.
+//!
 //! Power comes first because it keeps the public address, which partners have in their lists. Each is tried once: what is
 //! recorded of it is forgotten only when the gateway has worked for a while since.
 
@@ -64,6 +66,7 @@ fn rung(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) 
     }
     match &gateway.power_cycled {
         Some(tried) if !over(tried) => Rung::Wait,
+        _ if judge::may_be_the_filter(look, status, gateway) => Rung::Wait,
         // Without the cloud's word that it took one, none may have been sent: it refused, or the gateway answered before.
         Some(_) if condemned && gateway.power_cycle_accepted.is_none() => Rung::Replace(why),
         Some(_) if condemned => Rung::Replace(format!("a power cycle did not help: {why}")),

@@ -60,7 +60,8 @@ impl Observer {
     ) -> Result<(Arc<FirewallList>, Vec<Firewall>), Error> {
         let now = self.cloud.now();
         let needed = needed(gateway, recorded, now);
-        let mut list = self.cloud.firewalls(now - self.known.firewall_age, needed).await?;
+        let wanted = (now - self.known.firewall_age).max(condemned(gateway));
+        let mut list = self.cloud.firewalls(wanted, needed).await?;
         let ids: Vec<FirewallId> =
             recorded.into_iter().flat_map(recorded_ids).filter_map(|id| FirewallId::new(id).ok()).collect();
         let lacks = |list: &FirewallList| ids.iter().any(|id| !list.firewalls.contains_key(id));
@@ -93,6 +94,14 @@ fn needed(gateway: &EgressGateway, recorded: Option<&FirewallStatus>, now: Times
     deleted.max(open).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
+// Since a gateway is condemned: what nodes see may be what somebody changed in the firewall. One more list each time, and an older one is
+// better than none.
+fn condemned(gateway: &EgressGateway) -> Timestamp {
+    let gateways = gateway.status.iter().flat_map(|status| &status.gateways);
+    let since = gateways.filter_map(|one| one.suspect_since.as_ref()).map(|since| since.0);
+    since.max().unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
 fn trouble(error: &Error) -> Trouble {
     let trouble = of_cloud(error);
     if error.refused_as() != Some(RefusalKind::Forbidden) {
@@ -106,5 +115,32 @@ fn trouble(error: &Error) -> Trouble {
     Trouble {
         reason: "FirewallsForbidden",
         message: format!("There is no cloud firewall. {}: {way_out}", trouble.message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn with(gateways: &Value) -> EgressGateway {
+        let mut gateway: EgressGateway = serde_json::from_value(json!({
+            "apiVersion": "networking.digitalocean.com/v1alpha1", "kind": "EgressGateway", "metadata": {"name": "demo"},
+            "spec": {"destinations": ["0.0.0.0/0"], "publicIP": "Ephemeral"}
+        }))
+        .unwrap();
+        gateway.status = Some(serde_json::from_value(json!({"gateways": gateways})).unwrap());
+        gateway
+    }
+
+    #[test]
+    fn the_firewall_is_read_again_as_soon_as_a_gateway_is_condemned() {
+        let one = |suspect_since: Value| json!({"name": "demo-0", "slot": 0, "dropletID": 103, "role": "Active", "ready": true, "suspectSince": suspect_since});
+        let fine = json!([one(Value::Null), one(Value::Null)]);
+        assert_eq!(condemned(&with(&fine)), Timestamp::UNIX_EPOCH);
+        let since = "2026-11-29T12:00:00Z";
+        let suspected = json!([one(json!(since)), one(Value::Null)]);
+        assert_eq!(condemned(&with(&suspected)), since.parse().unwrap());
     }
 }

@@ -15,6 +15,7 @@ mod roll;
 mod situations;
 mod walls;
 mod world;
+mod wrong_source;
 
 use std::collections::BTreeMap;
 
