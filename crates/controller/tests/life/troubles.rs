@@ -190,3 +190,46 @@ fn who_cannot_know_which_nodes_hold_routes_deletes_nothing_and_who_is_not_seen_i
         assert!(asked <= 2, "asked for {asked} times");
     });
 }
+
+/// The cloud answers 404 for all that the token does not see: to one of another team everything is gone.
+#[test]
+fn to_a_token_of_another_team_nothing_counts_as_gone_and_nothing_is_made() {
+    play(async |stage| {
+        let _controller = stage.controller("a");
+        stage.ask_for("demo", 2, json!({})).await;
+        let before = stage.whole("demo", 2).await;
+        let calls = stage.cloud.last().await;
+        for kind in ["droplets", "firewalls"] {
+            let nothing = json!({kind: [], "links": {}, "meta": {"total": 0}});
+            let (list, one) = match kind {
+                "droplets" => ("GET /v2/droplets", "GET /v2/droplets/*"),
+                _ => ("GET /v2/firewalls", "GET /v2/firewalls/*"),
+            };
+            let kind = json!({"status": 200, "body": nothing});
+            stage.cloud.break_with(Fault { route: list, times: 10_000, kind }).await;
+            stage.cloud.break_with(Fault { route: one, times: 10_000, kind: json!({"status": 404}) }).await;
+        }
+        says(&stage, "demo", "Degraded", "TokenOfAnotherTeam", "does not see the cluster's own nodes").await;
+        // And goes on being said, look after look.
+        until("several looks", async || {
+            let calls = stage.cloud.journal(calls).await;
+            let asked = calls.iter().filter(|line| line.starts_with("GET /v2/droplets/")).count();
+            if asked >= 12 { Ok(()) } else { Err(format!("{asked} Droplets were asked for")) }
+        })
+        .await;
+        assert_eq!(
+            stage.cloud.changes(calls).await,
+            Vec::<String>::new(),
+            "nothing is made, nothing deleted"
+        );
+        let ids = |status: &egress_api::EgressGatewayStatus| {
+            status.gateways.iter().map(|gateway| (gateway.droplet_id, gateway.ready)).collect::<Vec<_>>()
+        };
+        let status = stage.status("demo").await;
+        assert_eq!(ids(&status), ids(&before), "nothing is given up for lost");
+        assert_eq!((status.creating.len(), status.last_replacement), (0, None));
+        stage.cloud.mend().await;
+        says(&stage, "demo", "Degraded", "AsAskedFor", "").await;
+        assert_eq!(stage.cloud.changes(calls).await, Vec::<String>::new());
+    });
+}
