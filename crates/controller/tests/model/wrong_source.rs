@@ -97,7 +97,8 @@ fn on_a_list_of_firewalls_from_before_it_leaves_the_list_of_nodes_and_is_not_rep
 
 #[test]
 fn while_its_probes_are_let_in_nowhere_it_is_not_condemned_at_all() {
-    let shut: [(&str, fn(&mut Observation)); 3] = [
+    type Shut = fn(&mut Observation);
+    let shut: [(&str, Shut); 3] = [
         ("the firewall lets nobody in", |seen| {
             seen.firewalls.as_mut().unwrap().firewalls[0].inbound.clear();
         }),
