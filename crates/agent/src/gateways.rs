@@ -140,7 +140,7 @@ impl Gateways {
         is_cut_off(self.watch.all_silent(), &self.neighbours)
     }
 
-    /// Says anew what it condemns, when it is this node's turn: `place` is its place among all, 0 to 1. True: it has.
+    /// Says anew what it condemns and who does not answer, when it is this node's turn: `place` is its place among all, 0 to 1. True: it has.
     pub fn renew(&mut self, nodes: usize, place: f64, now: Tick, time: Timestamp) -> bool {
         let interval = renewal_interval(nodes);
         let turn = ((now.0 + interval.mul_f64(place)).as_millis() / interval.as_millis().max(1)) as u64;
@@ -148,9 +148,10 @@ impl Gateways {
             return false;
         }
         self.renewed = turn;
-        let mut condemned = self.said.values_mut().filter(|said| said.condemned).peekable();
-        let is_any = condemned.peek().is_some();
-        condemned.for_each(|said| said.renewed = Some(Time(time)));
+        let failing = |said: &&mut GatewayObservation| said.since.is_some() && is_renewed(said);
+        let mut failing = self.said.values_mut().filter(failing).peekable();
+        let is_any = failing.peek().is_some();
+        failing.for_each(|said| said.renewed = Some(Time(time)));
         is_any
     }
 
@@ -247,10 +248,15 @@ fn say(
     *said = GatewayObservation {
         since: Some(Time(time)),
         message: if works { None } else { why().or_else(|| said.message.clone()) },
-        renewed: new.condemned.then_some(Time(time)),
+        renewed: is_renewed(&new).then_some(Time(time)),
         ..new
     };
     true
+}
+
+/// Whether it is a word against the gateway, which counts only while it is renewed.
+fn is_renewed(said: &GatewayObservation) -> bool {
+    said.condemned || !said.reachable
 }
 
 /// Whether the last agent condemned it and nothing that it found failing works now.
