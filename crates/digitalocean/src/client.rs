@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::budget::{Clock, Quota, SystemClock};
 use crate::deadline;
 use crate::error::Error;
+use crate::exchange::Exchange;
 use crate::fence::Fence;
 use crate::model::account::{Account, ReservedIp};
 use crate::model::action::{Action, DropletAction};
@@ -152,7 +153,17 @@ impl Client {
             builder = builder.tls_certs_only([]);
         }
         let http = builder.build().map_err(ConfigError::Http)?;
-        Ok(Self { transport: Arc::new(Transport::new(http, base, token, clock)) })
+        Ok(Self { transport: Arc::new(Transport::new(Arc::new(http), base, token, clock)) })
+    }
+
+    /// As [`with_clock`](Self::with_clock), by another way than HTTP.
+    pub fn with_exchange(
+        address: &str,
+        token: Arc<dyn TokenSource>,
+        clock: Arc<dyn Clock>,
+        exchange: Arc<dyn Exchange>,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self { transport: Arc::new(Transport::new(exchange, base_url(address)?, token, clock)) })
     }
 
     /// What is left of the rate, for a metric.

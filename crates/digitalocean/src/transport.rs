@@ -1,11 +1,10 @@
 //! One request and its answer: token, rate budget, fence, deadline, and the verdict on what came back.
 
-use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -14,6 +13,7 @@ use crate::body;
 use crate::budget::{Budget, Clock, Quota, RateHeaders};
 use crate::deadline;
 use crate::error::Error;
+use crate::exchange::{Exchange, SendError, causes};
 use crate::fence::Fence;
 use crate::refusal::Refusal;
 use crate::token::{Credential, TokenSource};
@@ -85,7 +85,7 @@ impl Answer {
 
 /// The way to the API.
 pub struct Transport {
-    http: reqwest::Client,
+    exchange: Arc<dyn Exchange>,
     /// Scheme, host, and a path without a slash at its end.
     base: Url,
     token: Arc<dyn TokenSource>,
@@ -94,9 +94,14 @@ pub struct Transport {
 }
 
 impl Transport {
-    pub fn new(http: reqwest::Client, base: Url, token: Arc<dyn TokenSource>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        exchange: Arc<dyn Exchange>,
+        base: Url,
+        token: Arc<dyn TokenSource>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let budget = Mutex::new(Budget::new(clock.elapsed()));
-        Self { http, base, token, clock, budget }
+        Self { exchange, base, token, clock, budget }
     }
 
     pub fn base(&self) -> &Url {
@@ -142,34 +147,26 @@ impl Transport {
         self.wait_for_budget(call.name, queue_end).await?;
         let no_token = |source| Error::Token { call: call.name, source };
         let credential = Credential::from_source(self.token.as_ref()).map_err(no_token)?;
-        let mut request = self
-            .http
-            .request(call.method.clone(), self.url(&call))
-            .header(AUTHORIZATION, credential.header().map_err(no_token)?)
-            .header(ACCEPT, "application/json")
-            .timeout(limit);
+        let authorization = credential.header().map_err(no_token)?;
+        let mut request = reqwest::Request::new(call.method.clone(), self.url(&call));
+        *request.timeout_mut() = Some(limit);
+        let headers = request.headers_mut();
+        headers.insert(AUTHORIZATION, authorization);
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         if let Some(body) = &call.body {
-            request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
-        }
-        if let Some(fence) = fence {
-            // Nothing may wait between this and the sending.
-            fence.check().map_err(|source| Error::Fenced { call: call.name, source })?;
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            *request.body_mut() = Some(body.clone().into());
         }
         let begin = Instant::now();
-        let response = match request.send().await {
-            Ok(response) => response,
-            Err(error) => {
-                // Every request went through the same builder, so what is no connection error was sent, at least in part.
-                let unsent = error.is_connect();
-                let reason = credential.redact(&causes(&error.without_url()));
-                tracing::debug!(call = call.name, reason, unsent, "request failed");
-                return Err(if unsent {
-                    Error::Unreachable { call: call.name, reason }
-                } else {
-                    call.unclear(reason, None)
-                });
+        let response = self.exchange.send(request, fence).await.map_err(|error| match error {
+            SendError::Fenced(source) => Error::Fenced { call: call.name, source },
+            SendError::Unsent(reason) => {
+                Error::Unreachable { call: call.name, reason: credential.redact(&reason) }
             }
-        };
+            SendError::Open(reason) => call.unclear(credential.redact(&reason), None),
+        });
+        let response =
+            response.inspect_err(|error| tracing::debug!(call = call.name, %error, "request failed"))?;
 
         let status = response.status().as_u16();
         let rate = rate_headers(response.headers());
@@ -236,18 +233,4 @@ fn rate_headers(headers: &HeaderMap) -> RateHeaders {
         reset_unix: number("ratelimit-reset"),
         retry_after: number("retry-after").map(Duration::from_secs),
     }
-}
-
-/// An error with all its causes on one line.
-fn causes(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        source = cause.source();
-    }
-    text
 }
