@@ -10,6 +10,7 @@
 //! | `GET /simulator/faults` | | `{"faults": [...]}` with the strikes left |
 //! | `POST /simulator/faults` | one fault or a list ([`crate::fault`]) | 201, the same as GET; they are appended. 422 `{"error"}` names the field of one that can't be read or could never strike; none is taken then |
 //! | `DELETE /simulator/faults` | | 204; none left |
+//! | `GET /simulator/held` | | `{"held": ["POST /v2/droplets"]}`: what a delay holds back before anything is done |
 //! | `GET /simulator/droplets/{id}/machine` | | what the machine command gets on standard input |
 //! | `POST /simulator/droplets/{id}/machine` | `{"running": bool}` | 204: the machine went down or came up without an action; 409 while an event is pending |
 //! | `GET /simulator/droplets/{id}/firewall` | | what acts on its packets now: `{"id", "rules"}`, as the machine command gets it with the verb `firewall` |
@@ -37,6 +38,7 @@ pub(crate) fn routes() -> Router<Arc<Shell>> {
         .route("/simulator/state", get(state))
         .route("/simulator/clock", get(clock).post(advance_clock))
         .route("/simulator/faults", get(faults).post(add_faults).delete(clear_faults))
+        .route("/simulator/held", get(held))
         .route("/simulator/droplets/{id}/machine", get(machine).post(machine_changed))
         .route("/simulator/droplets/{id}/firewall", get(firewall))
 }
@@ -101,6 +103,10 @@ async fn add_faults(State(shell): State<Arc<Shell>>, body: Bytes) -> Response {
 async fn clear_faults(State(shell): State<Arc<Shell>>) -> StatusCode {
     shell.lock().faults.clear();
     StatusCode::NO_CONTENT
+}
+
+async fn held(State(shell): State<Arc<Shell>>) -> Json<Value> {
+    Json(json!({"held": *shell.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner)}))
 }
 
 async fn machine(State(shell): State<Arc<Shell>>, Path(id): Path<u64>) -> Response {

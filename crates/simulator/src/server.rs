@@ -110,6 +110,8 @@ pub(crate) struct Shell {
     token: String,
     state: Option<PathBuf>,
     pub(crate) machine: Option<MachineCommand>,
+    /// Requests that a delay holds back before anything is done, as `METHOD path`.
+    pub(crate) held: Mutex<Vec<String>>,
     changed: Notify,
     /// Wakes the task that tells the machine room what firewalls do.
     pub(crate) policies: Notify,
@@ -170,6 +172,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         token,
         state,
         machine: machine_command.map(|line| MachineCommand::new(&line, machine_deadline)),
+        held: Mutex::default(),
         changed: Notify::new(),
         policies: Notify::new(),
     });
@@ -351,6 +354,7 @@ async fn api_request(
         body: body.to_vec(),
     };
     if let Some(wait) = shell.delay_before(&request) {
+        let _held = Held::new(&shell.held, &request);
         tokio::time::sleep(wait).await;
     }
     let authentic = bears(&parts.headers, &shell.token);
@@ -358,6 +362,26 @@ async fn api_request(
     shell.after_change();
     shell.wake();
     send(&peer, decision).await
+}
+
+/// A request that waits; whoever hangs up meanwhile takes it along.
+struct Held<'a>(&'a Mutex<Vec<String>>, String);
+
+impl<'a> Held<'a> {
+    fn new(all: &'a Mutex<Vec<String>>, request: &Request) -> Self {
+        let name = format!("{} {}", request.method, request.path);
+        all.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
+        Self(all, name)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = all.iter().position(|name| *name == self.1) {
+            all.remove(at);
+        }
+    }
 }
 
 impl Shell {

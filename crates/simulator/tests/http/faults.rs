@@ -124,3 +124,27 @@ async fn of_a_list_with_a_fault_that_could_never_strike_none_is_taken() {
     assert_eq!((status, body), (422, json!({"error": error})));
     assert_eq!(simulator.get("/v2/account").await.0, 200);
 }
+
+#[tokio::test]
+async fn a_request_that_is_held_back_is_shown_and_goes_with_who_sent_it() {
+    let simulator = Simulator::driven().await;
+    let held = async || simulator.get("/simulator/held").await.1["held"].clone();
+    let kind = json!({"delay_ms": 3_600_000, "before_commit": true});
+    simulator.fault("POST /v2/droplets", Some(1), kind).await;
+    let wish = wish("gw-0");
+    let mut sent = Box::pin(simulator.send("POST", "/v2/droplets", &wish));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while held().await != json!(["POST /v2/droplets"]) {
+        assert!(Instant::now() < deadline, "{}", held().await);
+        tokio::select! {
+            _ = &mut sent => panic!("it was answered"),
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+        }
+    }
+    drop(sent);
+    while held().await != json!([]) {
+        assert!(Instant::now() < deadline, "{}", held().await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(droplets(&simulator).await, 0);
+}
