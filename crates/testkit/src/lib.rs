@@ -1,5 +1,6 @@
 //! Real parts for tests: a Kubernetes API server of one's own ([`ApiServer`]), traffic whose every packet is accounted for
-//! ([`Traffic`]), and forwarding in eBPF as some CNIs do it ([`HostRouting`]).
+//! ([`Traffic`]), and forwarding in eBPF as some CNIs do it ([`HostRouting`]). And one imitation, for thousands of lives in virtual
+//! time, that is held against the real part: [`memory_api`].
 //!
 //! [`ApiServer`]: start etcd and kube-apiserver on free loopback ports, hand out clients, and end both by the process ids that
 //! were recorded. The programs come from `tests/control-plane/build.sh`, pinned; where they are missing the test fails and
@@ -8,6 +9,7 @@
 mod api_server;
 mod ebpf;
 mod host_routing;
+pub mod memory_api;
 mod traffic;
 
 pub use api_server::ApiServer;
