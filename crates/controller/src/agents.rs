@@ -15,6 +15,8 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
+use crate::relisting::relisted;
+
 /// What marks the agents' pods in the installation's namespace: the selector of their DaemonSet.
 pub const AGENT_LABELS: &str = "app.kubernetes.io/name=egress-agent";
 
@@ -36,7 +38,7 @@ impl Agents {
         let known = Arc::new(AtomicBool::new(false));
         let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
         let follows = known.clone();
-        let bare = watcher(api, watch_settings().labels(AGENT_LABELS)).modify(strip);
+        let bare = relisted(api, watch_settings().labels(AGENT_LABELS)).modify(strip);
         let stream = bare.default_backoff().reflect(writer).map(move |event| match event {
             Ok(event) => {
                 // Half a list is none.

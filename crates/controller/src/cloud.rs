@@ -13,6 +13,7 @@ use egress_digitalocean::{
 };
 use jiff::Timestamp;
 
+use crate::clock::Clock;
 use crate::identity::cluster_tag;
 use crate::metrics::ControllerMetrics;
 
@@ -32,6 +33,7 @@ pub struct Snapshot {
 /// The client, the shared list, and what this process remembers of its own calls.
 pub struct Cloud {
     client: Client,
+    clock: Clock,
     tag: Result<TagName, InvalidValue>,
     metrics: ControllerMetrics,
     // Held while the list is read: whoever comes meanwhile waits for that reading instead of starting another.
@@ -67,9 +69,10 @@ const LONGEST_OUTAGE_PAUSE: Duration = Duration::from_secs(30);
 
 impl Cloud {
     /// The cloud as seen by the cluster with this uid.
-    pub fn new(client: Client, cluster: &str, metrics: ControllerMetrics) -> Self {
+    pub fn new(client: Client, cluster: &str, metrics: ControllerMetrics, clock: Clock) -> Self {
         Self {
             client,
+            clock,
             tag: TagName::new(cluster_tag(cluster)),
             metrics,
             snapshot: tokio::sync::Mutex::default(),
@@ -78,18 +81,23 @@ impl Cloud {
         }
     }
 
+    /// What time it is, by the clock that readings are stamped with.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// The list, not older than `age`, and not older than our own last change.
     pub async fn droplets(&self, age: Duration) -> Result<Arc<Snapshot>, Error> {
         let mut held = self.snapshot.lock().await;
         let changed = self.memory().changed;
         if let Some(snapshot) = held.as_ref()
-            && elapsed(snapshot.taken, Timestamp::now()) < age
+            && elapsed(snapshot.taken, self.now()) < age
             && changed.is_none_or(|changed| snapshot.taken > changed)
         {
             return Ok(snapshot.clone());
         }
         let tag = self.tag.clone().map_err(|source| Error::Invalid { call: "droplets.list", source })?;
-        let taken = Timestamp::now();
+        let taken = self.now();
         let listed = self.read("droplets.list", self.client.droplets(&DropletFilter::Tag(tag))).await?;
         let droplets = listed.into_iter().map(|droplet| (droplet.id, droplet)).collect();
         let snapshot = Arc::new(Snapshot { taken, droplets, found: Mutex::default() });
@@ -131,12 +139,12 @@ impl Cloud {
     /// which must not be taken for absence.
     pub async fn sees(&self, node: DropletId) -> Result<bool, Error> {
         let seen = self.memory().node_seen;
-        if seen.is_some_and(|seen| elapsed(seen, Timestamp::now()) < SENTINEL_AGE) {
+        if seen.is_some_and(|seen| elapsed(seen, self.now()) < SENTINEL_AGE) {
             return Ok(true);
         }
         let sees = self.droplet(node).await?.is_some();
         if sees {
-            self.memory().node_seen = Some(Timestamp::now());
+            self.memory().node_seen = Some(self.now());
         }
         Ok(sees)
     }
@@ -157,7 +165,7 @@ impl Cloud {
         if deleted? == Deletion::Accepted {
             self.metrics.droplet_deleted();
         }
-        self.memory().delete_accepted.insert(id, Timestamp::now());
+        self.memory().delete_accepted.insert(id, self.now());
         Ok(())
     }
 
@@ -179,14 +187,14 @@ impl Cloud {
 
     /// Deletes that were accepted lately.
     pub fn delete_accepted(&self) -> BTreeMap<DropletId, Timestamp> {
-        let now = Timestamp::now();
+        let now = self.now();
         let mut memory = self.memory();
         memory.delete_accepted.retain(|_, accepted| elapsed(*accepted, now) < DELETE_MEMORY);
         memory.delete_accepted.clone()
     }
 
     fn has_changed(&self) {
-        self.memory().changed = Some(Timestamp::now());
+        self.memory().changed = Some(self.now());
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
@@ -199,7 +207,7 @@ impl Cloud {
         route: &'static str,
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        if let Some(outage) = self.memory().outage.as_ref().filter(|outage| Timestamp::now() < outage.until) {
+        if let Some(outage) = self.memory().outage.as_ref().filter(|outage| self.now() < outage.until) {
             return Err(outage.error.clone());
         }
         let answer = self.counted(route, call).await;
@@ -208,7 +216,7 @@ impl Cloud {
             Err(error) if concerns_all(error) => {
                 let before = memory.outage.as_ref().map(|outage| outage.pause.saturating_mul(2));
                 let pause = before.unwrap_or(FIRST_OUTAGE_PAUSE).min(LONGEST_OUTAGE_PAUSE);
-                memory.outage = Some(Outage { error: error.clone(), until: Timestamp::now() + pause, pause });
+                memory.outage = Some(Outage { error: error.clone(), until: self.now() + pause, pause });
             }
             _ => memory.outage = None,
         }

@@ -10,6 +10,8 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 
+use crate::relisting::relisted;
+
 /// Name of the Secret.
 pub const SECRET: &str = "digitalocean-token";
 
@@ -20,7 +22,7 @@ pub const KEY: &str = "token";
 pub async fn follow(client: Client, namespace: String, token: SharedToken, known: Readiness) {
     let secrets: Api<Secret> = Api::namespaced(client, &namespace);
     let settings = watch_settings().fields(&format!("metadata.name={SECRET}"));
-    let mut events = watcher(secrets, settings).default_backoff().boxed();
+    let mut events = relisted(secrets, settings).default_backoff().boxed();
     let mut found = false;
     while let Some(event) = events.next().await {
         match event {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use egress_api::GATEWAY_HEALTH_PORT;
 use egress_digitalocean::DropletId;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use serde::Deserialize;
 
 use crate::observation::HealthSeen;
@@ -16,7 +18,16 @@ const DEADLINE: Duration = Duration::from_secs(2);
 // The body is a few hundred bytes; a gateway gone wrong must not fill our memory.
 const LARGEST_BODY: usize = 64 * 1024;
 
-/// Asks several gateways at once.
+/// The gateways' own endpoints, as they can be reached from here.
+pub trait Endpoints: Send + Sync {
+    /// What each of these gateways answers.
+    fn ask(&self, gateways: Vec<(DropletId, Ipv4Addr)>) -> BoxFuture<'_, BTreeMap<DropletId, HealthSeen>>;
+
+    /// Names a gateway's peers by their private addresses; what it says when it does not take them.
+    fn admit<'a>(&'a self, gateway: Ipv4Addr, peers: &'a [Ipv4Addr]) -> BoxFuture<'a, Result<(), String>>;
+}
+
+/// Asks several gateways at once, over the VPC.
 #[derive(Clone, Debug)]
 pub struct HealthClient {
     http: reqwest::Client,
@@ -49,23 +60,6 @@ impl HealthClient {
         Ok(Self { http })
     }
 
-    /// What each of these gateways answers.
-    pub async fn ask(&self, gateways: Vec<(DropletId, Ipv4Addr)>) -> BTreeMap<DropletId, HealthSeen> {
-        let asked = gateways.into_iter().map(async |(id, address)| (id, self.ask_one(address).await));
-        futures::future::join_all(asked).await.into_iter().collect()
-    }
-
-    /// Names a gateway's peers by their private addresses; what it says when it does not take them.
-    pub async fn admit(&self, gateway: Ipv4Addr, peers: &[Ipv4Addr]) -> Result<(), String> {
-        let url = format!("http://{gateway}:{GATEWAY_HEALTH_PORT}/peers");
-        let body = serde_json::json!({ "peers": peers }).to_string();
-        let answer = self.http.put(url).body(body).send().await;
-        match answer.and_then(reqwest::Response::error_for_status) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(error.without_url().to_string()),
-        }
-    }
-
     async fn ask_one(&self, address: Ipv4Addr) -> HealthSeen {
         let url = format!("http://{address}:{GATEWAY_HEALTH_PORT}/healthz");
         let body = async {
@@ -85,6 +79,26 @@ impl HealthClient {
             Err(error) if error.is_connect() => HealthSeen::Silent("no connection".to_owned()),
             Err(_) => HealthSeen::Silent("the answer broke off".to_owned()),
         }
+    }
+}
+
+impl Endpoints for HealthClient {
+    fn ask(&self, gateways: Vec<(DropletId, Ipv4Addr)>) -> BoxFuture<'_, BTreeMap<DropletId, HealthSeen>> {
+        let asked = gateways.into_iter().map(async |(id, address)| (id, self.ask_one(address).await));
+        futures::future::join_all(asked).map(|answers| answers.into_iter().collect()).boxed()
+    }
+
+    fn admit<'a>(&'a self, gateway: Ipv4Addr, peers: &'a [Ipv4Addr]) -> BoxFuture<'a, Result<(), String>> {
+        async move {
+            let url = format!("http://{gateway}:{GATEWAY_HEALTH_PORT}/peers");
+            let body = serde_json::json!({ "peers": peers }).to_string();
+            let answer = self.http.put(url).body(body).send().await;
+            match answer.and_then(reqwest::Response::error_for_status) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.without_url().to_string()),
+            }
+        }
+        .boxed()
     }
 }
 

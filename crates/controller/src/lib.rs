@@ -5,6 +5,7 @@
 
 pub mod act;
 pub mod agents;
+pub mod clock;
 pub mod cloud;
 pub mod credentials;
 pub mod decide;
@@ -13,13 +14,16 @@ pub mod firewall;
 pub mod health;
 pub mod hearing;
 pub mod identity;
+pub mod leader;
 pub mod live;
 pub mod metrics;
 pub mod observation;
 pub mod observe;
 pub mod older_operator;
 pub mod orphans;
+pub mod process;
 pub mod reconcile;
+pub mod relisting;
 pub mod route_status;
 pub mod settings;
 pub mod site;

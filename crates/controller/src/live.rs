@@ -23,7 +23,7 @@ use crate::act::{CreateFailure, FirewallFailure, LONGEST_REST, Ports};
 use crate::cloud::Cloud;
 use crate::decision::{Admission, Order};
 use crate::firewall::OwnedFirewall;
-use crate::health::HealthClient;
+use crate::health::Endpoints;
 use crate::identity::OwnedDroplet;
 use crate::site::of_cloud;
 
@@ -59,7 +59,7 @@ impl ActError {
 pub struct Live<'a> {
     client: &'a Client,
     cloud: &'a Cloud,
-    health: &'a HealthClient,
+    health: &'a dyn Endpoints,
     claim: &'a Claim,
     name: String,
     uid: String,
@@ -75,7 +75,7 @@ impl<'a> Live<'a> {
     pub fn new(
         client: &'a Client,
         cloud: &'a Cloud,
-        health: &'a HealthClient,
+        health: &'a dyn Endpoints,
         claim: &'a Claim,
         gateway: &EgressGateway,
         route: Option<&StaticRoute>,

@@ -18,7 +18,7 @@ use kube::{Api, Client};
 
 use crate::cloud::{Cloud, elapsed};
 use crate::decision::REFUSED_PAUSE;
-use crate::health::HealthClient;
+use crate::health::Endpoints;
 use crate::hearing::Hearing;
 use crate::identity::{Identity, droplet_id};
 use crate::observation::{CloudSeen, Follower, HealthSeen, NodeSeen, Observation, Site, Trouble};
@@ -64,7 +64,7 @@ pub struct Observer {
     cluster: String,
     cloud: Arc<Cloud>,
     mirrors: Mirrors,
-    health: HealthClient,
+    health: Arc<dyn Endpoints>,
     locator: Locator,
     known: Known,
     failing_since: Mutex<BTreeMap<DropletId, Timestamp>>,
@@ -78,7 +78,7 @@ impl Observer {
         cluster: String,
         cloud: Arc<Cloud>,
         mirrors: Mirrors,
-        health: HealthClient,
+        health: Arc<dyn Endpoints>,
         known: Known,
     ) -> Self {
         Self {
@@ -95,8 +95,8 @@ impl Observer {
     }
 
     /// The way to the gateways' own endpoints.
-    pub fn health(&self) -> &HealthClient {
-        &self.health
+    pub fn health(&self) -> &dyn Endpoints {
+        self.health.as_ref()
     }
 
     /// One look for the EgressGateway of this name.
@@ -124,7 +124,7 @@ impl Observer {
             self.mirrors.note_agents(&mut quorum.nodes);
             quorum
         } else {
-            let nodes = self.hearing.listen(Timestamp::now(), || self.mirrors.nodes());
+            let nodes = self.hearing.listen(self.cloud.now(), || self.mirrors.nodes());
             Quorum { nodes, routes: self.mirrors.routes(), undefined: Vec::new() }
         };
         let followers = followers(name, &routes);
@@ -159,7 +159,7 @@ impl Observer {
 
     // Droplets that are asked no more are forgotten after a while, so that this does not grow.
     fn remember(&self, health: &BTreeMap<DropletId, HealthSeen>) -> BTreeMap<DropletId, Timestamp> {
-        let now = Timestamp::now();
+        let now = self.cloud.now();
         let mut failing = self.failing_since.lock().unwrap_or_else(PoisonError::into_inner);
         failing.retain(|_, since| elapsed(*since, now) < FAILURE_MEMORY);
         for (id, seen) in health {
@@ -187,7 +187,8 @@ impl Observer {
 
     async fn read_cloud(&self, gateway: &EgressGateway, nodes: &[NodeSeen]) -> Result<CloudSeen, ReadError> {
         let status = gateway.status.clone().unwrap_or_default();
-        let age = if is_quiet(gateway, &status) { QUIET_AGE } else { BUSY_AGE };
+        let now = self.cloud.now();
+        let age = if is_quiet(gateway, &status, now) { QUIET_AGE } else { BUSY_AGE };
         let snapshot = self.cloud.droplets(age).await?;
         let identity = identity_of(gateway, &self.cluster);
         let recorded: BTreeSet<DropletId> = status.gateways.iter().filter_map(droplet_id).collect();
@@ -202,7 +203,7 @@ impl Observer {
             .map(|droplet| (droplet.id, droplet.clone()))
             .collect();
         let mut looked_up = BTreeSet::new();
-        for intent in status.creating.iter().filter(|intent| is_asked_for(intent)) {
+        for intent in status.creating.iter().filter(|intent| is_asked_for(intent, now)) {
             let named = self.cloud.named(&intent.name).await?;
             droplets.extend(named.into_iter().map(|droplet| (droplet.id, droplet)));
             looked_up.insert(intent.name.clone());
@@ -280,17 +281,18 @@ impl From<Error> for ReadError {
     }
 }
 
-fn is_quiet(gateway: &EgressGateway, status: &EgressGatewayStatus) -> bool {
+fn is_quiet(gateway: &EgressGateway, status: &EgressGatewayStatus, now: Timestamp) -> bool {
     let calm = status
         .gateways
         .iter()
         .all(|entry| entry.ready && entry.role != GatewayRole::Leaving && entry.suspect_since.is_none());
-    calm && !status.creating.iter().any(is_asked_for) && gateway.metadata.deletion_timestamp.is_none()
+    let waits = status.creating.iter().any(|intent| is_asked_for(intent, now));
+    calm && !waits && gateway.metadata.deletion_timestamp.is_none()
 }
 
 // A create that the cloud refused rests for a while, and looking for it meanwhile would be calls for nothing.
-fn is_asked_for(intent: &CreationIntent) -> bool {
-    intent.message.is_none() || elapsed(intent.since.0, Timestamp::now()) >= REFUSED_PAUSE
+fn is_asked_for(intent: &CreationIntent, now: Timestamp) -> bool {
+    intent.message.is_none() || elapsed(intent.since.0, now) >= REFUSED_PAUSE
 }
 
 // Whom to ask: recorded gateways that are to stay, at the address that the cloud gave them.

@@ -8,13 +8,14 @@ use egress_api::{EGRESS_GATEWAY_FINALIZER, EgressGateway, EgressGatewayStatus, G
 use egress_digitalocean::Retry;
 use egress_runtime::kubernetes::{CallError, watch_settings};
 use egress_runtime::lease::Claim;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::core::PartialObjectMeta;
-use kube::runtime::Controller;
-use kube::runtime::controller::{Action, Config};
+use kube::runtime::controller::{Action, Config, trigger_self};
 use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::{WatchStreamExt, applier};
 use kube::{Api, Client, Resource};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,7 @@ use crate::live::{ActError, Live};
 use crate::metrics::ControllerMetrics;
 use crate::observation::{Observation, Trouble};
 use crate::observe::{Found, Observer};
+use crate::relisting::relisted;
 use crate::site::of_cloud;
 use crate::unreadable::Unreadable;
 
@@ -90,11 +92,17 @@ pub async fn run(
 ) {
     // Metadata only: the object itself is read anew in each step, and one that cannot be decoded breaks no watch.
     let gateways: Api<PartialObjectMeta<EgressGateway>> = Api::all(context.client.clone());
-    Controller::new(gateways, watch_settings())
-        .with_config(Config::default().concurrency(CONCURRENCY))
-        .reconcile_all_on(all)
-        .graceful_shutdown_on(async move { shutdown.cancelled().await })
-        .run(step, pause_after, context)
+    let (known, writer) = reflector::store();
+    let watched = relisted(gateways, watch_settings()).default_backoff().reflect(writer).applied_objects();
+    let changed = trigger_self(watched, ()).map_ok(|request| request.obj_ref);
+    let every = {
+        let known = known.clone();
+        all.flat_map(move |()| stream::iter(known.state()).map(|one| Ok(ObjectRef::from_obj(&*one))))
+    };
+    let queue = stream::select(changed, every).take_until(async move { shutdown.cancelled().await });
+    let steps = |gateway, context| step(gateway, context).boxed();
+    let config = Config::default().concurrency(CONCURRENCY);
+    applier(steps, pause_after, context, known, queue.boxed(), config)
         .for_each(|result| async move {
             if let Err(error) = result {
                 tracing::debug!(%error, "controller");
@@ -111,7 +119,7 @@ async fn step(
     let name = gateway.metadata.name.clone().unwrap_or_default();
     let failure = context.failures().get(&name).and_then(|failures| failures.trouble.clone());
     let observed = context.observer.observe(&name, failure).await.map_err(StepError::Observe)?;
-    let now = Timestamp::now();
+    let now = context.cloud.now();
     let seen = match observed {
         Found::Nothing => {
             context.forget(&name);
@@ -242,7 +250,7 @@ fn pause_after(
     if trouble.is_some() {
         entry.trouble = trouble;
     }
-    let pause = grown(entry.count).max(asked_for);
+    let pause = grown(entry.count, context.cloud.now()).max(asked_for);
     let source = std::error::Error::source(error).map(tracing::field::display);
     tracing::warn!(egress_gateway = name, %error, source, pause_seconds = pause.as_secs_f64(), "step failed");
     Action::requeue(pause)
@@ -260,9 +268,9 @@ fn describe(effect: &str, error: &ActError) -> Trouble {
 }
 
 // Doubling, with a quarter of jitter from the clock's last digits: enough to keep several objects from marching in step.
-fn grown(count: u32) -> Duration {
+fn grown(count: u32, now: Timestamp) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(1 << count.saturating_sub(1).min(6)).min(LONGEST_PAUSE);
-    let jitter = Timestamp::now().subsec_nanosecond().unsigned_abs() % 250;
+    let jitter = now.subsec_nanosecond().unsigned_abs() % 250;
     doubled + doubled.mul_f64(f64::from(jitter) / 1000.0)
 }
 

@@ -1,6 +1,6 @@
 //! Where gateways must be: the region and VPC of the cluster's own nodes, found through their provider ids.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::cloud::{Cloud, elapsed};
 use crate::observation::{Site, Trouble};
-use crate::user_data::{UserDataInput, render};
+use crate::user_data::{UserData, UserDataError, UserDataInput, render};
 
 /// So many nodes are asked for; the rest of a cluster of hundreds would say the same.
 const NODES_ASKED: usize = 8;
@@ -24,9 +24,14 @@ const POD_SUPERNET: u8 = 16;
 pub struct Locator {
     nodes: Mutex<BTreeMap<DropletId, Place>>,
     ranges: Mutex<BTreeMap<VpcId, Ipv4Net>>,
+    // What was rendered last: the same for most, and too much work for each look.
+    rendered: Mutex<VecDeque<(UserDataInput, UserData)>>,
     // What the token does not see, and since when: asked for again only now and then, however many ask here.
     unseen: Mutex<BTreeMap<String, Timestamp>>,
 }
+
+/// With and without SSH keys, before and after a change of the pods' ranges.
+const RENDERED: usize = 4;
 
 /// What the token did not see is asked for again after this.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
@@ -56,12 +61,23 @@ impl Locator {
         };
         let input =
             UserDataInput { vpc_range, pod_ranges: pod_ranges.to_vec(), ssh: !template.ssh_keys.is_empty() };
-        let user_data = render(&input).map_err(|error| Trouble {
+        let user_data = self.user_data(&input).map_err(|error| Trouble {
             reason: "UserDataInvalid",
             message: format!("No user data: {error}"),
         })?;
         let region = template.region.clone().unwrap_or(place.region);
         Ok(Site { region, vpc: place.vpc.as_str().to_owned(), sources: input.sources(), user_data })
+    }
+
+    fn user_data(&self, input: &UserDataInput) -> Result<UserData, UserDataError> {
+        let mut rendered = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, user_data)) = rendered.iter().find(|(of, _)| of == input) {
+            return Ok(user_data.clone());
+        }
+        let user_data = render(input)?;
+        rendered.truncate(RENDERED - 1);
+        rendered.push_front((input.clone(), user_data.clone()));
+        Ok(user_data)
     }
 
     async fn places(&self, cloud: &Cloud, nodes: &BTreeSet<DropletId>) -> Result<BTreeSet<Place>, Error> {
@@ -73,13 +89,13 @@ impl Locator {
                 continue;
             }
             let key = format!("node {id}");
-            if self.is_unseen(&key) {
+            if self.is_unseen(&key, cloud.now()) {
                 continue;
             }
             let droplet = cloud.droplet(*id).await?;
             let Some((region, vpc)) = droplet.and_then(|droplet| Some((droplet.region?, droplet.vpc_uuid?)))
             else {
-                self.not_seen(key);
+                self.not_seen(key, cloud.now());
                 continue;
             };
             let place = Place { region: region.as_str().to_owned(), vpc };
@@ -92,15 +108,14 @@ impl Locator {
         Ok(places)
     }
 
-    fn is_unseen(&self, key: &str) -> bool {
+    fn is_unseen(&self, key: &str, now: Timestamp) -> bool {
         let mut unseen = self.unseen.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Timestamp::now();
         unseen.retain(|_, since| elapsed(*since, now) < ASK_AGAIN);
         unseen.contains_key(key)
     }
 
-    fn not_seen(&self, key: String) {
-        self.unseen.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Timestamp::now());
+    fn not_seen(&self, key: String, now: Timestamp) {
+        self.unseen.lock().unwrap_or_else(PoisonError::into_inner).insert(key, now);
     }
 
     async fn range(&self, cloud: &Cloud, vpc: &VpcId) -> Result<Option<Ipv4Net>, Error> {
@@ -109,7 +124,7 @@ impl Locator {
             return Ok(known);
         }
         let key = format!("VPC {vpc}");
-        if self.is_unseen(&key) {
+        if self.is_unseen(&key, cloud.now()) {
             return Ok(None);
         }
         let range = match cloud.vpc(vpc).await {
@@ -120,7 +135,7 @@ impl Locator {
         if let Some(range) = range {
             self.ranges.lock().unwrap_or_else(PoisonError::into_inner).insert(vpc.clone(), range);
         } else {
-            self.not_seen(key);
+            self.not_seen(key, cloud.now());
         }
         Ok(range)
     }

@@ -10,14 +10,15 @@ use egress_runtime::kubernetes::{CallError, watch_settings, within_deadline};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, Store};
-use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use tokio::sync::watch;
 
 use crate::agents::Agents;
 use crate::identity::node_droplet;
 use crate::observation::{NODE_EGRESS, NodeSeen, STATIC_ROUTE};
+use crate::relisting::relisted;
 use crate::route_status::NodeReport;
 
 /// The mirrors. Clones share them.
@@ -78,7 +79,7 @@ where
         + 'static,
 {
     // Who owns which field is a third of a report, and nobody here asks.
-    let trimmed = watcher(api, watch_settings()).modify(|object| object.meta_mut().managed_fields = None);
+    let trimmed = relisted(api, watch_settings()).modify(|object| object.meta_mut().managed_fields = None);
     trimmed.default_backoff().reflect(writer).map(move |event| match event {
         Ok(_) => changes.send_modify(|count| *count = count.wrapping_add(1)),
         Err(error) => {

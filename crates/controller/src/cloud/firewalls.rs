@@ -44,7 +44,7 @@ impl Cloud {
         if let Some(list) = shared.last.as_ref().filter(|list| list.taken >= wanted.max(needed)) {
             return Ok(list.clone());
         }
-        let taken = Timestamp::now();
+        let taken = self.now();
         let resting =
             shared.failed.as_ref().filter(|(_, until)| taken < *until).map(|(error, _)| error.clone());
         let listed = match resting {

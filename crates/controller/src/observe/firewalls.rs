@@ -58,7 +58,7 @@ impl Observer {
         gateway: &EgressGateway,
         recorded: Option<&FirewallStatus>,
     ) -> Result<(Arc<FirewallList>, Vec<Firewall>), Error> {
-        let now = Timestamp::now();
+        let now = self.cloud.now();
         let needed = needed(gateway, recorded, now);
         let mut list = self.cloud.firewalls(now - self.known.firewall_age, needed).await?;
         let ids: Vec<FirewallId> =

@@ -29,6 +29,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::clock::Clock;
 use crate::decision::Happening;
 use crate::unreadable::UNREADABLE;
 use crate::watches::Mirrors;
@@ -71,6 +72,8 @@ pub struct Sums {
     pub heart: Liveness,
     /// Events.
     pub recorder: Recorder,
+    /// The time that conditions carry.
+    pub clock: Clock,
 }
 
 /// What the status of one StaticRoute should become.
@@ -109,7 +112,7 @@ impl Sums {
             // Told is what has been written: whoever reads the event finds the status.
             for one in wanted.iter().zip(stored).filter_map(|(one, stored)| stored.then_some(one)) {
                 let known = told.entry(one.uid().to_owned()).or_insert_with(|| Told::before(&one.before));
-                if let Some(happening) = known.tell(&one.after, Timestamp::now()) {
+                if let Some(happening) = known.tell(&one.after, self.clock.now()) {
                     self.heart.beat();
                     self.publish(one, &happening).await;
                 }
@@ -125,7 +128,7 @@ impl Sums {
     }
 
     fn wanted(&self) -> Vec<Wanted> {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let routes = self.mirrors.routes_as_read();
         let read = || routes.iter().filter_map(|route| route.0.as_ref().ok());
         let readable: Vec<&StaticRoute> = read().filter(|route| !is_going(&route.metadata)).collect();
