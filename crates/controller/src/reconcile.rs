@@ -339,6 +339,10 @@ impl Context {
         about: &ObjectReference,
     ) {
         tracing::info!(reason, note, warning, "event");
+        // A leader that has slept tells nothing of another's time.
+        if self.claim.check().is_err() {
+            return;
+        }
         let event = Event {
             type_: if *warning { EventType::Warning } else { EventType::Normal },
             reason: (*reason).to_owned(),

@@ -195,6 +195,9 @@ impl StartupTaint {
 
     async fn tell(&self, node: &Node, type_: EventType, reason: &str, note: String) {
         tracing::info!(node = node.metadata.name, reason, note, "event");
+        if self.claim.check().is_err() {
+            return;
+        }
         let event = Event {
             type_,
             reason: reason.to_owned(),

@@ -158,6 +158,9 @@ impl Sums {
     async fn publish(&self, wanted: &Wanted, happening: &Happening) {
         let Happening { warning, reason, note } = happening;
         tracing::info!(static_route = wanted.metadata.name, reason, note, "event");
+        if self.claim.check().is_err() {
+            return;
+        }
         let event = Event {
             type_: if *warning { EventType::Warning } else { EventType::Normal },
             reason: (*reason).to_owned(),
