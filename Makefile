@@ -78,6 +78,10 @@ test: root setup ## everything; the last line is `N passed, M failed`
 failover-matrix: root build ## every failure of docs/failover.md in a lab: FAILOVER_ROWS=kill,nat FAILOVER_CONTROL_PLANE=up|down
 	@$(step) "failure matrix" scripts/failure-matrix.sh
 
+.PHONY: crash-points
+crash-points: root setup ## the controller killed and stopped at every effect of a gateway's life: points=N runs=N differences=N
+	@scripts/crash-points.sh
+
 .PHONY: bench-agent
 bench-agent: root setup ## speed and size of the agent: target/bench/agent.json and the table of docs/benchmarks.md
 	@scripts/bench-agent.sh

@@ -17,6 +17,7 @@
 )]
 
 mod births;
+mod crash_points;
 mod firewalls;
 mod idle;
 mod lives;

@@ -1,0 +1,174 @@
+//! What runs on Droplets, as far as others notice: the gateways' own endpoints, and what nodes report of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use do_simulator::cloud::{Droplet, Status};
+use egress_controller::health::Endpoints;
+use egress_controller::observation::HealthSeen;
+use egress_controller::user_data::{UserDataInput, render};
+use egress_digitalocean::DropletId;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::gate::Gate;
+use crate::world::{NODES, State, World};
+
+/// From power to a gateway that answers.
+const BOOT: Duration = Duration::from_secs(12);
+
+/// The gateways' endpoints as one process reaches them.
+pub struct Doors {
+    pub world: World,
+    pub gate: Arc<Gate>,
+}
+
+impl Endpoints for Doors {
+    fn ask(&self, gateways: Vec<(DropletId, Ipv4Addr)>) -> BoxFuture<'_, BTreeMap<DropletId, HealthSeen>> {
+        async move {
+            let pass = self.gate.enter(None).await;
+            let seen = |address: Ipv4Addr| self.world.state().endpoint(address);
+            let answers = gateways.into_iter().map(|(id, address)| (id, seen(address))).collect();
+            self.gate.leave(pass).await;
+            answers
+        }
+        .boxed()
+    }
+
+    fn admit<'a>(&'a self, gateway: Ipv4Addr, peers: &'a [Ipv4Addr]) -> BoxFuture<'a, Result<(), String>> {
+        async move {
+            let pass = self.gate.enter(Some(format!("PUT http://{gateway}/peers"))).await;
+            self.gate.sends(&pass);
+            let taken = self.world.state().admit(gateway, peers);
+            self.gate.leave(pass).await;
+            taken
+        }
+        .boxed()
+    }
+}
+
+/// What is known of a machine beside the cloud's word.
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    /// Since when it has power.
+    pub since: Option<Timestamp>,
+    /// Never to work again, whatever is done.
+    pub dead: bool,
+    /// Dead until its power is cycled.
+    pub frozen: bool,
+    /// Public addresses that may probe its public side.
+    pub peers: BTreeSet<Ipv4Addr>,
+}
+
+impl State {
+    /// Machines begin to boot, and end.
+    pub fn follow_power(&mut self) {
+        let now = self.now;
+        for id in &self.ours {
+            let runs = self.cloud.droplets.get(id).is_some_and(|droplet| {
+                droplet.exists() && droplet.networked && droplet.status == Status::Active
+            });
+            let machine = self.machines.entry(*id).or_default();
+            match (runs, machine.since) {
+                (true, None) => machine.since = Some(now),
+                (false, Some(_)) => machine.since = None,
+                _ => {}
+            }
+        }
+    }
+
+    fn droplet_at(&self, address: Ipv4Addr) -> Option<&Droplet> {
+        self.billed().find(|droplet| droplet.private.address == address)
+    }
+
+    /// Whether a gateway at this address does its work.
+    pub fn works(&self, address: Ipv4Addr) -> bool {
+        let machine = self.droplet_at(address).and_then(|droplet| self.machines.get(&droplet.id));
+        machine.is_some_and(|machine| {
+            let up = machine.since.is_some_and(|since| since + BOOT <= self.now);
+            up && !machine.dead && !machine.frozen
+        })
+    }
+
+    pub fn endpoint(&self, address: Ipv4Addr) -> HealthSeen {
+        let Some(droplet) = self.droplet_at(address).filter(|_| self.works(address)) else {
+            return HealthSeen::Silent("no connection".into());
+        };
+        HealthSeen::Ready {
+            version: Some(user_data_version()),
+            public_address: droplet.public.as_ref().map(|public| public.address),
+            peers: Some(self.machines[&droplet.id].peers.clone()),
+        }
+    }
+
+    pub fn admit(&mut self, gateway: Ipv4Addr, peers: &[Ipv4Addr]) -> Result<(), String> {
+        let Some(id) = self.droplet_at(gateway).filter(|_| self.works(gateway)).map(|droplet| droplet.id)
+        else {
+            return Err("no connection".into());
+        };
+        if peers.iter().any(|peer| self.droplet_at(*peer).is_none()) {
+            self.violations.push(format!("somebody is admitted who is no gateway of ours: {peers:?}"));
+        }
+        let known = |peer: &Ipv4Addr| {
+            let public = self.droplet_at(*peer)?.public.as_ref()?.address;
+            (self.works(*peer) || self.machines[&id].peers.contains(&public)).then_some(public)
+        };
+        let admitted = peers.iter().filter_map(known).collect();
+        self.machines.get_mut(&id).unwrap().peers = admitted;
+        Ok(())
+    }
+
+    /// What each node reports, where that is news.
+    pub fn reports(
+        &mut self,
+        routes: &[Value],
+        addresses: &BTreeSet<Ipv4Addr>,
+    ) -> Vec<(&'static str, Value)> {
+        let entries: Vec<Value> = routes
+            .iter()
+            .map(|route| {
+                let many = route["spec"]["destinations"].as_array().map_or(0, Vec::len);
+                json!({"name": route["metadata"]["name"], "uid": route["metadata"]["uid"],
+                       "observedGeneration": route["metadata"]["generation"], "state": "Applied", "applied": many, "total": many})
+            })
+            .collect();
+        let another =
+            |address: &Ipv4Addr| addresses.iter().any(|other| other != address && self.works(*other));
+        // A verdict is renewed every other second.
+        let renewed = Timestamp::from_second(self.now.as_second() / 2 * 2).unwrap().to_string();
+        let views: Vec<Value> = addresses
+            .iter()
+            .map(|address| {
+                let works = self.works(*address);
+                let condemned = !works && another(address);
+                let mut view = json!({"address": address, "reachable": works, "forwards": works, "condemned": condemned});
+                if condemned {
+                    view["renewed"] = json!(renewed);
+                }
+                view
+            })
+            .collect();
+        let report =
+            json!({"agentVersion": "played", "bootID": "played", "routes": entries, "gateways": views});
+        let news = NODES.iter().filter(|(node, _)| self.reported.get(node) != Some(&report));
+        let news: Vec<(&'static str, Value)> = news.map(|(node, _)| (*node, report.clone())).collect();
+        self.reported.extend(news.iter().cloned());
+        news
+    }
+}
+
+fn user_data_version() -> String {
+    static VERSION: LazyLock<String> = LazyLock::new(|| {
+        let input = UserDataInput {
+            vpc_range: "10.116.0.0/20".parse().unwrap(),
+            pod_ranges: vec!["10.244.0.0/16".parse().unwrap()],
+            ssh: false,
+        };
+        render(&input).unwrap().version
+    });
+    VERSION.clone()
+}

@@ -1,0 +1,129 @@
+//! What must be the same at the end, whatever happened on the way.
+//!
+//! Ids, addresses and times differ from run to run, and which of two equals carries the traffic first may: a pair is compared as a
+//! pair. A change that is safe to repeat may be repeated when its reply was lost: deletes, powering on, the wanted state of a firewall.
+//! Creates may not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+/// Everything that is compared.
+pub fn outcome(world: &World) -> Value {
+    let status = world.status();
+    let route = world.route();
+    let listed: Vec<String> =
+        route.iter().flat_map(|route| route.spec.ordered_gateways()).map(|entry| entry.address.0).collect();
+    let state = world.state();
+    let gateways: Vec<Value> = status
+        .gateways
+        .iter()
+        .map(|gateway| {
+            let droplet = state.billed().find(|droplet| i64::try_from(droplet.id) == Ok(gateway.droplet_id));
+            let private = droplet.map(|droplet| droplet.private.address.to_string());
+            let public = droplet.and_then(|droplet| Some(droplet.public.as_ref()?.address.to_string()));
+            json!({
+                "name": gateway.name, "ready": gateway.ready, "admits": gateway.admits.len(),
+                "its addresses": gateway.private_address == private && gateway.public_address == public,
+                "listed": private.is_some_and(|private| listed.contains(&private)),
+                "tried": [gateway.powered_on.is_some(), gateway.power_cycled.is_some()],
+            })
+        })
+        .collect();
+    let mut roles: Vec<String> =
+        status.gateways.iter().map(|gateway| format!("{:?}", gateway.role)).collect();
+    roles.sort_unstable();
+    let conditions: Vec<Value> = status
+        .conditions
+        .iter()
+        .map(|condition| json!([condition.type_, condition.status, condition.reason]))
+        .collect();
+    json!({
+        "object": world.gateway().is_some(),
+        "gateways": gateways, "roles": roles, "listed": listed.len(), "conditions": conditions,
+        "head is active": listed.first() == status.gateways.iter().find(|gateway| Some(&gateway.name) == status.active.as_ref()).and_then(|gateway| gateway.private_address.as_ref()),
+        "intents": status.creating.len(), "failed bring-ups": status.failed_bring_ups,
+        "replaced": status.last_replacement.map(|last| json!([last.from, last.to])),
+        "ready": status.gateways_ready, "nodes": status.nodes,
+        "route status": route.and_then(|route| route.status).map(|status| json!([status.nodes_applied, status.nodes_total])),
+        "droplets": droplets(&state), "firewalls": firewalls(&state),
+        "journal": journal(&state),
+        "of others": others(&state),
+    })
+}
+
+fn droplets(state: &crate::world::State) -> Vec<Value> {
+    let mut droplets: Vec<Value> = state
+        .billed()
+        .map(|droplet| {
+            let tags: BTreeSet<&str> = droplet.tags.iter().map(|tag| tag.name.as_str()).collect();
+            json!({"name": droplet.name, "size": droplet.size, "image": droplet.image, "region": droplet.region, "vpc": droplet.vpc,
+                   "tags": tags, "status": droplet.status})
+        })
+        .collect();
+    droplets.sort_by_key(Value::to_string);
+    droplets
+}
+
+// With addresses and ids as the names of the Droplets that have them.
+fn firewalls(state: &crate::world::State) -> Vec<Value> {
+    let mut walls = Vec::new();
+    for wall in state.cloud.firewalls.values().filter(|wall| state.walls.contains(&wall.id) && !wall.deleted)
+    {
+        let mut text = json!({"droplets": wall.droplet_ids, "tags": wall.tags, "inbound": wall.inbound, "outbound": wall.outbound}).to_string();
+        for droplet in state.billed() {
+            text = text.replace(&droplet.id.to_string(), &format!("\"{}\"", droplet.name));
+            if let Some(public) = &droplet.public {
+                text = text.replace(&format!("{}/32", public.address), &droplet.name);
+            }
+        }
+        let mut value: Value = serde_json::from_str(&text).unwrap();
+        sort(&mut value);
+        walls.push(value);
+    }
+    walls
+}
+
+fn sort(value: &mut Value) {
+    match value {
+        Value::Array(items) => {
+            items.iter_mut().for_each(sort);
+            items.sort_by_key(Value::to_string);
+        }
+        Value::Object(fields) => fields.values_mut().for_each(sort),
+        _ => {}
+    }
+}
+
+// How often each thing was done; what is safe to repeat counts once.
+fn journal(state: &crate::world::State) -> BTreeMap<String, usize> {
+    let mut done = BTreeMap::new();
+    // How a firewall came to be as it is wanted takes more steps or fewer; what it is at the end is compared as a whole.
+    for line in state.journal.iter().filter(|line| *line != "update firewall") {
+        let count = done.entry(line.clone()).or_insert(0);
+        *count = if line.starts_with("create") { *count + 1 } else { 1 };
+    }
+    done
+}
+
+fn others(state: &crate::world::State) -> Value {
+    let droplets: Vec<Value> = state
+        .cloud
+        .droplets
+        .values()
+        .filter(|droplet| !state.ours.contains(&droplet.id))
+        .map(|droplet| {
+            json!([droplet.id, droplet.name, droplet.status, droplet.tags.len(), droplet.exists()])
+        })
+        .collect();
+    let walls: Vec<&String> = state
+        .cloud
+        .firewalls
+        .values()
+        .filter(|wall| !state.walls.contains(&wall.id))
+        .map(|wall| &wall.name)
+        .collect();
+    json!([droplets, walls])
+}
