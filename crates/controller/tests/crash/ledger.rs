@@ -35,6 +35,9 @@ impl State {
         if listed {
             self.violations.push(format!("I8: {} is deleted while it is listed", self.name_of(id)));
         }
+        if self.is_used(address) && self.works(address) {
+            self.violations.push(format!("I8: {} is deleted while connections use it", self.name_of(id)));
+        }
         let stays = gateway.is_some_and(|gateway| gateway.metadata.deletion_timestamp.is_none());
         let others = self.billed().any(|droplet| droplet.id != id && self.works(droplet.private.address));
         if stays && !others && self.works(address) {

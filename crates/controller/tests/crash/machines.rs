@@ -21,6 +21,9 @@ use crate::world::{NODES, State, World};
 /// From power to a gateway that answers.
 const BOOT: Duration = Duration::from_secs(12);
 
+/// How long connections go on through a gateway that works and that nodes are told to leave.
+const DRAIN: Duration = Duration::from_secs(8);
+
 /// The gateways' endpoints as one process reaches them.
 pub struct Doors {
     pub world: World,
@@ -122,6 +125,25 @@ impl State {
         Ok(())
     }
 
+    /// Nodes follow the list: at once away from what is dead or no longer in it, with a drain away from what works.
+    pub fn follow_list(&mut self, listed: &[Ipv4Addr]) {
+        let now = self.now;
+        let held = |address: &Ipv4Addr| listed.contains(address) && self.works(*address);
+        let before = self.uses.filter(|address| listed.contains(address));
+        let head = listed.iter().copied().find(|address| self.works(*address));
+        let uses = head.or(before).or(listed.first().copied());
+        let left = before.filter(|address| Some(*address) != uses && held(address));
+        let drains = self.drains.filter(|(address, until)| held(address) && now < *until);
+        let drains = left.map(|address| (address, now + DRAIN)).or(drains);
+        self.drains = drains.filter(|(address, _)| Some(*address) != uses);
+        self.uses = uses;
+    }
+
+    /// Whether nodes send through the gateway at this address.
+    pub fn is_used(&self, address: Ipv4Addr) -> bool {
+        self.uses == Some(address) || self.drains.is_some_and(|(drained, _)| drained == address)
+    }
+
     /// What each node reports, where that is news.
     pub fn reports(
         &mut self,
@@ -132,8 +154,14 @@ impl State {
             .iter()
             .map(|route| {
                 let many = route["spec"]["destinations"].as_array().map_or(0, Vec::len);
-                json!({"name": route["metadata"]["name"], "uid": route["metadata"]["uid"],
-                       "observedGeneration": route["metadata"]["generation"], "state": "Applied", "applied": many, "total": many})
+                let mut entry = json!({"name": route["metadata"]["name"], "uid": route["metadata"]["uid"],
+                    "observedGeneration": route["metadata"]["generation"], "state": "Applied", "applied": many, "total": many});
+                let drains = self.drains.map(|(address, _)| address);
+                let used = [("gateway", self.uses), ("draining", drains)];
+                for (field, address) in used.into_iter().filter_map(|(field, used)| Some((field, used?))) {
+                    entry[field] = json!(address);
+                }
+                entry
             })
             .collect();
         let another =

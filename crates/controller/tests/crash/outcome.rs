@@ -46,6 +46,7 @@ pub fn outcome(world: &World) -> Value {
         "head is active": listed.first() == status.gateways.iter().find(|gateway| Some(&gateway.name) == status.active.as_ref()).and_then(|gateway| gateway.private_address.as_ref()),
         "intents": status.creating.len(), "failed bring-ups": status.failed_bring_ups,
         "replaced": status.last_replacement.map(|last| json!([last.from, last.to])),
+        "rolled": status.roll.map(|roll| json!([roll.from, roll.to, roll.ended.is_some(), roll.failure])),
         "ready": status.gateways_ready, "nodes": status.nodes,
         "route status": route.and_then(|route| route.status).map(|status| json!([status.nodes_applied, status.nodes_total])),
         "droplets": droplets(&state), "firewalls": firewalls(&state),

@@ -51,6 +51,10 @@ pub struct State {
     pub last_call: Timestamp,
     plan: BTreeMap<usize, Moment>,
     pub reported: BTreeMap<&'static str, Value>,
+    /// The gateway that nodes send new connections through, by its private address.
+    pub uses: Option<Ipv4Addr>,
+    /// The one that they have left and still send old connections through, and until when.
+    pub drains: Option<(Ipv4Addr, Timestamp)>,
     pub violations: Vec<String>,
 }
 
@@ -241,11 +245,14 @@ impl World {
         let addresses: BTreeSet<Ipv4Addr> =
             gateways.iter().filter_map(|gateway| gateway.private_address.as_ref()?.parse().ok()).collect();
         let routes = self.0.api.objects("staticroutes");
+        let listed = self.route().map(|route| route.spec.ordered_gateways()).unwrap_or_default();
+        let listed: Vec<Ipv4Addr> = listed.iter().filter_map(|entry| entry.address.0.parse().ok()).collect();
         let reports = {
             let mut state = self.state();
             let now = state.now;
             state.cloud.advance(now);
             state.follow_power();
+            state.follow_list(&listed);
             state.reports(&routes, &addresses)
         };
         for (node, report) in reports {
@@ -316,6 +323,8 @@ impl State {
             last_call: at(START),
             plan: BTreeMap::new(),
             reported: BTreeMap::new(),
+            uses: None,
+            drains: None,
             violations: Vec::new(),
         }
     }
