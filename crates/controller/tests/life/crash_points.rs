@@ -21,9 +21,19 @@ enum Held {
 
 /// Holds the next request of this route; returns when it is there.
 async fn hold(stage: &Stage, route: &'static str, held: Held) {
+    let before = lay_hold(stage, route, held).await;
+    is_held(stage, route, held, before).await;
+}
+
+/// Holds the next request of this route, whenever it comes; gives the last of the journal until now.
+async fn lay_hold(stage: &Stage, route: &'static str, held: Held) -> u64 {
     let before = stage.cloud.last().await;
     let kind = json!({"delay_ms": FOR_EVER, "before_commit": matches!(held, Held::Request)});
     stage.cloud.break_with(Fault { route, times: 1, kind }).await;
+    before
+}
+
+async fn is_held(stage: &Stage, route: &'static str, held: Held, before: u64) {
     let method = route.split_once(' ').unwrap().0;
     until(&format!("{route}: {held:?} is held"), async || {
         let there = match held {
@@ -78,6 +88,38 @@ fn killed_while_a_pair_is_made_the_program_leaves_neither_two_nor_one_too_many()
         assert_eq!((stage.cloud.droplets().await.len(), stage.cloud.firewalls().await.len()), (2, 1));
         assert!(changes.iter().all(|line| !line.starts_with("DELETE")), "{changes:?}");
         assert_eq!(status.gateways_ready.as_deref(), Some("2/2"));
+        drop(controller);
+    });
+}
+
+#[test]
+fn killed_while_one_is_replaced_the_program_makes_one_and_keeps_the_other() {
+    play(async |stage| {
+        let mut controller = stage.controller("first");
+        stage.ask_for("demo", 2, json!({})).await;
+        let status = stage.whole("demo", 2).await;
+        let (lost, kept) = (status.gateways[0].droplet_id, status.gateways[1].droplet_id);
+        let create = "POST /v2/droplets";
+        let before = lay_hold(&stage, create, Held::Request).await;
+        let by_hand = format!("/v2/droplets/{lost}");
+        stage.cloud.by_hand(reqwest::Method::DELETE, &by_hand, None).await;
+        is_held(&stage, create, Held::Request, before).await;
+        controller = killed(&stage, controller).await;
+        for (route, held) in [
+            (create, Held::Reply),
+            ("PUT /v2/firewalls/*", Held::Request),
+            ("PUT /v2/firewalls/*", Held::Reply),
+        ] {
+            controller = killed_at(&stage, controller, route, held).await;
+        }
+        let ids: Vec<i64> =
+            stage.whole("demo", 2).await.gateways.iter().map(|gateway| gateway.droplet_id).collect();
+        let changes = stage.cloud.changes(before).await;
+        assert_eq!(count(&changes, create), 1, "{changes:?}");
+        assert_eq!((stage.cloud.droplets().await.len(), stage.cloud.firewalls().await.len()), (2, 1));
+        assert!(ids.contains(&kept) && !ids.contains(&lost), "{ids:?}");
+        let of_lost = format!("DELETE {by_hand}");
+        assert!(changes.iter().all(|line| !line.starts_with("DELETE") || *line == of_lost), "{changes:?}");
         drop(controller);
     });
 }
