@@ -5,6 +5,7 @@
 //! asked for at each write ([`lease`]); a task the process cannot live without ends the process when it ends ([`tasks`]).
 
 pub mod admin;
+pub mod core_dump;
 pub mod guarded;
 pub mod kubernetes;
 pub mod lease;
