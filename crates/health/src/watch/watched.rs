@@ -134,11 +134,7 @@ impl<G, W: Copy + Ord> Watched<G, W> {
         }
         match transition {
             Some(Transition::Fell { .. }) => self.on_fall(probe.level),
-            Some(Transition::Rose { .. }) => {
-                self.returning = Some(now);
-                // It was the gateway that failed.
-                self.silent.retain(|(level, _), _| *level != probe.level);
-            }
+            Some(Transition::Rose { .. }) => self.returning = Some(now),
             Some(Transition::Met) | None => {}
         }
         if self.is_out() || self.detector(Level::Forwarding).is_down() {
