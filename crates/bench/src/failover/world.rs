@@ -118,7 +118,7 @@ impl World {
         self.outside.counted("oracle", "leaked")
     }
 
-    /// Lets a gateway's connection table forget what had no answer, as two minutes would: else probes of one kill meet what the one
+    /// Lets a gateway's connection table forget what had no answer, as ten seconds would: else probes of one kill meet what the one
     /// before left, with a translation that may no longer be made.
     pub fn forget_unanswered(&self, at: &GatewayAt) -> anyhow::Result<()> {
         let unanswered = ["-D", "--proto", "tcp", "--state", "SYN_SENT"];
