@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use egress_api::{GatewayObservation, renewal_interval};
 use egress_health::detector::{Transition, Verdict};
-use egress_health::watch::{self, Evidence, Watch};
+use egress_health::watch::{self, Evidence, Wanted, Watch};
 use egress_health::{Candidate, Choice, Config, Level, Outcome, Probe, Tick, is_cut_off, select, share};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::objects::{Check, Probed};
-use crate::probe::{self, ProbeResult};
+use crate::probe::{self, ProbeResult, at_probe_port, witnesses};
 
 /// So long what the last agent said of the way through a gateway counts: in the largest cluster the first round of its probes takes
 /// ten seconds.
@@ -32,25 +32,21 @@ pub struct Noticed {
     pub fell: bool,
     /// What is to be reported changed.
     pub words: bool,
-}
-
-/// What is to be watched of a gateway.
-#[derive(Clone, Debug)]
-struct Asked {
-    config: Config,
-    /// Whether somebody outside is asked through it.
-    through: bool,
+    /// [`Gateways::judged`] may be something else now.
+    pub level: bool,
 }
 
 /// All gateways that are probed.
 #[derive(Debug, Default)]
 pub struct Gateways {
     watch: Watch<Ipv4Addr, SocketAddrV4>,
-    asked: BTreeMap<Ipv4Addr, Asked>,
+    wanted: BTreeMap<Ipv4Addr, Wanted<SocketAddrV4>>,
     said: BTreeMap<Ipv4Addr, GatewayObservation>,
     /// What the last agent of this node said.
     remembered: BTreeMap<Ipv4Addr, GatewayObservation>,
     remembered_until: Tick,
+    /// Whether what the last agent said is still part of what is said.
+    remembers: bool,
     /// How the neighbours answered, while no gateway does.
     neighbours: Vec<Outcome>,
     /// The turn in which `renewed` was last said anew.
@@ -60,17 +56,10 @@ pub struct Gateways {
 impl Gateways {
     /// Keeps exactly these, probed as said; new ones begin as unknown.
     pub fn retain(&mut self, gateways: &BTreeSet<Ipv4Addr>, probed: &BTreeMap<Ipv4Addr, Probed>, now: Tick) {
-        let asked = |gateway: &Ipv4Addr| {
-            let probed = probed.get(gateway).cloned().unwrap_or_default();
-            let through = !probed.targets.is_empty();
-            (*gateway, Asked { config: config(probed.check.unwrap_or_default()), through })
-        };
-        self.asked = gateways.iter().map(asked).collect();
-        let configs = self.asked.iter().map(|(gateway, asked)| (*gateway, asked.config.clone())).collect();
-        self.watch.retain(&configs, now);
-        if now >= self.remembered_until {
-            self.remembered.clear();
-        }
+        let nothing = Probed::default();
+        let wanted = |gateway: &Ipv4Addr| (*gateway, wanted(probed.get(gateway).unwrap_or(&nothing)));
+        self.wanted = gateways.iter().map(wanted).collect();
+        self.watch.retain(&self.wanted, now);
         self.said.retain(|gateway, _| gateways.contains(gateway));
         for gateway in gateways {
             let remembered = &mut self.remembered;
@@ -83,6 +72,7 @@ impl Gateways {
     /// Goes on from what the last agent of this node said.
     pub fn remember(&mut self, said: &[GatewayObservation], now: Tick) {
         self.remembered_until = now.after(REMEMBERED);
+        self.remembers = true;
         for said in said {
             let Ok(address) = said.address.parse() else { continue };
             match self.said.get_mut(&address) {
@@ -98,7 +88,7 @@ impl Gateways {
 
     /// Takes one outcome of a probe whose first packet was sent at `sent`.
     pub fn on_probe(&mut self, result: &ProbeResult, sent: Tick, now: Tick, time: Timestamp) -> Noticed {
-        if !self.asked.contains_key(&result.gateway) {
+        if !self.wanted.contains_key(&result.gateway) {
             return Noticed::default();
         }
         let (outcome, message) = match &result.outcome {
@@ -120,7 +110,7 @@ impl Gateways {
             self.neighbours.clear();
         }
         let words = (transition.is_some() || may_move) && self.say(message, result.gateway, now, time);
-        Noticed { may_move, fell, words }
+        Noticed { may_move, fell, words, level: transition.is_some() }
     }
 
     /// Takes what the neighbours answered. True: the node has to say something new.
@@ -140,19 +130,42 @@ impl Gateways {
         is_cut_off(self.watch.all_silent(), &self.neighbours)
     }
 
-    /// Says anew what it condemns and who does not answer, when it is this node's turn: `place` is its place among all, 0 to 1. True: it has.
+    /// Says anew what it condemns and who does not answer, when it is this node's turn: `place` is its place among all, 0 to 1. What the last
+    /// agent said is said no more once this one had its time. True: there is something to report.
     pub fn renew(&mut self, nodes: usize, place: f64, now: Tick, time: Timestamp) -> bool {
+        let is_new = self.forgets(now, time);
         let interval = renewal_interval(nodes);
         let turn = ((now.0 + interval.mul_f64(place)).as_millis() / interval.as_millis().max(1)) as u64;
         if turn == self.renewed {
-            return false;
+            return is_new;
         }
         self.renewed = turn;
-        let failing = |said: &&mut GatewayObservation| said.since.is_some() && is_renewed(said);
-        let mut failing = self.said.values_mut().filter(failing).peekable();
+        let mut failing =
+            self.said.values_mut().filter(|said| said.since.is_some() && is_renewed(said)).peekable();
         let is_any = failing.peek().is_some();
         failing.for_each(|said| said.renewed = Some(Time(time)));
-        is_any
+        is_new || is_any
+    }
+
+    /// Where nobody asks any more what the last agent found failing, no probe will ever change what is said.
+    fn forgets(&mut self, now: Tick, time: Timestamp) -> bool {
+        if !self.remembers || now < self.remembered_until {
+            return false;
+        }
+        self.remembers = false;
+        self.remembered.clear();
+        let mut is_new = false;
+        for (gateway, said) in self.said.iter_mut().filter(|(_, said)| said.since.is_some()) {
+            is_new |= say(&self.watch, *gateway, said, None, false, time);
+        }
+        is_new
+    }
+
+    /// Levels that are known to fail, at which more probes at once would tell nothing new.
+    pub fn judged(&self) -> BTreeSet<(Ipv4Addr, Level)> {
+        let levels = |gateway: &Ipv4Addr| Level::ALL.map(|level| (*gateway, level));
+        let all = self.wanted.keys().flat_map(levels);
+        all.filter(|(gateway, level)| self.watch.is_judged(*gateway, *level)).collect()
     }
 
     /// The gateway to use out of `ordered`.
@@ -189,7 +202,8 @@ impl Gateways {
     fn candidates(&self, listed: &[Ipv4Addr], now: Tick) -> Vec<Candidate<Ipv4Addr>> {
         let mut candidates = self.watch.candidates(listed, now);
         for candidate in &mut candidates {
-            let through = self.asked.get(&candidate.gateway).is_some_and(|asked| asked.through);
+            let is_asked = |wanted: &Wanted<_>| wanted.asked.contains(&Level::Forwarding);
+            let through = self.wanted.get(&candidate.gateway).is_some_and(is_asked);
             let is_unproven = through && self.watch.works(candidate.gateway, Level::Forwarding).is_none();
             if is_unproven && candidate.standing.verdict == Verdict::Up {
                 candidate.standing.verdict = Verdict::Trial;
@@ -301,6 +315,16 @@ fn may_have_said(ours: &GatewayObservation, said: &GatewayObservation) -> bool {
             && agrees(ours.full_size, said.full_size))
 }
 
+/// What is to be watched of a gateway that is probed like this.
+fn wanted(probed: &Probed) -> Wanted<SocketAddrV4> {
+    let is_asked = |level: &Level| *level == Level::Reachability || !witnesses(probed, *level).is_empty();
+    Wanted {
+        config: config(probed.check.unwrap_or_default()),
+        asked: Level::ALL.into_iter().filter(is_asked).collect(),
+        seen_as: probed.public.iter().copied().map(at_probe_port).collect(),
+    }
+}
+
 fn config(check: Check) -> Config {
     let count = |value| NonZeroU8::new(value).unwrap_or(NonZeroU8::MIN);
     Config {
@@ -315,142 +339,4 @@ fn config(check: Check) -> Config {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: Ipv4Addr = Ipv4Addr::new(10, 116, 0, 100);
-    const B: Ipv4Addr = Ipv4Addr::new(10, 116, 0, 101);
-
-    fn probed() -> BTreeMap<Ipv4Addr, Probed> {
-        let targets = BTreeSet::from([SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 443)]);
-        [A, B].map(|gateway| (gateway, Probed { targets: targets.clone(), ..Probed::default() })).into()
-    }
-
-    struct Scene {
-        gateways: Gateways,
-        now: u64,
-    }
-
-    impl Scene {
-        fn new() -> Self {
-            let mut gateways = Gateways::default();
-            gateways.retain(&BTreeSet::from([A, B]), &probed(), Tick::default());
-            Self { gateways, now: 0 }
-        }
-
-        fn probe(&mut self, gateway: Ipv4Addr, level: Level, outcome: probe::Outcome) {
-            self.now += 100;
-            let witness = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 443);
-            let sent = tokio::time::Instant::now();
-            let result =
-                ProbeResult { gateway, level, witness, outcome, sent, took: Duration::from_millis(1) };
-            let time = Timestamp::from_millisecond(i64::try_from(self.now).unwrap()).unwrap();
-            let now = Tick::from_millis(self.now);
-            self.gateways.on_probe(&result, Tick::from_millis(self.now - 1), now, time);
-        }
-
-        fn chosen(&self, current: Ipv4Addr) -> Ipv4Addr {
-            self.gateways.choose(&[A, B], Some(current), Tick::from_millis(self.now)).unwrap().gateway
-        }
-
-        fn said(&self, gateway: Ipv4Addr) -> GatewayObservation {
-            self.gateways.observations().find(|(address, _)| *address == gateway).unwrap().1.clone()
-        }
-    }
-
-    fn missed() -> probe::Outcome {
-        probe::Outcome::Missed("silence".to_owned())
-    }
-
-    #[test]
-    fn three_misses_move_to_the_one_that_answers() {
-        let mut scene = Scene::new();
-        for gateway in [A, B] {
-            scene.probe(gateway, Level::Reachability, probe::Outcome::Answered);
-        }
-        scene.probe(A, Level::Reachability, missed());
-        scene.probe(A, Level::Reachability, missed());
-        assert_eq!(scene.chosen(A), A);
-        scene.probe(A, Level::Reachability, missed());
-        assert_eq!(scene.chosen(A), B);
-        assert_eq!(scene.said(A).message.as_deref(), Some("silence"));
-    }
-
-    #[test]
-    fn trouble_of_the_node_itself_condemns_nobody() {
-        let mut scene = Scene::new();
-        scene.probe(A, Level::Reachability, probe::Outcome::Answered);
-        scene.probe(B, Level::Reachability, probe::Outcome::Answered);
-        for _ in 0..10 {
-            scene.probe(A, Level::Reachability, probe::Outcome::Inconclusive("no socket".to_owned()));
-        }
-        assert_eq!(scene.chosen(A), A);
-    }
-
-    #[test]
-    fn words_change_with_the_verdict_only() {
-        let mut scene = Scene::new();
-        scene.probe(A, Level::Reachability, probe::Outcome::Answered);
-        scene.probe(A, Level::Forwarding, probe::Outcome::Answered);
-        let first = scene.said(A);
-        assert_eq!((first.reachable, first.forwards), (true, Some(true)));
-        for _ in 0..5 {
-            scene.probe(A, Level::Forwarding, probe::Outcome::Answered);
-        }
-        scene.probe(A, Level::Forwarding, missed());
-        assert_eq!(scene.said(A), first, "one miss is no verdict");
-        scene.probe(A, Level::Forwarding, missed());
-        scene.probe(A, Level::Forwarding, missed());
-        assert_eq!(scene.said(A).forwards, Some(false));
-        assert_ne!(scene.said(A).since, first.since);
-    }
-    #[test]
-    fn what_was_not_asked_yet_is_not_said_and_no_vote_against_anybody() {
-        let mut scene = Scene::new();
-        scene.probe(A, Level::Reachability, missed());
-        assert_eq!(scene.gateways.observations().count(), 0);
-        scene.probe(B, Level::Reachability, probe::Outcome::Answered);
-        scene.probe(A, Level::Reachability, missed());
-        scene.probe(A, Level::Reachability, missed());
-        assert_eq!((scene.said(A).reachable, scene.said(B).reachable), (false, true));
-    }
-
-    #[test]
-    fn a_restarted_agent_goes_on_saying_what_the_last_one_said_until_it_knows_better() {
-        let mut last = Scene::new();
-        for gateway in [A, B] {
-            last.probe(gateway, Level::Reachability, probe::Outcome::Answered);
-            last.probe(gateway, Level::Forwarding, probe::Outcome::Answered);
-        }
-        let said = [A, B].map(|gateway| last.said(gateway));
-        for probed_before in [false, true] {
-            let mut scene = Scene { gateways: Gateways::default(), now: 100_000 };
-            let start = Tick::from_millis(scene.now);
-            if probed_before {
-                // While the API server was away.
-                scene.gateways.retain(&BTreeSet::from([A, B]), &probed(), start);
-                scene.probe(A, Level::Reachability, probe::Outcome::Answered);
-            }
-            scene.gateways.remember(&said, start);
-            scene.gateways.retain(&BTreeSet::from([A, B]), &probed(), start);
-            assert_eq!([A, B].map(|gateway| scene.said(gateway)), said);
-            scene.probe(A, Level::Reachability, probe::Outcome::Answered);
-            scene.probe(A, Level::Forwarding, missed());
-            scene.probe(B, Level::Reachability, missed());
-            assert_eq!([A, B].map(|gateway| scene.said(gateway)), said, "still not known");
-            scene.probe(A, Level::Forwarding, probe::Outcome::Answered);
-            assert_eq!(scene.said(A), said[0], "the same, since the same time");
-            scene.probe(B, Level::Reachability, missed());
-            scene.probe(B, Level::Reachability, missed());
-            assert!(!scene.said(B).reachable);
-            assert_ne!(scene.said(B).since, said[1].since);
-        }
-        // Nobody asks whether it forwards any more.
-        let mut scene = Scene { gateways: Gateways::default(), now: 100_000 };
-        scene.gateways.remember(&said, Tick::from_millis(scene.now));
-        scene.gateways.retain(&BTreeSet::from([A]), &BTreeMap::new(), Tick::from_millis(scene.now));
-        scene.now += 30_000;
-        scene.probe(A, Level::Reachability, probe::Outcome::Answered);
-        assert_eq!(scene.said(A).forwards, None);
-    }
-}
+mod tests;

@@ -273,6 +273,15 @@ impl Detector {
         self.beyond_chance = beyond_chance;
     }
 
+    /// Nobody asks any more: what it missed is held against it no longer, and it is on trial as after a failure.
+    pub(crate) fn acquit(&mut self, now: Tick) {
+        self.misses = 0;
+        self.discounted = 0;
+        if self.is_down() {
+            self.come_alive(now, true);
+        }
+    }
+
     /// Misses in a row that make it fall.
     fn fall(&self) -> u8 {
         self.config.fall.get().max(self.beyond_chance)

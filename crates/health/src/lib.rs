@@ -18,4 +18,4 @@ pub use detector::{Detector, Outcome, Signal, Standing, Transition, Verdict};
 pub use selection::{Candidate, Choice, Why, select};
 pub use sharing::share;
 pub use tick::Tick;
-pub use watch::{Evidence, Fault, Level, Noticed, Probe, Watch, is_cut_off};
+pub use watch::{Evidence, Fault, Level, Noticed, Probe, Wanted, Watch, is_cut_off};

@@ -18,16 +18,18 @@
 //! | A: forwarding off, no translation, public link down, one direction dropped, connection table full | fails / ok | fails / fails or ok | fails / ok | A: does not forward |
 //! | A: no default route, or a dead provider's gateway | fails / ok | ok / ok (on-link) | ok or fails / ok | A: does not forward |
 //! | A leaves with another address | ok / ok | fails / ok | ok / ok | A: unexpected source |
+//! | B's probe port is shut: with two gateways nobody can tell it from that | ok / ok | fails / ok | ok / ok | A: unexpected source |
+//! | both probe ports are shut, or A and B do not reach each other outside | ok / ok | fails / fails | ok / ok | nobody |
 //! | A: black hole for large packets | ok / ok | ok / ok | fails / ok | A: loses large packets |
 //! | B is dead: A's only peer | ok / fails | fails / fails | ok / fails | B, not A |
 //! | one target is dead | ok / ok (the next is asked) | ok / ok | ok / ok | nobody |
 //! | all targets, or the internet | fails / fails | ok / ok | ok or fails / the same | nobody: hold |
 //!
-//! - **Source**: A is asked about by its peers; that one is dead says nothing against A. So B must have got answers from outside all
-//!   the time, and after A's misses (level forwarding), which a dead B does not. Where a gateway was never seen with the expected address, nobody
+//! - **Source**: the silence of a peer counts where that peer answers somebody else, of all gateways that ask it; where A alone asks it, when
+//!   it gets an answer itself from whom it asks, A for one (`source`). Where a gateway was never seen with the expected address, nobody
 //!   knows whether its peers admit it: it is not condemned, but it is on trial while another is proven.
-//!   One that came back and was not seen with its address since may be another machine, and the gateway that B asks may be gone: nobody is
-//!   condemned by difference to it.
+//!   One that came back and was not seen with its address since may be another machine, or shut off from the others: it is not condemned
+//!   either, and on trial while another was there all the time.
 //! - **Full size**: peers and targets are asked in turn, or A's way out and B's way in could not be told apart. It condemns only who
 //!   once got such an answer: some targets never give one.
 //! - **Loss** is judged by difference, too: [`Config::loss_percent`] over 30 s, or twice that over 6 s, against a gateway that lost at
@@ -40,11 +42,13 @@
 
 mod evidence;
 mod judge;
+mod peers;
+mod source;
 #[cfg(test)]
 mod tests;
 mod watched;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use evidence::{Evidence, Fault};
 use watched::Watched;
@@ -86,6 +90,24 @@ pub struct Probe<W> {
     pub outcome: Outcome,
 }
 
+/// A gateway that is to be watched, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted<W> {
+    /// Its thresholds.
+    pub config: Config,
+    /// At which levels anybody is asked, besides [`Level::Reachability`]. What nobody asks any more is held against nobody.
+    pub asked: BTreeSet<Level>,
+    /// As whom it is asked about the others: its own public probe port.
+    pub seen_as: BTreeSet<W>,
+}
+
+impl<W: Ord> Wanted<W> {
+    /// Asked about at every level, and about others as `seen_as`.
+    pub fn at_every_level(config: Config, seen_as: impl IntoIterator<Item = W>) -> Self {
+        Self { config, asked: Level::ALL.into(), seen_as: seen_as.into_iter().collect() }
+    }
+}
+
 /// What one probe changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Noticed {
@@ -109,15 +131,18 @@ impl<G, W> Default for Watch<G, W> {
 
 impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
     /// Watches exactly these; of new ones nothing is known.
-    pub fn retain(&mut self, wanted: &BTreeMap<G, Config>, now: Tick) {
+    pub fn retain(&mut self, wanted: &BTreeMap<G, Wanted<W>>, now: Tick) {
         self.gateways.retain(|gateway, _| wanted.contains_key(gateway));
-        for (gateway, config) in wanted {
-            let watched = self.gateways.entry(*gateway).or_insert_with(|| Watched::new(config.clone(), now));
-            watched.configure(config);
+        for (gateway, wanted) in wanted {
+            let watched = self.gateways.entry(*gateway).or_insert_with(|| Watched::new(wanted, now));
+            watched.configure(wanted, now);
         }
-        for watched in self.gateways.values_mut() {
-            watched.condemned.retain(|_, evidence| wanted.contains_key(&evidence.other));
+        // A verdict by difference holds until what failed works, whether or not the gateway that it was made by is still there. Without any
+        // other gateway there is no difference.
+        if self.gateways.len() < 2 {
+            self.gateways.values_mut().for_each(|watched| watched.condemned.clear());
         }
+        self.judge(now);
     }
 
     /// Takes one probe that ended at `now`.
@@ -188,9 +213,15 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
             || silent && self.others(gateway).any(|other| other.works(Level::Reachability) == Some(true))
     }
 
-    /// What to say of a level: `None` while it was never answered, nor failed.
+    /// What to say of a level: `None` while it was never answered, nor failed, or nobody asks.
     pub fn works(&self, gateway: G, level: Level) -> Option<bool> {
         self.gateways.get(&gateway)?.works(level)
+    }
+
+    /// Whether it is known what a level of it is worth for now: it is down, or the gateway does not answer at all. More probes at once
+    /// would tell nothing new.
+    pub fn is_judged(&self, gateway: G, level: Level) -> bool {
+        [level, Level::Reachability].iter().any(|level| self.works(gateway, *level) == Some(false))
     }
 
     /// Whether a level was ever answered.

@@ -14,6 +14,8 @@ pub struct Probed {
     pub targets: BTreeSet<SocketAddrV4>,
     /// Public addresses of other gateways of a list that it is in: their probe port answers whom they admit.
     pub peers: BTreeSet<Ipv4Addr>,
+    /// Its own public addresses, as lists have them: others are asked about there.
+    pub public: BTreeSet<Ipv4Addr>,
     /// Whether an EgressGateway made it: its connection table forgets as ours do.
     pub is_ours: bool,
     /// Its health check; of several the most demanding, the one with the shortest interval. `None`: that of the defaults.
@@ -127,7 +129,9 @@ impl Hearing {
     pub(super) fn probed(mut self) -> BTreeMap<Ipv4Addr, Probed> {
         for (asked, gateway, own) in self.pairs {
             let is_admitted = self.admitted.get(&asked).is_none_or(|admitted| admitted.contains(&own));
-            if let Some(probed) = self.probed.get_mut(&gateway).filter(|_| is_admitted) {
+            let Some(probed) = self.probed.get_mut(&gateway) else { continue };
+            probed.public.insert(own);
+            if is_admitted {
                 probed.peers.insert(asked);
             }
         }

@@ -34,6 +34,7 @@ pub use connect::Outcome;
 pub(crate) use connect::{connect_from, connect_through};
 pub use egress_health::Level;
 pub use plan::askings;
+pub(crate) use plan::{at_probe_port, witnesses};
 pub use prober::Asking;
 use prober::Common;
 

@@ -59,13 +59,14 @@ pub fn askings<'a>(
 }
 
 /// Who is asked: of the full size everybody in turn, or one gateway's way out could not be told from the other's way in.
-fn witnesses(probed: &Probed, level: Level) -> Vec<SocketAddrV4> {
+pub(crate) fn witnesses(probed: &Probed, level: Level) -> Vec<SocketAddrV4> {
     let targets = probed.targets.iter().copied().filter(|_| level != Level::Source);
     let peers = probed.peers.iter().copied().map(at_probe_port).filter(|_| level != Level::Forwarding);
     targets.chain(peers).collect()
 }
 
-fn at_probe_port(gateway: Ipv4Addr) -> SocketAddrV4 {
+/// Where a gateway answers probes, in the VPC and on its public side.
+pub(crate) fn at_probe_port(gateway: Ipv4Addr) -> SocketAddrV4 {
     SocketAddrV4::new(gateway, GATEWAY_PROBE_PORT)
 }
 
@@ -110,6 +111,7 @@ mod tests {
         let probed = |peer: u8| Probed {
             targets: targets.clone(),
             peers: [Ipv4Addr::new(203, 0, 113, peer)].into(),
+            public: BTreeSet::new(),
             is_ours: true,
             check: None,
         };

@@ -9,14 +9,14 @@
 //! gateway of its list may be), I6 (a node uses one that works for it, where there has been one for long enough), I8 (the last one
 //! that works is never deleted, one that works is never power-cycled, no two are replaced within ten minutes).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::env;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use egress_api::GatewayObservation;
-use egress_health::{Config, Level, Outcome, Probe, Tick, Watch, is_cut_off, select};
+use egress_health::{Config, Level, Outcome, Probe, Tick, Wanted, Watch, is_cut_off, select};
 use serde_json::Value;
 
 use super::prepared;
@@ -254,7 +254,8 @@ impl Node {
         let now = tick(state);
         let config = Config { interval: Duration::from_secs(1), ..Config::default() };
         let watched = recorded(state);
-        self.watch.retain(&watched.iter().map(|id| (*id, config.clone())).collect::<BTreeMap<_, _>>(), now);
+        let wanted = |id: &u64| (*id, Wanted::at_every_level(config.clone(), [*id]));
+        self.watch.retain(&watched.iter().map(wanted).collect(), now);
         let mut ended: Vec<(u64, Probe<u64>)> = Vec::new();
         for id in &watched {
             let peer = watched.iter().copied().find(|peer| peer != id);

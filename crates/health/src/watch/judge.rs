@@ -7,8 +7,6 @@ use super::{Evidence, Fault, Level, Watch};
 use crate::loss::{Share, misses_beside};
 use crate::tick::Tick;
 
-/// So long a peer that came back must have been there before a probe that it leaves without an answer counts again.
-const BELIEVED_AFTER: Duration = Duration::from_secs(3);
 /// So long no answer of any size must have come from outside where the first miss was not the last probe of all.
 const NOTHING_FOR: Duration = Duration::from_secs(1);
 
@@ -38,6 +36,9 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
         let Some(begun) = watched.returning.filter(|begun| watched.has_shown_itself(*begun, now)) else {
             return;
         };
+        if self.may_be_another(gateway, begun) {
+            return;
+        }
         let is_better = |other: &Watched<G, W>| {
             other.is_alive() && other.condemned.is_empty() && other.hardly_lost_since(begun)
         };
@@ -82,21 +83,16 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
         let lost_itself = |begun| {
             if level == Level::Forwarding { Share::default() } else { watched.lost_of_small(begun) }
         };
-        let proof = if level == Level::Source { Level::Forwarding } else { level };
         let (other, answered) = self.gateways.iter().find_map(|(other, watched)| {
-            let detector = watched.levels.get(&proof)?;
-            let answered = detector.last_answered()?;
-            let is_better = *other != gateway && answered > last && watched.is_alive() && !detector.is_down();
-            // Who was down as well and came back first proves nothing until the accused has missed another probe: the outside may have
-            // come back for both. A peer that was dead meanwhile answered nobody: that is no word against the source of another until
-            // it was there for a while.
-            let believed = if level == Level::Source { BELIEVED_AFTER } else { Duration::ZERO };
-            let was_there = detector.changed() <= since || last >= detector.changed().after(believed);
-            // Nor does one that came back and whose own address nobody has seen since: it may be another machine.
-            let is_itself = level != Level::Source || watched.is_itself();
+            if *other == gateway || !watched.is_alive() {
+                return None;
+            }
+            let answered = match level {
+                Level::Source => self.contradicts_source(gateway, *other, since, last)?,
+                _ => watched.answered_after(level, since, last)?,
+            };
             let chance = |begun| misses_beside(&[lost_itself(begun), watched.lost_on_the_way(begun)]);
-            let is_no_chance = times.into_iter().all(|begun| misses >= chance(begun));
-            (is_better && was_there && is_itself && is_no_chance).then_some((*other, answered))
+            times.into_iter().all(|begun| misses >= chance(begun)).then_some((*other, answered))
         })?;
         Some(Evidence {
             fault: Fault::of(level),
@@ -115,12 +111,12 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
         let fast_percent = (2 * slow_percent).min(90);
         let (span, lost, other) =
             [(FAST, fast_percent), (SLOW, slow_percent)].into_iter().find_map(|(window, percent)| {
-                let lost = watched.loses(window, percent, now)?;
+                let (lost, on) = watched.loses(window, percent, now)?;
                 let better = self.gateways.iter().find(|(other, watched)| {
                     **other != gateway
                         && watched.is_alive()
                         && watched.condemned.is_empty()
-                        && watched.hardly_loses(window, now)
+                        && watched.hardly_loses(window, on, now)
                 })?;
                 Some((window.span, lost, *better.0))
             })?;

@@ -7,10 +7,12 @@ use super::*;
 use crate::detector::Outcome;
 use crate::selection::{Why, select};
 
+mod clusters;
+mod source;
 mod world;
 
 use world::Broken::*;
-use world::{Broken, TARGETS, World};
+use world::{Broken, TARGETS, World, wanted};
 
 const A: char = 'A';
 const B: char = 'B';
@@ -82,6 +84,27 @@ fn a_gray_failure_is_left_within_three_seconds_whenever_it_happens() {
     }
 }
 
+/// Its silence counts as loss, beside which it takes more misses in a row.
+#[test]
+fn a_target_that_has_been_dead_for_long_does_not_hide_a_gray_failure() {
+    for seed in 1..=12 {
+        for (broken, limit) in
+            [(Deaf(A), 5_000), (NoDefaultRoute(A), 5_000), (WrongSource(A), 60_000), (BlackHole(A), 60_000)]
+        {
+            let mut world = World::whole_with(&[A, B], seed, &Config::default());
+            world.broken.insert(Target('x'));
+            world.runs(30_000 + 83 * seed);
+            assert_eq!((world.condemned(), world.current), (vec![], A));
+            world.broken.insert(broken);
+            let failed = world.now;
+            world.runs(limit);
+            let left = world.switches.first().map(|(at, ..)| at - failed);
+            println!("{broken:?}, seed {seed}: {left:?}");
+            assert!(left.is_some(), "{broken:?}, seed {seed}");
+        }
+    }
+}
+
 #[test]
 fn what_was_missed_before_a_gateway_was_there_makes_nobody_slower_to_leave_it() {
     for seed in 1..=10 {
@@ -97,38 +120,6 @@ fn what_was_missed_before_a_gateway_was_there_makes_nobody_slower_to_leave_it() 
             world.runs(5_000);
             let left = world.switches.last().map(|(at, ..)| at - failed);
             assert!(left.is_some_and(|left| left < 3_000), "{broken:?}, seed {seed}: {left:?}");
-        }
-    }
-}
-
-#[test]
-fn a_node_returns_within_thirty_seconds_of_healing_and_by_one_move() {
-    // Two nodes, and a hundred.
-    for path_interval in [1_000, 2_300] {
-        for broken in [
-            Dead(A),
-            Deaf(A),
-            NoDefaultRoute(A),
-            WrongSource(A),
-            BlackHole(A),
-            LosesInVpc(A, 40),
-            Loses(A, 70),
-        ] {
-            let mut world = World::new(&[A, B]);
-            world.path_interval = path_interval;
-            world.runs(60_000);
-            world.broken.insert(broken);
-            world.runs(30_000);
-            assert_eq!(world.current, B, "{broken:?}");
-            world.broken.clear();
-            let moves = world.switches.len();
-            world.runs(30_000);
-            assert_eq!(
-                (world.current, world.switches.len() - moves),
-                (A, 1),
-                "{broken:?}, {path_interval} ms"
-            );
-            assert_eq!(world.condemned(), []);
         }
     }
 }
@@ -400,11 +391,32 @@ fn thresholds_may_change_and_gateways_come_and_go() {
     assert_eq!(world.current, B);
     let now = Tick::from_millis(world.now);
     let other = Config { hold_down: Duration::from_secs(1), ..Config::default() };
-    world.watch.retain(&BTreeMap::from([(A, other.clone()), (B, other)]), now);
+    world.watch.retain(&wanted(&[A, B], &other), now);
     assert!(world.watch.condemned(A).is_some(), "nothing is forgotten");
-    world.watch.retain(&BTreeMap::from([(A, Config::default())]), now);
+    world.watch.retain(&wanted(&[A], &other), now);
     assert!(world.watch.condemned(A).is_none(), "without the other there is no difference");
     assert_eq!(world.watch.works(B, Level::Reachability), None);
+}
+
+#[test]
+fn a_verdict_outlives_the_gateway_that_it_was_made_by() {
+    for broken in [Deaf(A), NoDefaultRoute(A), WrongSource(A), BlackHole(A)] {
+        let mut world = World::whole(&[A, B, C]);
+        world.broken.insert(broken);
+        world.runs(15_000);
+        let evidence = world.watch.condemned(A).cloned();
+        assert_eq!((world.current, evidence.is_some()), (B, true), "{broken:?}");
+        world.lists(&[A, C]);
+        assert_eq!(world.current, C, "{broken:?}: the head of the list does not work");
+        assert_eq!(world.watch.condemned(A), evidence.as_ref(), "{broken:?}: one vote, since then");
+        for _ in 0..100 {
+            world.runs(100);
+            assert!(world.watch.is_condemned(A) && world.current == C, "{broken:?}");
+        }
+        world.broken.clear();
+        world.runs(60_000);
+        assert_eq!((world.condemned(), world.current), (vec![], A), "{broken:?}");
+    }
 }
 
 fn any_broken() -> impl Strategy<Value = Broken> {
@@ -414,6 +426,7 @@ fn any_broken() -> impl Strategy<Value = Broken> {
         gateway().prop_map(Deaf),
         gateway().prop_map(NoDefaultRoute),
         gateway().prop_map(WrongSource),
+        gateway().prop_map(PortShut),
         gateway().prop_map(BlackHole),
         (0..3_usize).prop_map(|index| Target(TARGETS[index])),
         Just(Internet),
@@ -421,11 +434,18 @@ fn any_broken() -> impl Strategy<Value = Broken> {
     ]
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+/// A few in every run of the tests, since each is minutes of a node's life; as many as are asked for in the suite `health-watch`.
+fn lives() -> ProptestConfig {
+    let asked = ProptestConfig::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { asked.cases } else { 12 };
+    ProptestConfig { cases, ..asked }
+}
 
-    /// Whatever breaks and heals, in whatever order: a whole gateway is never condemned for a total fault while the others are whole or
-    /// broken, a node ends on one that works where there is one, and none is said to work only when that is so.
+proptest! {
+    #![proptest_config(lives())]
+
+    /// Whatever breaks and heals, in whatever order: a whole gateway that another one can vouch for is not condemned, and a node ends on the
+    /// first of these or on a whole one before it; that none works is not said while there is one.
     #[test]
     fn a_node_ends_on_a_gateway_that_works_and_no_whole_one_is_condemned(
         steps in prop::collection::vec((any_broken(), prop::bool::ANY, 200_u64..8_000), 1..12)
@@ -447,12 +467,16 @@ proptest! {
                 .all(|broken| !world.broken.contains(broken))
         };
         let whole: Vec<char> = [A, B, C].into_iter().filter(|gateway| is_whole(*gateway)).collect();
-        for gateway in &whole {
+        let answers_peers = |gateway: char| {
+            [Dead(gateway), Deaf(gateway), PortShut(gateway)].iter().all(|broken| !world.broken.contains(broken))
+        };
+        let is_vouched_for = |gateway: &&char| [A, B, C].iter().any(|other| other != *gateway && answers_peers(*other));
+        for gateway in whole.iter().filter(is_vouched_for) {
             prop_assert!(world.watch.condemned(*gateway).is_none(), "{:?}: {:?}", world.broken, world.condemned());
         }
-        if let Some(first) = whole.first() {
+        if let Some(first) = whole.iter().find(is_vouched_for) {
             prop_assert!(whole.contains(&world.current), "{:?}: on {}", world.broken, world.current);
-            prop_assert_eq!(world.current, *first, "the order of the list");
+            prop_assert!(world.current <= *first, "the order of the list, {:?}: on {}", world.broken, world.current);
             prop_assert!(!world.watch.none_works(&[A, B, C]));
         }
     }

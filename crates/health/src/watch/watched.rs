@@ -1,46 +1,25 @@
 //! One gateway of a [`super::Watch`]: its detectors, what it lost, and whether it has come back from a failure.
 
+mod losing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU8;
 use std::time::Duration;
 
-use super::{Evidence, Fault, Level, Probe};
+pub(super) use losing::{FAST, SLOW};
+
+use super::peers::Peers;
+use super::{Evidence, Fault, Level, Probe, Wanted};
 use crate::config::Config;
 use crate::detector::{Detector, Outcome, Standing, Transition, Verdict};
 use crate::loss::{Loss, Share, misses_beyond_chance};
 use crate::tick::Tick;
 
-/// Windows of the loss detectors, fast and slow. Besides the share that is lost, so many probes must have been lost that chance does
-/// not do it at a true 10 %: of eleven probes through a gateway in six seconds (two levels, about one a second each) seven, of about
-/// fifty-five in thirty seconds sixteen: about once in 44,000 windows, and in 15,000. Misses are asked again at once, so that at 60 % loss there are
-/// twenty probes and more in six seconds. The VPC is asked ten times a second.
-pub(super) const FAST: Window =
-    Window { span: Duration::from_secs(6), lost: 7, clean: 6, lost_in_vpc: 20, clean_in_vpc: 30 };
-pub(super) const SLOW: Window =
-    Window { span: Duration::from_secs(30), lost: 16, clean: 30, lost_in_vpc: 50, clean_in_vpc: 150 };
-/// Whoever lost packets is forgiven when of so many probes since then, through it and in the VPC, hardly any was lost. At a true 25 % that
-/// happens by chance in one of forty such times, and the time on trial asks again.
-const FORGIVEN: (u32, u32) = (20, 50);
-/// In clusters that are so large that so many probes take longer, this must do.
-const FORGIVEN_AFTER: u64 = 20;
 /// Whoever failed has come back when, besides its hold-down, so many probes since then, through it and in the VPC, say so. Five: of a
 /// way that loses 60 % it happens by chance once in a hundred times.
 const SHOWN: (u32, u32) = (5, 10);
 /// The same for clusters that are so large, and for levels at which nobody asks any more.
 const SHOWN_AFTER: Duration = Duration::from_secs(15);
-/// So many peers are told from targets: more than a list can have.
-const MOST_PEERS: usize = 32;
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Window {
-    pub(super) span: Duration,
-    /// The fewest lost probes that condemn, and the fewest probes that clear, on the way through.
-    lost: u32,
-    clean: u32,
-    /// The same in the VPC.
-    lost_in_vpc: u32,
-    clean_in_vpc: u32,
-}
 
 #[derive(Debug, Clone)]
 pub(super) struct Watched<G, W> {
@@ -55,37 +34,63 @@ pub(super) struct Watched<G, W> {
     path: Loss,
     /// When it began to answer after a failure, until it has shown that it works: till then it is on trial.
     pub(super) returning: Option<Tick>,
+    /// At which levels anybody is asked.
+    asked: BTreeSet<Level>,
+    /// As whom it is asked about others.
+    pub(super) seen_as: BTreeSet<W>,
     /// Who is asked as a peer.
-    peers: BTreeSet<W>,
+    pub(super) peers: Peers<W>,
     /// Who did not answer in the present run of misses of each level.
     unanswered: BTreeMap<Level, Vec<W>>,
     pub(super) condemned: BTreeMap<Fault, Evidence<G, W>>,
 }
 
 impl<G, W: Copy + Ord> Watched<G, W> {
-    pub(super) fn new(config: Config, now: Tick) -> Self {
-        let detectors = Level::ALL.map(|level| (level, Detector::new(of_level(&config, level), now)));
+    pub(super) fn new(wanted: &Wanted<W>, now: Tick) -> Self {
+        let config = &wanted.config;
+        let detectors = Level::ALL.map(|level| (level, Detector::new(of_level(config, level), now)));
         Self {
-            loss: Detector::new(of_loss(&config), now),
-            config,
+            loss: Detector::new(of_loss(config), now),
+            config: config.clone(),
+            asked: wanted.asked.clone(),
+            seen_as: wanted.seen_as.clone(),
             levels: detectors.into_iter().collect(),
             loses: false,
             reached: None,
             path: Loss::default(),
             returning: None,
-            peers: BTreeSet::new(),
+            peers: Peers::default(),
             unanswered: BTreeMap::new(),
             condemned: BTreeMap::new(),
         }
     }
 
-    pub(super) fn configure(&mut self, config: &Config) {
+    pub(super) fn configure(&mut self, wanted: &Wanted<W>, now: Tick) {
+        let config = &wanted.config;
         if self.config != *config {
             self.config = config.clone();
             for (level, detector) in &mut self.levels {
                 detector.configure(&of_level(config, *level));
             }
             self.loss.configure(&of_loss(config));
+        }
+        if self.seen_as != wanted.seen_as {
+            self.seen_as.clone_from(&wanted.seen_as);
+        }
+        if self.asked != wanted.asked {
+            self.asked.clone_from(&wanted.asked);
+            self.acquit(now);
+        }
+    }
+
+    /// What nobody asks any more may be well again, and nobody would know: on trial it shows by the rest that it works.
+    fn acquit(&mut self, now: Tick) {
+        for level in Level::BEYOND.into_iter().filter(|level| !self.asked.contains(level)) {
+            let Some(detector) = self.levels.get_mut(&level) else { continue };
+            if detector.is_down() {
+                self.returning = Some(now);
+            }
+            detector.acquit(now);
         }
     }
 
@@ -187,8 +192,8 @@ impl<G, W: Copy + Ord> Watched<G, W> {
     }
 
     fn count(&mut self, probe: Probe<W>, now: Tick) {
-        if probe.level == Level::Source && self.peers.len() < MOST_PEERS {
-            self.peers.insert(probe.witness);
+        if probe.level == Level::Source {
+            self.peers.hear(probe.witness, probe.sent, probe.outcome);
         }
         let of_target = matches!(probe.level, Level::Forwarding | Level::FullSize)
             && !self.peers.contains(&probe.witness);
@@ -237,6 +242,9 @@ impl<G, W: Copy + Ord> Watched<G, W> {
     }
 
     pub(super) fn works(&self, level: Level) -> Option<bool> {
+        if level != Level::Reachability && !self.asked.contains(&level) {
+            return None;
+        }
         let detector = self.detector(level);
         if detector.is_down() { Some(false) } else { detector.last_answered().map(|_| true) }
     }
@@ -247,6 +255,16 @@ impl<G, W: Copy + Ord> Watched<G, W> {
 
     pub(super) fn is_alive(&self) -> bool {
         self.works(Level::Reachability) == Some(true)
+    }
+
+    /// When the last probe was sent that it answered at that level, if that is after the last miss of another one, whose misses began at
+    /// `since`.
+    pub(super) fn answered_after(&self, level: Level, since: Tick, last: Tick) -> Option<Tick> {
+        let detector = self.detector(level);
+        let answered = detector.last_answered().filter(|answered| *answered > last && !detector.is_down())?;
+        // Who was down as well and came back first proves nothing until the other one has missed another probe: the outside may have come
+        // back for both.
+        (detector.changed() <= since || last >= detector.changed()).then_some(answered)
     }
 
     pub(super) fn standing(&self, now: Tick, another_is_proven: impl FnOnce() -> bool) -> Standing {
@@ -309,14 +327,6 @@ impl<G, W: Copy + Ord> Watched<G, W> {
         self.detector(Level::Forwarding).lost_since(begun)
     }
 
-    /// Takes a verdict on loss.
-    pub(super) fn convict_of_loss(&mut self, now: Tick) {
-        if !self.loses {
-            self.loses = true;
-            self.loss.on_probe(now, Outcome::Missed);
-        }
-    }
-
     /// Takes back what does not hold any more.
     pub(super) fn forgive(&mut self, now: Tick) {
         if self.loses
@@ -334,33 +344,6 @@ impl<G, W: Copy + Ord> Watched<G, W> {
             Some(level) => levels.get(&level).is_some_and(Detector::is_down),
             None => loses,
         });
-    }
-
-    /// Since when, within the last half minute, it loses hardly any probe, if that is long enough to say so.
-    fn clean_since(&self, now: Tick) -> Option<Tick> {
-        let is_probed = self.has_answered(Level::Forwarding);
-        (1..=SLOW.span.as_secs()).rev().find_map(|seconds| {
-            let begun = Tick(Duration::from_secs((now.0.as_secs() + 1).saturating_sub(seconds)));
-            let vpc = self.detector(Level::Reachability).lost_since(begun);
-            let path = self.path.since(begun);
-            let (of_path, of_vpc) = if seconds < FORGIVEN_AFTER { FORGIVEN } else { (1, 1) };
-            (vpc.is_clean(of_vpc) && (!is_probed || path.is_clean(of_path))).then_some(begun)
-        })
-    }
-
-    pub(super) fn loses(&self, window: Window, percent: u32, now: Tick) -> Option<Share> {
-        let vpc = self.detector(Level::Reachability).lost(window.span, now);
-        let path = self.path.over(window.span, now);
-        let shares = [(vpc, window.lost_in_vpc), (path, window.lost)];
-        shares.into_iter().find(|(share, enough)| share.loses(percent, *enough)).map(|(share, _)| share)
-    }
-
-    // Where the way through it is not probed, the VPC alone tells.
-    pub(super) fn hardly_loses(&self, window: Window, now: Tick) -> bool {
-        let vpc = self.detector(Level::Reachability).lost(window.span, now);
-        let path = self.path.over(window.span, now);
-        let is_probed = self.has_answered(Level::Forwarding);
-        vpc.is_clean(window.clean_in_vpc) && (!is_probed || path.is_clean(window.clean))
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::detector::{Outcome, Standing, Verdict};
 use crate::selection::select;
+use crate::watch::Wanted;
 use crate::{Config, Fault, Level, Probe, Tick, Watch};
 
 /// What is broken. Each is as a gateway's probes find it, whoever asks.
@@ -16,8 +17,12 @@ pub enum Broken {
     Deaf(char),
     /// Only what is on its own link is reached.
     NoDefaultRoute(char),
-    /// It leaves with an address that no peer admits.
+    /// It leaves with an address that no peer admits. So does a stranger that has its address in the VPC while it lives on outside.
     WrongSource(char),
+    /// Its public probe port lets nobody in.
+    PortShut(char),
+    /// These two do not reach each other outside.
+    Apart(char, char),
     /// It is gone, and another machine has its VPC address, which forwards and leaves with an address of its own.
     TakenOver(char),
     /// Packets of full size vanish on its public side, both ways.
@@ -37,19 +42,25 @@ use Broken::*;
 
 pub const TARGETS: [char; 3] = ['x', 'y', 'z'];
 
-/// As the agent's: milliseconds until a probe through a gateway is late, and until it is a miss; in the VPC it is both.
+/// As the agent's: milliseconds until a probe through a gateway is late, and until it is a miss; in the VPC it is both, a little before the
+/// next.
 const LATE: u64 = 250;
 const PATH_DEADLINE: u64 = 700;
-const VPC_DEADLINE: u64 = 95;
-/// So many times what is late is asked again at once, then every so many milliseconds, through gateways that remember for long.
+/// So many times at most what is late is asked again at once, then every so many milliseconds, through gateways that remember for long.
 const REPEATED: u8 = 12;
 const FAILING: u64 = 4_100;
+/// So many probes in a row that a witness left without an answer make it one that is known to be silent, and so many of a level are a doubt.
+const SILENT: u8 = 3;
 
 /// One level of one gateway.
 #[derive(Debug, Clone, Default)]
 struct Prober {
     turn: usize,
     unanswered: u8,
+    /// Of these, to witnesses that answer otherwise.
+    surprising: u8,
+    /// How many each witness left without an answer in a row.
+    silent: BTreeMap<char, u8>,
     fails: bool,
     due: u64,
     late: Option<u64>,
@@ -66,6 +77,11 @@ struct UnderWay {
     answered: bool,
 }
 
+/// These gateways, asked about at every level and as witnesses of each other.
+pub fn wanted(gateways: &[char], config: &Config) -> BTreeMap<char, Wanted<char>> {
+    gateways.iter().map(|gateway| (*gateway, Wanted::at_every_level(config.clone(), [*gateway]))).collect()
+}
+
 #[derive(Clone)]
 pub struct World {
     pub watch: Watch<char, char>,
@@ -75,8 +91,12 @@ pub struct World {
     pub current: char,
     /// When, from whom, to whom.
     pub switches: Vec<(u64, char, char)>,
-    /// Milliseconds between two probes of a level through a gateway: more in large clusters.
+    /// Milliseconds between two probes in the VPC, of a level through a gateway, and to another gateway: more in large clusters.
+    pub vpc_interval: u64,
     pub path_interval: u64,
+    pub source_interval: u64,
+    /// Who does not ask whom, because it is not let in there yet.
+    pub not_admitted: BTreeSet<(char, char)>,
     gateways: Vec<char>,
     random: u64,
     probers: BTreeMap<(char, Level), Prober>,
@@ -90,21 +110,26 @@ impl World {
 
     pub fn with(gateways: &[char], seed: u64, config: &Config) -> Self {
         let mut watch = Watch::default();
-        watch.retain(&gateways.iter().map(|gateway| (*gateway, config.clone())).collect(), Tick::default());
+        watch.retain(&wanted(gateways, config), Tick::default());
         let mut world = Self {
             watch,
             broken: BTreeSet::new(),
             now: 0,
             current: gateways[0],
             switches: Vec::new(),
+            vpc_interval: 100,
             path_interval: 1_000,
+            source_interval: 1_000,
+            not_admitted: BTreeSet::new(),
             gateways: gateways.to_vec(),
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             probers: BTreeMap::new(),
             under_way: BTreeSet::new(),
         };
         for gateway in gateways {
-            for level in Level::ALL {
+            // A single one has no peer to be asked about by.
+            let asked = Level::ALL.into_iter().filter(|level| *level != Level::Source || gateways.len() > 1);
+            for level in asked {
                 let due = world.below(world.interval(level));
                 world.probers.insert((*gateway, level), Prober { due, ..Prober::default() });
             }
@@ -137,6 +162,16 @@ impl World {
         self.gateways.iter().filter_map(fault).collect()
     }
 
+    /// The list of gateways is another one, of some that were there before.
+    pub fn lists(&mut self, gateways: &[char]) {
+        let config = Config::default();
+        self.gateways = gateways.to_vec();
+        self.probers.retain(|(gateway, _), _| gateways.contains(gateway));
+        self.under_way.retain(|probe| gateways.contains(&probe.gateway));
+        self.watch.retain(&wanted(gateways, &config), Tick::from_millis(self.now));
+        self.choose();
+    }
+
     /// So many milliseconds pass.
     pub fn runs(&mut self, millis: u64) {
         let end = self.now + millis;
@@ -167,31 +202,35 @@ impl World {
         let (gateway, level) = key;
         let (witness, answered) = self.ask(gateway, level);
         let now = self.now;
-        let deadline = if level == Level::Reachability { VPC_DEADLINE } else { PATH_DEADLINE };
+        let interval = self.interval(level);
+        let deadline = if level == Level::Reachability { interval * 95 / 100 } else { PATH_DEADLINE };
         let ends = now + if answered { 1 } else { deadline };
         self.under_way.insert(UnderWay { ends, gateway, level, witness, sent: now, answered });
-        let interval = self.interval(level);
         let due = now + interval * 95 / 100 + self.below(interval / 10);
         let prober = self.probers.get_mut(&key).unwrap();
-        let repeats = prober.unanswered > 0 && !prober.fails;
+        let is_silent = prober.silent.get(&witness).is_some_and(|missed| *missed >= SILENT);
+        // Not on account of the one that is just sent.
+        let is_surprised = prober.surprising > 0;
         prober.unanswered = prober.unanswered.saturating_add(1);
-        prober.late = Some(now + deadline.min(LATE));
+        prober.surprising = prober.surprising.saturating_add(u8::from(!is_silent));
+        prober.late = Some(now + if level == Level::Reachability { deadline } else { LATE });
         prober.due = due;
-        if repeats {
+        if prober.unanswered >= SILENT && is_surprised && !prober.fails {
             self.doubt(gateway, level);
         }
     }
 
     fn is_late(&mut self, key: (char, Level)) {
         let (now, interval) = (self.now, self.interval(key.1));
+        let is_judged = self.watch.is_judged(key.0, key.1);
         let prober = self.probers.get_mut(&key).unwrap();
         prober.late = None;
         if prober.unanswered == 0 {
             prober.fails = false;
-        } else if prober.unanswered >= REPEATED || prober.fails {
+        } else if prober.unanswered >= REPEATED || prober.fails || is_judged {
             prober.fails = true;
             prober.due += if key.1 == Level::Reachability { 0 } else { FAILING.saturating_sub(interval) };
-        } else {
+        } else if prober.surprising > 0 {
             prober.due = now;
         }
     }
@@ -201,10 +240,16 @@ impl World {
         let prober = self.probers.get_mut(&(gateway, level)).unwrap();
         if answered {
             let came_back = prober.fails;
-            prober.unanswered = 0;
+            (prober.unanswered, prober.surprising) = (0, 0);
             if came_back {
+                prober.silent.clear();
                 self.doubt(gateway, level);
+            } else {
+                prober.silent.remove(&witness);
             }
+        } else {
+            let missed = prober.silent.entry(witness).or_default();
+            *missed = missed.saturating_add(1);
         }
         let outcome = if answered { Outcome::Answered } else { Outcome::Missed };
         let probe = Probe { level, witness, sent: Tick::from_millis(sent), outcome };
@@ -212,22 +257,26 @@ impl World {
         self.choose();
     }
 
-    /// The same is asked through the others, at once.
+    /// The same is asked through the others, at once; and of whose address or large packets there is doubt, whether it forwards.
     fn doubt(&mut self, of: char, level: Level) {
-        let level = match level {
-            Level::Reachability => return,
-            Level::Source => Level::Forwarding,
-            level => level,
-        };
+        if level == Level::Reachability {
+            return;
+        }
         for ((gateway, asked), prober) in &mut self.probers {
-            if *gateway != of && *asked == level {
+            let beyond = [Level::Source, Level::FullSize].contains(&level);
+            let itself = *gateway == of && *asked == Level::Forwarding && beyond;
+            if itself || *gateway != of && *asked == level {
                 prober.due = self.now;
             }
         }
     }
 
     fn interval(&self, level: Level) -> u64 {
-        if level == Level::Reachability { 100 } else { self.path_interval }
+        match level {
+            Level::Reachability => self.vpc_interval,
+            Level::Source => self.source_interval,
+            Level::Forwarding | Level::FullSize => self.path_interval,
+        }
     }
 
     /// Who is asked next, and whether an answer comes.
@@ -235,7 +284,8 @@ impl World {
         let prober = self.probers.get_mut(&(gateway, level)).unwrap();
         prober.turn += 1;
         let turn = prober.turn;
-        let peers: Vec<char> = self.gateways.iter().copied().filter(|peer| *peer != gateway).collect();
+        let is_asked = |peer: &char| *peer != gateway && !self.not_admitted.contains(&(gateway, *peer));
+        let peers: Vec<char> = self.gateways.iter().copied().filter(is_asked).collect();
         let asked: Vec<char> = match level {
             Level::Reachability => vec![gateway],
             Level::Forwarding => TARGETS.to_vec(),
@@ -250,9 +300,10 @@ impl World {
         let swallowed = large && self.is(BlackHole(gateway)) || !is_peer && self.is(NoDefaultRoute(gateway));
         let leads = !swallowed && !self.is(Deaf(gateway));
         let arrives = if is_peer {
-            let silent = [Dead(witness), Deaf(witness), TakenOver(witness)];
+            let silent = [Dead(witness), Deaf(witness), TakenOver(witness), PortShut(witness)];
             let strange = [WrongSource(gateway), TakenOver(gateway)];
-            silent.iter().chain(&strange).all(|broken| !self.is(*broken))
+            let apart = [Apart(gateway, witness), Apart(witness, gateway)];
+            silent.iter().chain(&strange).chain(&apart).all(|broken| !self.is(*broken))
                 && !(large && self.is(BlackHole(witness)))
         } else {
             !self.is(Internet) && !self.is(Target(witness))
