@@ -129,6 +129,8 @@ fn close_at_once(stream: &TcpStream) {
 
 fn judge(error: &io::Error, target: SocketAddrV4) -> Outcome {
     match error.kind() {
+        // Whoever it comes from: a reset, or a `port unreachable`, of a gateway that refuses to forward reads the same, for TCP does not say
+        // who sent it (`docs/probes.md`).
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Outcome::Answered,
         io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             Outcome::Missed(format!("{target}: {error}"))

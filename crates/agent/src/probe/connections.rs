@@ -24,6 +24,10 @@ const REST_OF_OURS: Duration = Duration::from_secs(11);
 /// used again within 30 s, which are this, the confirmations, and the hold-down of 10 s.
 const LONGEST_PAUSE: Duration = Duration::from_secs(12);
 
+/// A witness that left so many probes in a row without an answer while others answered is taken for dead: that it leaves one more is no
+/// news. What fails through the gateway fails with all of them.
+const SILENT: u8 = 3;
+
 /// How long a connection that was missed rests.
 pub(super) const fn rest(is_ours: bool) -> Duration {
     if is_ours { REST_OF_OURS } else { REST }
@@ -41,6 +45,8 @@ pub(super) struct Connections {
 #[derive(Debug)]
 struct Asked {
     witness: SocketAddrV4,
+    /// Probes in a row that it left without an answer.
+    missed: u8,
     ports: Ports,
 }
 
@@ -71,7 +77,7 @@ impl Connections {
                 resting: VecDeque::new(),
             })
         };
-        let asked = |witness: &SocketAddrV4| Asked { witness: *witness, ports: ports() };
+        let asked = |witness: &SocketAddrV4| Asked { witness: *witness, missed: 0, ports: ports() };
         Self { witnesses: witnesses.iter().map(asked).collect(), rest }
     }
 
@@ -93,8 +99,19 @@ impl Connections {
     /// One ended, missed or not.
     pub(super) fn put_back(&mut self, port: u16, witness: SocketAddrV4, is_missed: bool, now: Instant) {
         if let Some(asked) = self.witnesses.iter_mut().find(|asked| asked.witness == witness) {
+            asked.missed = if is_missed { asked.missed.saturating_add(1) } else { 0 };
             asked.ports.put_back(port, is_missed.then(|| now + self.rest));
         }
+    }
+
+    /// Whether a witness is known to answer nobody, so that one more silence says nothing.
+    pub(super) fn is_silent(&self, witness: SocketAddrV4) -> bool {
+        self.witnesses.iter().any(|asked| asked.witness == witness && asked.missed >= SILENT)
+    }
+
+    /// The gateway failed, and no witness is to blame for what it missed meanwhile.
+    pub(super) fn expect_answers(&mut self) {
+        self.witnesses.iter_mut().for_each(|asked| asked.missed = 0);
     }
 
     /// Time between two probes of what fails: so long that to every witness the free ones last until the next has rested.

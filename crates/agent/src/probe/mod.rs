@@ -19,14 +19,15 @@ mod connections;
 mod plan;
 mod prober;
 pub mod rate;
+mod schedule;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -62,6 +63,7 @@ pub struct ProbeResult {
 #[derive(Debug)]
 pub struct Probes {
     running: BTreeMap<(Ipv4Addr, Level), Running>,
+    judged: watch::Sender<BTreeSet<(Ipv4Addr, Level)>>,
     common: Common,
 }
 
@@ -81,15 +83,24 @@ impl Probes {
     /// No probes yet; outcomes will go to `results`.
     pub fn new(results: mpsc::Sender<ProbeResult>) -> Self {
         let nodes = Arc::new(AtomicUsize::new(rate::MOST_NODES));
-        Self {
-            running: BTreeMap::new(),
-            common: Common {
-                nodes,
-                doubts: broadcast::Sender::new(DOUBTS),
-                beat: rate::Beat::at_random(),
-                results,
-            },
-        }
+        let judged = watch::Sender::default();
+        let common = Common {
+            nodes,
+            doubts: broadcast::Sender::new(DOUBTS),
+            beat: rate::Beat::at_random(),
+            judged: judged.subscribe(),
+            results,
+        };
+        Self { running: BTreeMap::new(), judged, common }
+    }
+
+    /// Which levels of which gateways are known to fail: what they leave without an answer is not repeated.
+    pub fn judge(&self, failing: BTreeSet<(Ipv4Addr, Level)>) {
+        self.judged.send_if_modified(|before| {
+            let is_new = *before != failing;
+            *before = failing;
+            is_new
+        });
     }
 
     /// How many nodes the cluster has: they share the probes that anybody gets. Until that is known it is the largest.

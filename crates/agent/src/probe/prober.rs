@@ -1,18 +1,7 @@
-//! One task: the witnesses of one level through one gateway, asked in turn, each answer handed on as it comes.
-//!
-//! A probe that stays without an answer is confirmed at once by others, to the next witnesses, without waiting for its
-//! deadline; so is the first answer after a failure. After that the level is asked at its interval again.
-//!
-//! ```text
-//!            asked every interval                     asked every `failing`
-//!   ┌─────────┐  unanswered   ┌────────────┐  4 × `fall` of it ┌─────────┐
-//!   │ working │ ────────────► │ confirming │ ────────────────► │ failing │
-//!   └─────────┘ ◄──────────── └────────────┘                   └─────────┘
-//!        ▲        an answer                                         │
-//!        └──────────────────────────────────────────────────────────┘
-//!                     `rise` answers, asked without a pause
-//! ```
+//! One task: the witnesses of one level through one gateway, asked in turn, each answer handed on as it comes. When, and whom, says
+//! [`super::schedule`].
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -21,12 +10,12 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::Instant;
 
-use super::connect::{Outcome, connect_from, connect_full_size, connect_through};
-use super::connections::Connections;
+use super::connect::{connect_from, connect_full_size, connect_through};
 use super::rate::{self, Beat};
+use super::schedule::{Pace, Schedule};
 use super::{Level, ProbeResult};
 
 /// A probe on the way through a gateway that has no answer by then is repeated. Answers from another continent take less.
@@ -38,10 +27,6 @@ const PATH_DEADLINE: Duration = Duration::from_millis(700);
 
 /// The same for a probe that stays in the VPC, where an answer takes well under a millisecond, when the interval is long.
 const LONGEST_DEADLINE: Duration = Duration::from_millis(500);
-
-/// An unanswered probe is repeated so many times as often as a failure takes: where packets were lost before, `egress-health` wants
-/// more misses, and more probes to count the losses.
-const REPEATED: u8 = 4;
 
 /// What a task asks, and how often.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,7 +55,7 @@ pub struct Asking {
 
 impl Asking {
     /// Time between two probes in a cluster of so many nodes.
-    fn interval(&self, nodes: usize) -> Duration {
+    pub(super) fn interval(&self, nodes: usize) -> Duration {
         match self.level {
             Level::Reachability => rate::reachability(self.interval, nodes),
             Level::Forwarding | Level::Source | Level::FullSize => {
@@ -80,17 +65,28 @@ impl Asking {
     }
 
     /// How soon an unanswered probe is repeated.
-    fn late(&self) -> Duration {
+    pub(super) fn late(&self) -> Duration {
         match self.level {
             Level::Reachability => self.deadline(),
             _ => LATE.min(self.interval),
         }
     }
 
-    fn deadline(&self) -> Duration {
+    pub(super) fn deadline(&self) -> Duration {
         match self.level {
             Level::Reachability => self.interval.mul_f64(0.95).min(LONGEST_DEADLINE),
             _ => PATH_DEADLINE,
+        }
+    }
+
+    /// Whether a doubt of that gateway at that level is a reason to ask at once. A verdict is made by difference: the same is asked through
+    /// the others. And of whose address, or of whose large packets, there is doubt is asked whether it forwards at all.
+    pub(super) fn is_concerned_by(&self, (gateway, level): (Ipv4Addr, Level)) -> bool {
+        match level {
+            // Who does not answer in the VPC is down, whoever else does.
+            Level::Reachability => false,
+            Level::Source | Level::FullSize if gateway == self.gateway => self.level == Level::Forwarding,
+            _ => gateway != self.gateway && self.level == level,
         }
     }
 
@@ -109,140 +105,58 @@ impl Asking {
     }
 }
 
-/// What of the last probes says when the next one is due: pure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Rhythm {
-    /// Probes since the last answer.
-    unanswered: u8,
-    /// Answers since the last failure, while it counts.
-    answers: u8,
-    failing: bool,
-}
-
-/// When the next probe is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    /// At once.
-    Now,
-    /// After the interval.
-    Interval,
-    /// After the longer one of what fails.
-    Failing,
-}
-
-impl Rhythm {
-    fn asked(&mut self) {
-        self.unanswered = self.unanswered.saturating_add(1);
-    }
-
-    fn answered(&mut self) {
-        self.unanswered = 0;
-        self.answers = self.answers.saturating_add(1);
-    }
-
-    /// To be asked when the last probe is late or has ended.
-    fn next(&mut self, fall: u8, rise: u8) -> Next {
-        match (self.unanswered > 0, self.failing) {
-            (true, _) if self.unanswered >= fall || self.failing => {
-                *self = Self { failing: true, answers: 0, ..*self };
-                Next::Failing
-            }
-            (true, _) => Next::Now,
-            (false, true) if self.answers < rise => Next::Now,
-            (false, _) => {
-                self.failing = false;
-                Next::Interval
-            }
-        }
-    }
-}
-
 /// What probers have in common.
 #[derive(Clone, Debug)]
 pub struct Common {
     /// How many nodes share the probes that anybody gets.
     pub nodes: Arc<AtomicUsize>,
-    /// Which level fails or came back through which gateway just now: the same is asked through the others at once, for a verdict is
-    /// made by difference. A few of them; who misses one hears the next.
+    /// Which level fails or came back through which gateway just now. A few of them; who misses one hears the next.
     pub doubts: broadcast::Sender<(Ipv4Addr, Level)>,
+    /// What is known to fail: asking it again at once would tell nothing new.
+    pub judged: watch::Receiver<BTreeSet<(Ipv4Addr, Level)>>,
     /// When this node asks.
     pub beat: Beat,
     /// Where outcomes go.
     pub results: mpsc::Sender<ProbeResult>,
 }
 
-/// Whose answer through another gateway tells whether it is the gateway: what admits an address is asked through one only.
-fn compared(level: Level) -> Option<Level> {
-    match level {
-        // Who does not answer in the VPC is down, whoever else does.
-        Level::Reachability => None,
-        Level::Forwarding | Level::Source => Some(Level::Forwarding),
-        Level::FullSize => Some(Level::FullSize),
-    }
-}
-
 /// Asks for ever. Ends when nobody takes the answers. Cancel safe: what it owns are sockets, which close.
 pub async fn probe(asking: Asking, common: Common) {
     let asking = Arc::new(asking);
-    let Common { nodes, doubts, beat, results } = common;
+    let Common { nodes, doubts, beat, judged, results } = common;
     let mut doubted = doubts.subscribe();
-    let nodes = || nodes.load(Ordering::Relaxed);
-    // Nodes that begin together begin with different witnesses.
-    let mut connections = Connections::new(asking.source_ports.as_ref(), &asking.witnesses, asking.rest)
-        .begin_with(fastrand::usize(..asking.witnesses.len()));
-    let mut rhythm = Rhythm::default();
+    let interval = || asking.interval(nodes.load(Ordering::Relaxed));
+    let doubt = || {
+        // There may be no other gateway to ask through.
+        let _alone = doubts.send((asking.gateway, asking.level));
+    };
+    let mut schedule = Schedule::new(&asking, beat.first(Instant::now(), interval()));
     let mut under_way = FuturesUnordered::new();
-    let mut due = beat.first(Instant::now(), asking.interval(nodes()));
-    let mut is_late = None;
     loop {
         tokio::select! {
             biased;
             Some(ended) = under_way.next(), if !under_way.is_empty() => {
                 let (port, result): (u16, ProbeResult) = ended;
-                let is_missed = matches!(result.outcome, Outcome::Missed(_));
-                connections.put_back(port, result.witness, is_missed, Instant::now());
-                if result.outcome == Outcome::Answered {
-                    if let Some(level) = compared(asking.level).filter(|_| rhythm.failing) {
-                        let _alone = doubts.send((asking.gateway, level));
-                    }
-                    rhythm.answered();
-                    // What works needs no look whether it is late: each wakes the machine.
-                    if is_late.is_some() && !rhythm.failing {
-                        is_late = None;
-                    }
+                if schedule.ended(port, result.witness, &result.outcome, Instant::now()) {
+                    doubt();
                 }
                 if results.send(result).await.is_err() {
                     return;
                 }
             }
-            doubt = doubted.recv() => {
-                let concerns_us = doubt.is_ok_and(|(gateway, level)| gateway != asking.gateway && level == asking.level);
-                if concerns_us {
-                    due = Instant::now();
+            heard = doubted.recv() => {
+                if heard.is_ok_and(|doubt| asking.is_concerned_by(doubt)) {
+                    schedule.doubted(Instant::now());
                 }
             }
-            () = tokio::time::sleep_until(is_late.unwrap_or(due)) => {
-                if let Some(_late) = is_late.take() {
-                    match rhythm.next(asking.fall.saturating_mul(REPEATED), asking.rise) {
-                        Next::Now => due = Instant::now(),
-                        Next::Interval => {}
-                        Next::Failing => due += connections.pause(Instant::now()).saturating_sub(asking.interval(nodes())),
-                    }
-                    continue;
+            () = tokio::time::sleep_until(schedule.wakes()) => {
+                let is_judged = judged.borrow().contains(&(asking.gateway, asking.level));
+                let pace = Pace { beat, interval: interval(), is_judged };
+                let Some(turn) = schedule.wake(&asking, pace, Instant::now()) else { continue };
+                under_way.push(Arc::clone(&asking).ask(turn.port, turn.witness));
+                if turn.is_doubted {
+                    doubt();
                 }
-                let (now, interval) = (Instant::now(), asking.interval(nodes()));
-                let works = rhythm.unanswered == 0 && !rhythm.failing;
-                // What does not work is asked at times of its own, and its connections rest as long as they must.
-                due = if works { beat.after(now, interval) } else { now + rate::jittered(interval) };
-                let Some((port, witness)) = connections.next(now) else { continue };
-                let repeats = rhythm.unanswered > 0 && !rhythm.failing;
-                rhythm.asked();
-                under_way.push(Arc::clone(&asking).ask(port, witness));
-                if let Some(level) = compared(asking.level).filter(|_| repeats) {
-                    // There may be no other gateway to ask through.
-                    let _alone = doubts.send((asking.gateway, level));
-                }
-                is_late = Some(now + asking.late());
             }
         }
     }
@@ -251,30 +165,7 @@ pub async fn probe(asking: Asking, common: Common) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The pauses of a prober whose probes are answered or not, in that order.
-    fn pauses(answered: impl IntoIterator<Item = bool>) -> Vec<Next> {
-        let mut rhythm = Rhythm::default();
-        let pause = |is_answered| {
-            rhythm.asked();
-            if is_answered {
-                rhythm.answered();
-            }
-            rhythm.next(3, 2)
-        };
-        answered.into_iter().map(pause).collect()
-    }
-
-    #[test]
-    fn a_miss_and_a_recovery_are_confirmed_at_once_and_a_failure_is_asked_at_leisure() {
-        use Next::{Failing, Interval, Now};
-        assert_eq!(pauses([true, true]), [Interval, Interval]);
-        assert_eq!(pauses([true, false, true]), [Interval, Now, Interval]);
-        assert_eq!(pauses([false; 5]), [Now, Now, Failing, Failing, Failing]);
-        let healed = [false, false, false, true, true, true, false];
-        assert_eq!(pauses(healed), [Now, Now, Failing, Now, Interval, Interval, Now]);
-        assert_eq!(pauses([false, false, false, true, false, true]), [Now, Now, Failing, Now, Failing, Now]);
-    }
+    use crate::probe::Outcome;
 
     #[tokio::test(start_paused = true)]
     async fn a_prober_whose_probe_was_answered_waits_for_nothing_and_asks_at_once_when_another_is_in_doubt() {
@@ -283,6 +174,7 @@ mod tests {
             nodes: Arc::new(AtomicUsize::new(1)),
             doubts: broadcast::Sender::new(1),
             beat: Beat::at_random(),
+            judged: watch::Sender::default().subscribe(),
             results,
         };
         let asking = Asking {

@@ -54,6 +54,7 @@ impl Reconciler {
     pub(super) fn start_probes(&mut self) {
         self.probes.share_among(self.nodes());
         self.probes.reconcile(askings(&self.plan.probes, &self.objects.probed));
+        self.probes.judge(self.gateways.judged());
     }
 
     /// How many nodes the cluster has; this one is there in any case.
@@ -70,6 +71,9 @@ impl Reconciler {
         self.with.metrics.count_probe(result);
         let sent = self.tick(result.sent);
         let noticed = self.gateways.on_probe(result, sent, self.now(), Timestamp::now());
+        if noticed.level {
+            self.probes.judge(self.gateways.judged());
+        }
         if noticed.may_move {
             self.reconsider().await;
         }
