@@ -18,6 +18,7 @@ routing-confirm|egress-routing|--lib|routing|2000|12|confirm::tests::properties:
 health-sharing|egress-health|--lib|health|2000|30|sharing::tests::nobody_shares_who_is_dead_while_another_works_and_nobody_leaves_who_lives
 agent-pacing|egress-agent|--lib|agent|2000|12|pacing::tests::no_window_of_time_sees_more_than_the_burst_and_the_sustained_rate
 health|egress-health|--lib|health|2000|30|detector::tests::down_is_entered_and_left_as_configured selection::tests::never_on_a_dead_one_while_a_live_one_is_known_and_never_moved_by_fewer_misses_than_fall
+health-watch|egress-health|--lib|health|300|20|watch::tests::a_node_ends_on_a_gateway_that_works_and_no_whole_one_is_condemned watch::tests::single_losses_move_nobody
 lease|egress-runtime|--lib|runtime|4000|40|lease::tests::never_two_current_claims
 simulator-cloud|do-simulator|--lib|simulator|2000|30|cloud::properties::
 netlink-codec|egress-netlink|--lib|netlink routing|50000|10|tests::bytes::a_nexthop tests::bytes::no_

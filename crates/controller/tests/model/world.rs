@@ -89,6 +89,8 @@ pub struct State {
     pub nodes_follow: bool,
     /// A StaticRoute that follows this EgressGateway's list, on nodes that are slow.
     pub follower: Option<SlowFollower>,
+    /// Whether the cluster has one node more than two.
+    pub third_node: bool,
     /// What the controller has heard of nodes that see for themselves; all others see what is so.
     pub said: BTreeMap<String, Said>,
     pub walls: BTreeMap<String, Wall>,
@@ -169,6 +171,7 @@ impl World {
             stillborn: false,
             nodes_follow: true,
             follower: None,
+            third_node: false,
             said: BTreeMap::new(),
             walls: BTreeMap::new(),
             foreign_walls: BTreeSet::new(),

@@ -91,7 +91,11 @@ impl State {
             cluster: CLUSTER.into(),
             route: self.route.clone(),
             followers: self.follower.iter().map(|_| followed()).collect(),
-            nodes: vec![node("pool-1", 1), node("pool-2", 900)],
+            nodes: [("pool-1", 1), ("pool-2", 900), ("pool-3", 901)]
+                .into_iter()
+                .take(if self.third_node { 3 } else { 2 })
+                .map(|(name, id)| node(name, id))
+                .collect(),
             definition: None,
             undefined: Vec::new(),
             cloud: Ok(CloudSeen {
