@@ -109,11 +109,6 @@ impl Connections {
         self.witnesses.iter().any(|asked| asked.witness == witness && asked.missed >= SILENT)
     }
 
-    /// The gateway failed, and no witness is to blame for what it missed meanwhile.
-    pub(super) fn expect_answers(&mut self) {
-        self.witnesses.iter_mut().for_each(|asked| asked.missed = 0);
-    }
-
     /// Time between two probes of what fails: so long that to every witness the free ones last until the next has rested.
     pub(super) fn pause(&self, now: Instant) -> Duration {
         let each = self.witnesses.len();

@@ -109,9 +109,7 @@ impl Schedule {
             return false;
         }
         self.rhythm.answered();
-        if self.rhythm.failing {
-            self.connections.expect_answers();
-        } else {
+        if !self.rhythm.failing {
             // What works needs no look whether it is late: each wakes the machine.
             self.late = None;
         }
@@ -171,6 +169,11 @@ impl Rhythm {
     /// To be asked when the last probe is late.
     fn next(&mut self, most: u8, rise: u8, is_judged: bool) -> Next {
         match (self.unanswered > 0, self.failing) {
+            // It came back, and whoever is silent still has been for long.
+            (true, true) if self.answers > 0 && !self.is_surprised() && !is_judged => {
+                self.failing = false;
+                Next::Interval
+            }
             (true, _) if self.unanswered >= most || self.failing || is_judged => {
                 *self = Self { failing: true, answers: 0, ..*self };
                 Next::Failing

@@ -84,23 +84,19 @@ fn a_gray_failure_is_left_within_three_seconds_whenever_it_happens() {
     }
 }
 
-/// Its silence counts as loss, beside which it takes more misses in a row.
 #[test]
-fn a_target_that_has_been_dead_for_long_does_not_hide_a_gray_failure() {
+fn a_target_that_has_been_dead_for_a_minute_delays_a_verdict_by_one_probe_at_most() {
     for seed in 1..=12 {
-        for (broken, limit) in
-            [(Deaf(A), 5_000), (NoDefaultRoute(A), 5_000), (WrongSource(A), 60_000), (BlackHole(A), 60_000)]
-        {
+        for broken in [Deaf(A), NoDefaultRoute(A), WrongSource(A), BlackHole(A)] {
             let mut world = World::whole_with(&[A, B], seed, &Config::default());
             world.broken.insert(Target('x'));
-            world.runs(30_000 + 83 * seed);
+            world.runs(60_000 + 83 * seed);
             assert_eq!((world.condemned(), world.current), (vec![], A));
             world.broken.insert(broken);
             let failed = world.now;
-            world.runs(limit);
+            world.runs(20_000);
             let left = world.switches.first().map(|(at, ..)| at - failed);
-            println!("{broken:?}, seed {seed}: {left:?}");
-            assert!(left.is_some(), "{broken:?}, seed {seed}");
+            assert!(left.is_some_and(|left| left < 3_500), "{broken:?}, seed {seed}: {left:?}");
         }
     }
 }

@@ -21,6 +21,11 @@ const SHOWN: (u32, u32) = (5, 10);
 /// The same for clusters that are so large, and for levels at which nobody asks any more.
 const SHOWN_AFTER: Duration = Duration::from_secs(15);
 
+/// A target that left so many probes in a row without an answer is dead, and what it goes on leaving is no loss.
+const DEAD: u8 = 3;
+/// So many are told apart: more than a health check can have, at two levels.
+const MOST_TARGETS: usize = 64;
+
 #[derive(Debug, Clone)]
 pub(super) struct Watched<G, W> {
     pub(super) config: Config,
@@ -40,6 +45,8 @@ pub(super) struct Watched<G, W> {
     pub(super) seen_as: BTreeSet<W>,
     /// Who is asked as a peer.
     pub(super) peers: Peers<W>,
+    /// How many probes in a row each target left without an answer.
+    silent: BTreeMap<(Level, W), u8>,
     /// Who did not answer in the present run of misses of each level.
     unanswered: BTreeMap<Level, Vec<W>>,
     pub(super) condemned: BTreeMap<Fault, Evidence<G, W>>,
@@ -60,6 +67,7 @@ impl<G, W: Copy + Ord> Watched<G, W> {
             path: Loss::default(),
             returning: None,
             peers: Peers::default(),
+            silent: BTreeMap::new(),
             unanswered: BTreeMap::new(),
             condemned: BTreeMap::new(),
         }
@@ -107,7 +115,7 @@ impl<G, W: Copy + Ord> Watched<G, W> {
             }
             Outcome::Missed => {}
         }
-        self.count(probe, now);
+        let is_dead = self.count(probe, now);
         // What does not get through at all says nothing of large packets.
         if probe.level == Level::FullSize
             && probe.outcome == Outcome::Missed
@@ -121,7 +129,7 @@ impl<G, W: Copy + Ord> Watched<G, W> {
         let detector = self.levels.get_mut(&probe.level)?;
         detector.expect_misses(beyond_chance);
         let transition = detector.on_sent_probe(probe.sent, now, probe.outcome);
-        if of_peer && probe.outcome == Outcome::Missed {
+        if (of_peer || is_dead) && probe.outcome == Outcome::Missed {
             detector.discount_last();
         }
         match transition {
@@ -191,15 +199,17 @@ impl<G, W: Copy + Ord> Watched<G, W> {
         misses.max().unwrap_or_default()
     }
 
-    fn count(&mut self, probe: Probe<W>, now: Tick) {
+    /// Counts what is lost. True: it is a dead target that is silent once more.
+    fn count(&mut self, probe: Probe<W>, now: Tick) -> bool {
         if probe.level == Level::Source {
             self.peers.hear(probe.witness, probe.sent, probe.outcome);
         }
         let of_target = matches!(probe.level, Level::Forwarding | Level::FullSize)
             && !self.peers.contains(&probe.witness);
         if !of_target {
-            return;
+            return false;
         }
+        let is_dead = self.is_dead(probe);
         if probe.outcome == Outcome::Answered {
             self.reached = self.reached.max(Some(probe.sent));
         }
@@ -207,10 +217,25 @@ impl<G, W: Copy + Ord> Watched<G, W> {
             match probe.outcome {
                 Outcome::Answered => self.path.answered(now),
                 // What never answered is not there yet, and loses nothing.
-                Outcome::Missed if !self.has_answered(probe.level) => {}
+                Outcome::Missed if !self.has_answered(probe.level) || is_dead => {}
                 Outcome::Missed => self.path.missed(now, 1),
             }
         }
+        is_dead
+    }
+
+    fn is_dead(&mut self, probe: Probe<W>) -> bool {
+        let target = (probe.level, probe.witness);
+        if probe.outcome == Outcome::Answered {
+            self.silent.remove(&target);
+            return false;
+        }
+        if self.silent.len() >= MOST_TARGETS && !self.silent.contains_key(&target) {
+            self.silent.clear();
+        }
+        let missed = self.silent.entry(target).or_default();
+        *missed = missed.saturating_add(1);
+        *missed > DEAD
     }
 
     /// Whether this probe says what all the last ones said: that the way is there.

@@ -241,11 +241,9 @@ impl World {
         if answered {
             let came_back = prober.fails;
             (prober.unanswered, prober.surprising) = (0, 0);
+            prober.silent.remove(&witness);
             if came_back {
-                prober.silent.clear();
                 self.doubt(gateway, level);
-            } else {
-                prober.silent.remove(&witness);
             }
         } else {
             let missed = prober.silent.entry(witness).or_default();
