@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures the agent: `make bench-agent`. What it measures and how: docs/benchmarks.md.
 #
-#   scripts/bench-agent.sh [options of egress-bench agent, such as --peer-command '...']
+#   scripts/bench-agent.sh [options of egress-bench agent, such as --peer-command '...' or --only idle]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

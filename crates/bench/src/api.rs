@@ -14,10 +14,14 @@ use tokio::runtime::Runtime;
 use crate::interruption;
 use crate::network::{A, B};
 
-const NODES: &str = "/api/v1/nodes";
-const STATIC_ROUTES: &str = "/apis/networking.digitalocean.com/v1/staticroutes";
-const EGRESS_GATEWAYS: &str = "/apis/networking.digitalocean.com/v1alpha1/egressgateways";
-const NODE_EGRESSES: &str = "/apis/networking.digitalocean.com/v1alpha1/nodeegresses";
+/// Where nodes are.
+pub const NODES: &str = "/api/v1/nodes";
+/// Where StaticRoutes are.
+pub const STATIC_ROUTES: &str = "/apis/networking.digitalocean.com/v1/staticroutes";
+/// Where EgressGateways are.
+pub const EGRESS_GATEWAYS: &str = "/apis/networking.digitalocean.com/v1alpha1/egressgateways";
+/// Where the agents' reports are.
+pub const NODE_EGRESSES: &str = "/apis/networking.digitalocean.com/v1alpha1/nodeegresses";
 /// New kinds are served after a second or two.
 const START: Duration = Duration::from_secs(60);
 /// The answer is then a few hundred bytes, whatever the object's size.
@@ -149,7 +153,23 @@ impl<'a> Api<'a> {
         Ok(counts)
     }
 
-    fn send(&self, method: http::Method, path: &str, body: &Value) -> anyhow::Result<Answered> {
+    /// Reads an object; `None` where there is none.
+    pub fn get(&self, path: &str) -> anyhow::Result<Option<Value>> {
+        let request = http::Request::get(path).body(Vec::new())?;
+        match self.runtime.block_on(self.client.request::<Value>(request)) {
+            Ok(object) => Ok(Some(object)),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            Err(error) => Err(error).with_context(|| path.to_owned()),
+        }
+    }
+
+    /// Applies a file of manifests as a user would.
+    pub fn apply_file(&self, path: &str) -> anyhow::Result<()> {
+        self.kubectl(&["apply", "--server-side", "-f", path], "").map(drop)
+    }
+
+    /// Any write.
+    pub fn send(&self, method: http::Method, path: &str, body: &Value) -> anyhow::Result<Answered> {
         let content =
             if method == http::Method::PATCH { "application/merge-patch+json" } else { "application/json" };
         let request = http::Request::builder()

@@ -14,24 +14,32 @@
 mod api;
 mod apply;
 mod document;
+mod effort;
 mod failover;
 mod interruption;
 mod kernel;
 mod measure;
 mod network;
+mod nodes;
 mod numbers;
+mod processor;
+mod provider;
+mod rest;
+mod shipped;
 mod status;
 mod subject;
 mod switch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::Context;
 use clap::Parser;
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::ApiServer;
 
-use crate::measure::{Bench, Effort};
+use crate::effort::Effort;
+use crate::measure::Bench;
 use crate::network::Network;
 use crate::subject::Subject;
 
@@ -63,21 +71,47 @@ struct Settings {
     #[arg(long, default_value_t = 254)]
     peer_table: u32,
 
-    /// Where the numbers go, with every sample.
-    #[arg(long, default_value = "target/bench/agent.json")]
-    out: PathBuf,
+    /// Where the numbers go, with every sample. Left out: target/bench/agent.json, or agent-part.json with `--only`.
+    #[arg(long)]
+    out: Option<PathBuf>,
 
-    /// Document whose table is written anew.
+    /// Document whose tables are written anew, as far as everything in them was measured.
     #[arg(long)]
     document: Option<PathBuf>,
 
-    /// Measure nothing but the time to the last route of this many destinations: for a profiler.
+    /// Measure nothing but memory and processor at rest (`idle`), the same of the agent as it is shipped (`shipped`), or, for a
+    /// profiler, the time to the last route of a number of destinations.
     #[arg(long)]
-    only: Option<usize>,
+    only: Option<Only>,
 
     /// A few samples of everything, to see that it still works; the numbers say nothing.
     #[arg(long)]
     short: bool,
+}
+
+/// A part of the measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Only {
+    /// The time to the last route of so many destinations.
+    Destinations(usize),
+    /// Memory and processor at rest.
+    Idle,
+    /// The same of the agent as it is shipped.
+    Shipped,
+}
+
+impl FromStr for Only {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "idle" => Ok(Self::Idle),
+            "shipped" => Ok(Self::Shipped),
+            count => count.parse().map(Self::Destinations).map_err(|_| {
+                format!("'{count}' is neither idle, shipped, nor a number of destinations such as 2000")
+            }),
+        }
+    }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -97,7 +131,22 @@ fn prepared() -> anyhow::Result<()> {
 fn measure_agent(settings: &Settings) -> anyhow::Result<()> {
     let agent = settings.agent.canonicalize().with_context(|| format!("{}", settings.agent.display()))?;
     let effort = if settings.short { Effort::SHORT } else { Effort::FULL };
+    let mut report = json!({"raw": {}});
+    if settings.only != Some(Only::Shipped) {
+        report = beside_the_peer(settings, &agent, effort)?;
+    }
+    if !matches!(settings.only, Some(Only::Destinations(_))) {
+        eprintln!("measuring the agent as it is shipped");
+        let (summary, raw) = shipped::measure(&agent, effort)?;
+        report["shipped"] = summary;
+        report["raw"]["shipped"] = raw;
+    }
+    report["machine"] = numbers::machine();
+    write(settings, &report)
+}
 
+/// The agent in the shape that other programs understand too, and the other program, one after the other.
+fn beside_the_peer(settings: &Settings, agent: &Path, effort: Effort) -> anyhow::Result<Value> {
     let network = Network::new()?;
     // Current-thread: every socket is made on this thread, hence on the node.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -106,7 +155,7 @@ fn measure_agent(settings: &Settings) -> anyhow::Result<()> {
     let mut bench = Bench::new(&runtime, &server, &network, effort)?;
 
     let kubeconfig = server.kubeconfig();
-    let mut subjects = vec![Subject::agent(&agent, subject::NODE, &kubeconfig)];
+    let mut subjects = vec![Subject::agent(agent, subject::NODE, &kubeconfig)];
     let peer = settings.peer_command.as_deref();
     subjects.extend(peer.map(|command| Subject::peer(command, settings.peer_table, &kubeconfig)));
     let mut reports = Vec::new();
@@ -116,17 +165,39 @@ fn measure_agent(settings: &Settings) -> anyhow::Result<()> {
     }
     let mut reports = reports.into_iter();
     let mut report = reports.next().unwrap_or_default();
-    report["machine"] = numbers::machine();
     report["peer"] = reports.next().unwrap_or(json!(null));
+    Ok(report)
+}
 
-    if let Some(folder) = settings.out.parent() {
+fn write(settings: &Settings, report: &Value) -> anyhow::Result<()> {
+    let name = if settings.only.is_some() { "agent-part.json" } else { "agent.json" };
+    let out = settings.out.clone().unwrap_or_else(|| Path::new("target/bench").join(name));
+    if let Some(folder) = out.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    std::fs::write(&settings.out, serde_json::to_string_pretty(&report)? + "\n")?;
-    let table = document::table(&report);
-    println!("{table}");
-    if let Some(path) = &settings.document {
-        document::write(path, document::BEGIN, document::END, &table)?;
+    std::fs::write(&out, serde_json::to_string_pretty(report)? + "\n")?;
+    for (table, is_at_rest) in [(&document::SPEED, false), (&document::AT_REST, true)] {
+        let text = table.of(report);
+        println!("{text}");
+        // One that was measured in part would lose what it has.
+        let is_whole = settings.only.is_none() || settings.only == Some(Only::Idle) && is_at_rest;
+        if let Some(path) = settings.document.as_ref().filter(|_| is_whole) {
+            table.write(path, &text)?;
+        }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_has_a_name_or_is_a_number_of_destinations() {
+        assert_eq!(
+            ["idle", "shipped", "2000"].map(str::parse),
+            [Ok(Only::Idle), Ok(Only::Shipped), Ok(Only::Destinations(2000))]
+        );
+        assert!("cpu".parse::<Only>().unwrap_err().contains("'cpu' is neither idle, shipped"));
+    }
 }

@@ -3,65 +3,26 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use anyhow::ensure;
 use serde_json::{Map, Value, json};
 use testkit::ApiServer;
 use tokio::runtime::Runtime;
 
 use crate::api::{Api, Shape};
 use crate::apply::{self, destinations};
-use crate::interruption;
+use crate::effort::{Effort, MANY};
 use crate::kernel::Kernel;
 use crate::network::{A, NODE_PUBLIC, NODE_VPC, Network};
-use crate::numbers::{Samples, rounded};
+use crate::numbers::Samples;
+use crate::rest::AtRest;
 use crate::subject::{NODE, Running, Subject};
 use crate::switch::Watch;
+use crate::{Only, interruption};
 
-/// The largest list that a StaticRoute may have.
-const MOST: usize = 10_000;
-/// The list that people really have: the older operator's users spoke of 2,000 ranges.
-const MANY: usize = 2_000;
 /// Both gateways have answered often enough by then to be up.
 const KNOWN: Duration = Duration::from_secs(1);
 /// Any program has settled by then.
 const DEADLINE: Duration = Duration::from_secs(120);
-
-/// How much is measured.
-#[derive(Clone, Copy, Debug)]
-pub struct Effort {
-    /// Sizes and how often each is made and deleted.
-    sizes: &'static [(usize, usize)],
-    /// How long processor time is taken.
-    quiet: Duration,
-    /// Size of the list that stays while memory, processor time, switches and restarts are measured.
-    held: usize,
-    /// Switches and restarts.
-    repeats: usize,
-    /// Pause between two samples: what a program does after the last route (its report, its events) is not to be in the next.
-    rest: Duration,
-    /// Most repeats of a size with another program, which may take minutes for each.
-    peer_repeats: usize,
-}
-
-impl Effort {
-    /// For numbers to be published.
-    pub const FULL: Self = Self {
-        sizes: &[(1, 21), (100, 15), (MANY, 11), (MOST, 9)],
-        quiet: Duration::from_secs(60),
-        held: MOST,
-        repeats: 9,
-        rest: Duration::from_millis(700),
-        peer_repeats: 3,
-    };
-    /// To see that all of it works.
-    pub const SHORT: Self = Self {
-        sizes: &[(1, 1), (100, 1)],
-        quiet: Duration::from_millis(200),
-        held: 100,
-        repeats: 1,
-        rest: Duration::from_millis(60),
-        peer_repeats: 1,
-    };
-}
 
 /// Everything that measuring needs.
 pub struct Bench<'a> {
@@ -69,6 +30,8 @@ pub struct Bench<'a> {
     kernel: Kernel,
     network: &'a Network,
     effort: Effort,
+    /// StaticRoutes that were held.
+    made: usize,
 }
 
 impl<'a> Bench<'a> {
@@ -81,23 +44,39 @@ impl<'a> Bench<'a> {
     ) -> anyhow::Result<Self> {
         let api = Api::new(runtime, server)?;
         api.add_node(NODE, NODE_VPC, NODE_PUBLIC)?;
-        Ok(Self { api, kernel: Kernel::open()?, network, effort })
+        Ok(Self { api, kernel: Kernel::open()?, network, effort, made: 0 })
     }
 
-    /// Measures one program and leaves nothing of it behind; with `only`, nothing but the time of that many destinations.
-    pub fn measure(&mut self, subject: &Subject, only: Option<usize>) -> anyhow::Result<Value> {
+    /// Measures one program, or a part of it, and leaves nothing of it behind.
+    pub fn measure(&mut self, subject: &Subject, only: Option<Only>) -> anyhow::Result<Value> {
+        let mut report = json!({"raw": {}});
+        if only != Some(Only::Idle) {
+            report = self.in_one_process(subject, |bench, running| match only {
+                Some(Only::Destinations(count)) => bench.only(subject, running, count),
+                _ => bench.at_work(subject, running),
+            })?;
+        }
+        if !matches!(only, Some(Only::Destinations(_))) {
+            self.at_rest(subject, &mut report)?;
+        }
+        self.api.clear()?;
+        Ok(report)
+    }
+
+    /// Starts the program, does something with it, and ends it.
+    fn in_one_process<T>(
+        &mut self,
+        subject: &Subject,
+        what: impl FnOnce(&mut Self, &mut Running) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
         let mut running = subject.start()?;
-        let outcome = match only {
-            Some(count) => self.only(subject, &mut running, count),
-            None => self.everything(subject, &mut running),
-        };
+        let outcome = what(self, &mut running);
         if outcome.is_err() {
             eprintln!("its last words:\n{}", running.last_words());
         }
-        let (report, running) = (outcome?, running);
+        let (outcome, running) = (outcome?, running);
         running.terminate()?;
-        self.api.clear()?;
-        Ok(report)
+        Ok(outcome)
     }
 
     fn only(&mut self, subject: &Subject, running: &mut Running, count: usize) -> anyhow::Result<Value> {
@@ -109,41 +88,85 @@ impl<'a> Bench<'a> {
             "raw": {"apply_ms": {&key: times.apply.raw()}, "delete_ms": {&key: times.delete.raw()}}}))
     }
 
-    fn everything(&mut self, subject: &Subject, running: &mut Running) -> anyhow::Result<Value> {
+    /// All that has to do with changes.
+    fn at_work(&mut self, subject: &Subject, running: &mut Running) -> anyhow::Result<Value> {
         let mut report = Map::new();
         let mut raw = Map::new();
-
-        // Measured first: what a list leaves behind in an allocator is no idle state.
-        interruption::sleep(self.effort.quiet.min(Duration::from_secs(10)))?;
-        let idle = running.memory()?;
         self.sizes(subject, running, &mut report, &mut raw)?;
         report.insert("kubectl_ms".to_owned(), self.kubectl()?.summary());
         let (writes, by_resource) = self.writes(subject)?;
         report.insert("api_writes_per_change".to_owned(), writes.summary());
         raw.insert("api_writes".to_owned(), by_resource);
-
-        let shape = if subject.is_agent { Shape::Pair } else { Shape::Bare };
-        let size = self.effort.held.to_string();
-        let mut processor = Map::new();
-        processor.insert("1".to_owned(), self.processor_share(subject, running, 1, shape)?);
-        processor.insert(size.clone(), self.processor_share(subject, running, self.effort.held, shape)?);
-        // Left there by the last one.
-        let full = running.memory()?;
-        report.insert("cpu_idle_percent".to_owned(), processor["1"].clone());
-        report.insert("cpu_percent".to_owned(), processor.into());
-        report.insert("rss_mib".to_owned(), json!({"idle": rounded(idle[0]), &size: rounded(full[0])}));
-        report.insert("anonymous_mib".to_owned(), json!({"idle": rounded(idle[1]), &size: rounded(full[1])}));
-        report.insert("peak_rss_mib".to_owned(), json!(rounded(full[2])));
-        self.api.delete(&held(self.effort.held))?;
-        self.kernel.until_gone(subject.table, &destinations(self.effort.held), A, DEADLINE)?;
-        self.rest()?;
-
         if subject.is_agent {
             self.switches(subject, &mut report, &mut raw)?;
             self.restarts(subject, running, &mut report, &mut raw)?;
         }
         report.insert("raw".to_owned(), raw.into());
         Ok(report.into())
+    }
+
+    /// Memory and processor while nothing changes, in some processes one after the other.
+    fn at_rest(&mut self, subject: &Subject, report: &mut Value) -> anyhow::Result<()> {
+        let mut rest = AtRest::default();
+        for _ in 0..self.effort.processes {
+            self.in_one_process(subject, |bench, running| {
+                bench.process_at_rest(subject, running, &mut rest)
+            })?;
+        }
+        add(&mut report["raw"], rest.raw());
+        add(report, rest.summary());
+        Ok(())
+    }
+
+    fn process_at_rest(
+        &mut self,
+        subject: &Subject,
+        running: &Running,
+        rest: &mut AtRest,
+    ) -> anyhow::Result<()> {
+        interruption::sleep(self.effort.settle)?;
+        // First: what a list leaves behind in an allocator is no idle state.
+        rest.memory(running, "idle")?;
+        let lists = if subject.is_agent {
+            self.effort.lists
+        } else {
+            self.effort.lists.min(self.effort.peer_repeats)
+        };
+        for _ in 0..lists {
+            let name = self.hold(subject, self.effort.held, Shape::Bare)?;
+            self.let_go(subject, &name, self.effort.held)?;
+        }
+        let shape = if subject.is_agent { Shape::Pair } else { Shape::Bare };
+        for count in [1, self.effort.held] {
+            let name = self.hold(subject, count, shape)?;
+            rest.processor(running, &count.to_string(), self.effort.quiet, || Ok(()))?;
+            if count == self.effort.held {
+                rest.memory(running, &count.to_string())?;
+            }
+            self.let_go(subject, &name, count)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a StaticRoute of so many destinations, and waits until the program has nothing more to do with it: its name.
+    fn hold(&mut self, subject: &Subject, count: usize, shape: Shape) -> anyhow::Result<String> {
+        let list = destinations(count);
+        // A new one each time: somebody's finalizer may still hold the last.
+        self.made += 1;
+        let name = format!("held-{count}-{}", self.made);
+        self.api.create(&name, &list, shape)?;
+        let routed = self.kernel.until_routed(subject.table, &list, A, DEADLINE)?;
+        ensure!(routed.is_some(), "{count} destinations are not routed after {DEADLINE:?}");
+        self.rest()?;
+        self.rest()?;
+        Ok(name)
+    }
+
+    fn let_go(&mut self, subject: &Subject, name: &str, count: usize) -> anyhow::Result<()> {
+        self.api.delete(name)?;
+        let gone = self.kernel.until_gone(subject.table, &destinations(count), A, DEADLINE)?;
+        ensure!(gone.is_some(), "{count} destinations are still routed after {DEADLINE:?}");
+        self.rest()
     }
 
     fn rest(&self) -> anyhow::Result<()> {
@@ -247,29 +270,6 @@ impl<'a> Bench<'a> {
         Ok(caused)
     }
 
-    /// Percent of one core with so many destinations and nothing happening. Leaves its StaticRoute behind.
-    fn processor_share(
-        &mut self,
-        subject: &Subject,
-        running: &Running,
-        count: usize,
-        shape: Shape,
-    ) -> anyhow::Result<Value> {
-        let list = destinations(count);
-        if count > 1 {
-            self.api.delete(&held(1))?;
-            self.kernel.until_gone(subject.table, &destinations(1), A, DEADLINE)?;
-        }
-        self.api.create(&held(count), &list, shape)?;
-        self.kernel.until_routed(subject.table, &list, A, DEADLINE)?;
-        self.rest()?;
-        self.rest()?;
-        let before = running.processor_time()?;
-        interruption::sleep(self.effort.quiet)?;
-        let took = running.processor_time()?.saturating_sub(before);
-        Ok(json!(rounded(took.as_secs_f64() / self.effort.quiet.as_secs_f64() * 100.0)))
-    }
-
     fn switches(
         &mut self,
         subject: &Subject,
@@ -330,7 +330,10 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Name of the StaticRoute that stays while nothing happens.
-fn held(count: usize) -> String {
-    format!("held-{count}")
+/// Adds numbers of a program at rest to a report; with one destination it counts as idle.
+fn add(report: &mut Value, numbers: Map<String, Value>) {
+    report["cpu_idle_percent"] = numbers["cpu_percent"]["1"].clone();
+    for (name, number) in numbers {
+        report[name] = number;
+    }
 }

@@ -1,17 +1,19 @@
 //! A program under test: its process, its size and the time it takes.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::interruption;
+use crate::processor::Processor;
 
 /// Time that a program has to say that it is ready, and to end.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -19,8 +21,14 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Time after which a program that can't be asked is taken to be ready.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// Where the agent says whether the kernel holds its plan.
-const ADMIN: &str = "127.0.0.1:9191";
+/// Port at which the agent says whether the kernel holds its plan.
+const ADMIN_PORT: u16 = 9191;
+
+/// Becomes a program that has a file of its own as `/etc/resolv.conf`: the file, the program, its arguments.
+const WITH_RESOLVERS: &str = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+
+/// Routing table of the agent.
+const TABLE: u32 = 1157;
 
 /// Name of the node, where there is one.
 pub const NODE: &str = "node-1";
@@ -33,6 +41,8 @@ pub struct Subject {
     pub table: u32,
     /// Whether it is our agent: it probes gateways, and says when it is ready.
     pub is_agent: bool,
+    /// Where it says so.
+    admin: SocketAddr,
     command: Vec<String>,
     node: String,
     kubeconfig: PathBuf,
@@ -47,23 +57,49 @@ pub struct Running {
 }
 
 impl Subject {
-    /// Our agent, on the node of that name.
+    /// Our agent, on the node of that name, reduced to its routes and probes: without a DaemonSet to follow, and without names to
+    /// look up.
     pub fn agent(program: &Path, node: &str, kubeconfig: &Path) -> Self {
+        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT));
         let command = [
             &program.display().to_string(),
             &format!("--node-name={node}"),
-            &format!("--admin-listen={ADMIN}"),
+            &format!("--admin-listen={admin}"),
             "--daemonset=",
             "--protected-names=",
         ];
         Self {
             name: "egress-agent",
-            table: 1157,
+            table: TABLE,
             is_agent: true,
+            admin,
             command: command.map(str::to_owned).to_vec(),
             node: node.to_owned(),
             kubeconfig: kubeconfig.to_owned(),
         }
+    }
+
+    /// Our agent with the arguments of the DaemonSet, on the node of that name and address in the VPC; `resolvers` stands in for the
+    /// node's `/etc/resolv.conf`.
+    pub fn shipped(
+        program: &Path,
+        node: &str,
+        address: Ipv4Addr,
+        kubeconfig: &Path,
+        resolvers: &Path,
+    ) -> anyhow::Result<Self> {
+        let with_resolvers = ["unshare", "--mount", "sh", "-c", WITH_RESOLVERS].map(str::to_owned);
+        let files = [resolvers, program].map(|file| file.display().to_string());
+        let arguments = arguments_of_the_daemonset(node, address)?;
+        Ok(Self {
+            name: "egress-agent, as it is shipped",
+            table: TABLE,
+            is_agent: true,
+            admin: SocketAddr::from((address, ADMIN_PORT)),
+            command: with_resolvers.into_iter().chain(files).chain(arguments).collect(),
+            node: node.to_owned(),
+            kubeconfig: kubeconfig.to_owned(),
+        })
     }
 
     /// Any other program.
@@ -74,6 +110,7 @@ impl Subject {
             name: "peer",
             table,
             is_agent: false,
+            admin: SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT)),
             command: command.map(str::to_owned).to_vec(),
             node: NODE.to_owned(),
             kubeconfig: kubeconfig.to_owned(),
@@ -103,7 +140,7 @@ impl Subject {
             .with_context(|| self.command.join(" "))?;
         let mut running = Running { child, log, ready_after: Duration::ZERO };
         if self.is_agent {
-            running.until_ready(started)?;
+            running.until_ready(self.admin, started)?;
         } else {
             interruption::sleep(PATIENCE)?;
             running.is_alive()?;
@@ -115,17 +152,35 @@ impl Subject {
 
 /// What the shipped DaemonSet sets in the agent's environment, as far as it does not depend on the Pod: how memory is kept.
 fn environment_of_the_daemonset() -> anyhow::Result<Vec<(String, String)>> {
-    let manifest: Value = serde_saphyr::from_str(include_str!("../../../deploy/base/agent.yaml"))?;
-    let variables = manifest["spec"]["template"]["spec"]["containers"][0]["env"].as_array();
+    let container = container_of_the_daemonset()?;
+    let variables = container["env"].as_array();
     let fixed = variables.context("the DaemonSet has an environment")?.iter().filter_map(|variable| {
         Some((variable["name"].as_str()?.to_owned(), variable["value"].as_str()?.to_owned()))
     });
     Ok(fixed.collect())
 }
 
+/// Its arguments for that node.
+pub fn arguments_of_the_daemonset(node: &str, address: Ipv4Addr) -> anyhow::Result<Vec<String>> {
+    let container = container_of_the_daemonset()?;
+    let written = container["args"].as_array().context("the DaemonSet has arguments")?;
+    let mut arguments = Vec::new();
+    for argument in written.iter().filter_map(Value::as_str) {
+        let argument = argument.replace("$(NODE_NAME)", node).replace("$(HOST_IP)", &address.to_string());
+        ensure!(!argument.contains("$("), "the benchmark does not know what {argument} stands for");
+        arguments.push(argument);
+    }
+    Ok(arguments)
+}
+
+fn container_of_the_daemonset() -> anyhow::Result<Value> {
+    let mut manifest: Value = serde_saphyr::from_str(include_str!("../../../deploy/base/agent.yaml"))?;
+    Ok(manifest["spec"]["template"]["spec"]["containers"][0].take())
+}
+
 impl Running {
-    fn until_ready(&mut self, started: Instant) -> anyhow::Result<()> {
-        while !is_ready() {
+    fn until_ready(&mut self, admin: SocketAddr, started: Instant) -> anyhow::Result<()> {
+        while !is_ready(admin) {
             self.is_alive()?;
             if started.elapsed() > DEADLINE {
                 bail!("not ready after {DEADLINE:?}\n{}", self.last_words());
@@ -166,14 +221,9 @@ impl Running {
         Ok([field("VmRSS:")?, field("RssAnon:")?, field("VmHWM:")?])
     }
 
-    /// Time it has had on a processor, all threads together.
-    pub fn processor_time(&self) -> anyhow::Result<Duration> {
-        let mut nanoseconds = 0;
-        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let text = fs::read_to_string(thread?.path().join("schedstat"))?;
-            nanoseconds += text.split_whitespace().next().context("schedstat")?.parse::<u64>()?;
-        }
-        Ok(Duration::from_nanos(nanoseconds))
+    /// Begins to count its time on a processor.
+    pub fn processor(&self) -> anyhow::Result<Processor> {
+        Processor::of(self.child.id())
     }
 
     /// SIGKILL: what a crash is.
@@ -205,11 +255,10 @@ impl Drop for Running {
     }
 }
 
-fn is_ready() -> bool {
+fn is_ready(admin: SocketAddr) -> bool {
     use std::io::{Read, Write};
-    let Ok(address) = ADMIN.parse() else { return false };
     let ask = || -> std::io::Result<String> {
-        let mut stream = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200))?;
+        let mut stream = std::net::TcpStream::connect_timeout(&admin, Duration::from_millis(200))?;
         stream.set_read_timeout(Some(Duration::from_millis(500)))?;
         stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
@@ -217,4 +266,21 @@ fn is_ready() -> bool {
         Ok(answer)
     };
     ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_agent_has_the_arguments_of_the_daemonset() {
+        let arguments = arguments_of_the_daemonset("node-7", Ipv4Addr::new(10, 116, 0, 9)).unwrap();
+        for argument in ["--node-name=node-7", "--daemonset=egress-agent", "--admin-listen=10.116.0.9:9191"] {
+            assert!(arguments.iter().any(|one| one == argument), "{argument} in {arguments:?}");
+        }
+        assert!(
+            !arguments.iter().any(|one| one.starts_with("--protected-names")),
+            "the default: {arguments:?}"
+        );
+    }
 }

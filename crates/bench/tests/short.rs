@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 /// A short run that writes to `out`.
 fn bench(out: &Path) -> Command {
@@ -64,13 +65,39 @@ fn ctrl_c_leaves_no_program_and_no_namespace_behind() {
     assert_eq!(namespaces.filter(|name| ours(&name.to_string_lossy())).count(), 0);
 }
 
-#[test]
-fn a_short_run_measures_everything_that_the_long_one_does() {
+/// Runs it to its end and returns its report.
+fn report(options: &[&str]) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("agent.json");
-    let output = bench(&out).output().unwrap();
+    let output = bench(&out).args(options).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let report: serde_json::Value = serde_json::from_slice(&fs::read(out).unwrap()).unwrap();
+    serde_json::from_slice(&fs::read(out).unwrap()).unwrap()
+}
+
+/// What is measured of the agent as it is shipped, with one sample at least.
+fn has_what_is_shipped(report: &Value) {
+    for number in [
+        "/shipped/rss_mib/idle",
+        "/shipped/rss_mib/100",
+        "/shipped/cpu_percent/1",
+        "/shipped/cpu_percent/100",
+        "/shipped/few_nodes/cpu_percent/1",
+        "/raw/shipped/rss_mib/100/0",
+        "/raw/shipped/few_nodes/cpu_percent/1/0",
+    ] {
+        assert!(report.pointer(number).is_some_and(Value::is_number), "{number} in {report:#}");
+    }
+    assert_eq!(
+        (&report["shipped"]["nodes"], &report["shipped"]["few_nodes"]["nodes"]),
+        (&5.into(), &3.into())
+    );
+    let arguments = report["shipped"]["arguments"].to_string();
+    assert!(arguments.contains("--daemonset=egress-agent"), "{arguments}");
+}
+
+#[test]
+fn a_short_run_measures_everything_that_the_long_one_does() {
+    let report = report(&[]);
     for number in [
         "/apply_ms/1",
         "/apply_ms/100",
@@ -81,12 +108,25 @@ fn a_short_run_measures_everything_that_the_long_one_does() {
         "/rss_mib/idle",
         "/rss_mib/100",
         "/cpu_idle_percent",
+        "/cpu_percent/100",
         "/api_writes_per_change",
         "/kubectl_ms",
         "/raw/apply_ms/100/0",
         "/raw/switch_ms/0",
+        "/raw/rss_mib/idle/0",
+        "/raw/cpu_idle_percent/0",
     ] {
-        assert!(report.pointer(number).is_some_and(serde_json::Value::is_number), "{number} in {report:#}");
+        assert!(report.pointer(number).is_some_and(Value::is_number), "{number} in {report:#}");
     }
     assert_eq!(report["not_applied_in_time"], 0);
+    has_what_is_shipped(&report);
+}
+
+#[test]
+fn what_the_shipped_agent_takes_at_rest_can_be_measured_alone() {
+    let report = report(&["--only", "shipped"]);
+    has_what_is_shipped(&report);
+    for other in ["apply_ms", "rss_mib", "cpu_idle_percent"] {
+        assert!(report[other].is_null(), "{other} in {report:#}");
+    }
 }

@@ -34,8 +34,11 @@ use clap::{Parser, ValueEnum};
 use serde_json::json;
 
 use self::fault::{Class, Fault};
+pub use self::namespace::Namespace;
 use self::pair::Profile;
+pub use self::pair::kubeconfig;
 use self::record::{Key, Record};
+pub use self::world::{CONTROL_PLANE, GATEWAYS, HEALTH_TARGETS, ProbesSeen, World, node_addresses};
 use crate::{document, numbers};
 
 /// From so many kills on a distribution has a p99 that means something, and goes into the documentation.

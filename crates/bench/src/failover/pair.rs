@@ -175,7 +175,7 @@ impl<'a> Pair<'a> {
 }
 
 /// A kubeconfig for the nodes, who reach the API server from outside.
-fn kubeconfig(server: &ApiServer) -> anyhow::Result<tempfile::NamedTempFile> {
+pub fn kubeconfig(server: &ApiServer) -> anyhow::Result<tempfile::NamedTempFile> {
     let file = tempfile::NamedTempFile::new()?;
     let text = fs::read_to_string(server.kubeconfig())?.replace("127.0.0.1", &CONTROL_PLANE.to_string());
     fs::write(file.path(), text)?;

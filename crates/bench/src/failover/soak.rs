@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::pair::Pair;
-use super::world::{GATEWAYS, GatewayAt};
+use super::world::GATEWAYS;
 use crate::numbers::{count, rounded};
+use crate::processor::Processor;
 
 /// Of a thousand packets so many are lost, each way, on each link of each gateway.
 const LOST_OF_A_THOUSAND: u32 = 10;
@@ -49,7 +50,7 @@ pub struct Soak {
 pub fn measure(pair: &mut Pair<'_>, time: Duration, stop: &AtomicBool) -> anyhow::Result<Soak> {
     let mut soak = Soak::default();
     let leaked = pair.world.leaked_packets()?;
-    count_probes(pair)?;
+    pair.world.count_probes()?;
     soak.quiet = price(pair, QUIET.min(time), stop)?.0;
     pair.forget()?;
     for at in &GATEWAYS {
@@ -79,49 +80,29 @@ pub fn measure(pair: &mut Pair<'_>, time: Duration, stop: &AtomicBool) -> anyhow
 }
 
 fn price(pair: &mut Pair<'_>, time: Duration, stop: &AtomicBool) -> anyhow::Result<(Price, Duration)> {
-    let probes = probes(pair)?;
-    let mut processor = Vec::new();
+    let before = pair.world.probes()?;
+    let mut processors = Vec::new();
     for node in &pair.nodes {
-        processor.push(node.agent.processor_time()?);
+        processors.push(node.agent.processor()?);
     }
     let begun = Instant::now();
     while begun.elapsed() < time && !stop.load(Ordering::Relaxed) {
         pair.watch(Duration::from_millis(500).min(time))?;
         pair.nodes.iter_mut().for_each(|node| node.ledger.forget_ended());
+        processors.iter_mut().try_for_each(Processor::look)?;
     }
     let took = begun.elapsed();
     let seconds = took.as_secs_f64();
-    let since = self::probes(pair)?;
-    let mut agents_percent = Vec::new();
-    for (node, before) in pair.nodes.iter().zip(processor) {
-        let used = node.agent.processor_time()?.saturating_sub(before);
-        agents_percent.push(rounded(used.as_secs_f64() / seconds * 100.0));
-    }
-    let rate = |n: usize| rounded(count(since[n] - probes[n]) / seconds);
-    Ok((Price { in_the_vpc: rate(0), peers: rate(1), targets: rate(2), agents_percent }, took))
-}
-
-/// Lets the first gateway and the outside count probes.
-fn count_probes(pair: &Pair<'_>) -> anyhow::Result<()> {
-    let GatewayAt { private, public, .. } = GATEWAYS[0];
-    let syn = "tcp flags & (syn | ack) == syn";
-    pair.world.gateway(&GATEWAYS[0])?.nft(&format!(
-        "table ip price {{\n counter vpc {{ }}\n counter peers {{ }}\n chain arriving {{ type filter hook prerouting priority -350\n \
-         ip daddr {private} tcp dport 9181 {syn} counter name vpc\n ip daddr {public} tcp dport 9181 {syn} counter name peers\n }}\n}}\n"
-    ))?;
-    pair.world.outside.nft(&format!(
-        "table ip price {{\n counter targets {{ }}\n chain arriving {{ type filter hook prerouting priority -350\n \
-         ip daddr 198.18.0.0/24 {syn} counter name targets\n }}\n}}\n"
-    ))
-}
-
-fn probes(pair: &Pair<'_>) -> anyhow::Result<[u64; 3]> {
-    let (world, first) = (&pair.world, pair.world.gateway(&GATEWAYS[0])?);
-    Ok([
-        first.counted("price", "vpc")?,
-        first.counted("price", "peers")?,
-        world.outside.counted("price", "targets")?,
-    ])
+    let seen = pair.world.probes()?.since(before);
+    let percent = |processor: &Processor| rounded(processor.total().as_secs_f64() / seconds * 100.0);
+    let rate = |probes: u64| rounded(count(probes) / seconds);
+    let price = Price {
+        in_the_vpc: rate(seen.in_the_vpc),
+        peers: rate(seen.of_peers),
+        targets: rate(seen.of_targets),
+        agents_percent: processors.iter().map(percent).collect(),
+    };
+    Ok((price, took))
 }
 
 fn losing() -> String {

@@ -47,6 +47,28 @@ pub fn node_addresses(n: u8) -> (Ipv4Addr, Ipv4Addr) {
     (Ipv4Addr::new(10, 116, 0, 21 + n), Ipv4Addr::new(203, 0, 113, 21 + n))
 }
 
+/// Probes that have arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProbesSeen {
+    /// At the first gateway's probe port in the VPC.
+    pub in_the_vpc: u64,
+    /// At its probe port outside, through the other gateway.
+    pub of_peers: u64,
+    /// At the targets of the health check, through both.
+    pub of_targets: u64,
+}
+
+impl ProbesSeen {
+    /// Those that were not there `before`.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            in_the_vpc: self.in_the_vpc.saturating_sub(before.in_the_vpc),
+            of_peers: self.of_peers.saturating_sub(before.of_peers),
+            of_targets: self.of_targets.saturating_sub(before.of_targets),
+        }
+    }
+}
+
 /// The namespaces; dropping it removes them.
 #[derive(Debug)]
 pub struct World {
@@ -116,6 +138,30 @@ impl World {
     /// Packets since the beginning that reached the outside for a routed destination with a source that is no gateway's.
     pub fn leaked_packets(&self) -> anyhow::Result<u64> {
         self.outside.counted("oracle", "leaked")
+    }
+
+    /// Lets the first gateway and the outside count probes from now on.
+    pub fn count_probes(&self) -> anyhow::Result<()> {
+        let GatewayAt { private, public, .. } = GATEWAYS[0];
+        let syn = "tcp flags & (syn | ack) == syn";
+        self.gateway(&GATEWAYS[0])?.nft(&format!(
+            "table ip price {{\n counter vpc {{ }}\n counter peers {{ }}\n chain arriving {{ type filter hook prerouting priority -350\n \
+             ip daddr {private} tcp dport 9181 {syn} counter name vpc\n ip daddr {public} tcp dport 9181 {syn} counter name peers\n }}\n}}\n"
+        ))?;
+        self.outside.nft(&format!(
+            "table ip price {{\n counter targets {{ }}\n chain arriving {{ type filter hook prerouting priority -350\n \
+             ip daddr 198.18.0.0/24 {syn} counter name targets\n }}\n}}\n"
+        ))
+    }
+
+    /// Probes since then.
+    pub fn probes(&self) -> anyhow::Result<ProbesSeen> {
+        let first = self.gateway(&GATEWAYS[0])?;
+        Ok(ProbesSeen {
+            in_the_vpc: first.counted("price", "vpc")?,
+            of_peers: first.counted("price", "peers")?,
+            of_targets: self.outside.counted("price", "targets")?,
+        })
     }
 
     /// Lets a gateway's connection table forget what had no answer, as ten seconds would: else probes of one kill meet what the one

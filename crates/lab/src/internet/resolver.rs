@@ -54,8 +54,8 @@ fn serve(socket: &UdpSocket, names: &Path) {
     }
 }
 
-/// The answer to one question; `None` if it is none.
-fn answer(query: &[u8], names: &str) -> Option<Vec<u8>> {
+/// The answer to one question according to the text of such a file; `None` if it is none.
+pub fn answer(query: &[u8], names: &str) -> Option<Vec<u8>> {
     let question = parse_question(query)?;
     let addresses = addresses_of(names, &question.name);
     let wants_address = question.kind == A && question.class == INTERNET;
