@@ -11,6 +11,7 @@
     reason = "a test stops at what it did not expect"
 )]
 
+mod inbound;
 mod lab;
 mod new_node;
 
@@ -279,6 +280,7 @@ fn all_egress_leaves_the_nodes_alive_and_heals_by_itself(lab: &Lab) {
         "http://169.254.169.254/metadata/v1/id",
     ]);
     assert_eq!(id.trim(), "400000001");
+    inbound::connections_are_answered_where_they_came_in(lab);
 
     // Both are gone: one in the cloud, too, of the other the cloud goes on saying that it is active.
     let dead = lab.gateway_ids("everything");
