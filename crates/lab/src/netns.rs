@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -31,12 +32,28 @@ pub fn create(name: &str) -> Result<()> {
     let path = path(name);
     let what = || format!("make network namespace {name}");
     fs::create_dir_all(FOLDER).doing(what)?;
+    share_folder().doing(what)?;
     fs::OpenOptions::new().write(true).create_new(true).open(&path).doing(what)?;
     in_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET).doing(what)?;
         let itself = Path::new("/proc/thread-self/ns/net");
         mount(Some(itself), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).doing(what)
     })
+}
+
+/// Makes the folder a shared mount of its own, as the first `ip netns add` does: that of somebody else, later, would hide our mounts in
+/// it, and nothing could remove them any more.
+fn share_folder() -> nix::Result<()> {
+    let share =
+        || mount(None::<&str>, FOLDER, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);
+    match share() {
+        // It is no mount yet.
+        Err(Errno::EINVAL) => {
+            mount(Some(FOLDER), FOLDER, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
+            share()
+        }
+        shared => shared,
+    }
 }
 
 /// Removes a namespace, whole or half made; one that is not there is no error.
@@ -142,4 +159,30 @@ pub fn sysctl(name: &str, values: &[(&str, &str)]) -> Result<()> {
 /// Number by which the kernel knows the namespace held at `path`.
 pub fn inode(path: &Path) -> Option<u64> {
     fs::metadata(path).ok().map(|data| data.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Alone with an empty `/run`, as on a machine on which nobody has made a namespace yet.
+    #[test]
+    fn namespaces_can_be_removed_though_somebody_else_made_one_later() {
+        assert!(nix::unistd::geteuid().is_root(), "namespaces are made by root");
+        in_thread(|| {
+            unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>)
+                .unwrap();
+            mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+            create("ours")?;
+            let mut ip = Command::new("ip");
+            ip.args(["netns", "add", "theirs"]);
+            output_of(ip, "")?;
+            assert_eq!(list(""), ["ours", "theirs"]);
+            delete("ours")?;
+            assert_eq!(list(""), ["theirs"]);
+            delete("theirs")
+        })
+        .unwrap();
+    }
 }
