@@ -179,13 +179,18 @@ fn a_little_loss_moves_nobody_in_an_hour() {
 
 #[test]
 fn much_loss_on_one_is_left() {
-    for seed in 1..=3 {
-        for (broken, limit) in
-            [(Loses(A, 30), 45), (Loses(A, 60), 12), (LosesInVpc(A, 30), 45), (LosesInVpc(A, 60), 12)]
-        {
-            let left = leaves(&[broken], seed, limit);
-            assert!(left.is_some(), "{broken:?} was not left within {limit} s, seed {seed}");
-        }
+    for (broken, half, all) in [
+        (Loses(A, 30), 30, 75),
+        (Loses(A, 60), 8, 20),
+        (LosesInVpc(A, 30), 30, 75),
+        (LosesInVpc(A, 60), 8, 20),
+    ] {
+        // When it is a matter of chance.
+        let mut seconds: Vec<_> =
+            (1..=20).map(|seed| leaves(&[broken], seed, all).ok_or((broken, seed))).collect();
+        seconds.sort_unstable();
+        assert!(seconds.iter().all(Result::is_ok), "not within {all} s: {:?}", seconds.last());
+        assert!(seconds[seconds.len() / 2] <= Ok(half), "half of them within {half} s: {seconds:?}");
     }
 }
 
