@@ -52,9 +52,10 @@ push: ## pushes the images: REGISTRY=registry.digitalocean.com/<name>; renders t
 	@$(xtask) push --registry "$(REGISTRY)"
 
 .PHONY: generate
-generate: ## crds/, deploy/rbac.txt and the list of decision records from their sources
+generate: ## crds/, deploy/rbac.txt, docs/reference.md and the list of decision records from their sources
 	@cargo xtask crdgen
 	@cargo xtask rbac
+	@cargo xtask reference
 	@cargo xtask decisions
 
 .PHONY: check

@@ -5,12 +5,15 @@
 mod arrows;
 mod crdgen;
 mod decisions;
+mod documents;
 mod generated;
 mod guarantees;
 mod images;
 mod manifests;
 mod push;
 mod rbac;
+mod reference;
+mod schema;
 mod tree;
 
 use std::process::ExitCode;
@@ -45,7 +48,16 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Everything a commit must hold: crate arrows, generated files, named guarantees, security of the manifests.
+    /// Writes docs/reference.md, every field of every kind, from the types of crates/api.
+    Reference {
+        /// Changes nothing; fails when the file would change.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Prints every object of ours that documents and examples show, as one list for `kubectl create --dry-run=server`.
+    Objects,
+    /// Everything a commit must hold: crate arrows, generated files, named guarantees, links and objects of the documents, security
+    /// of the manifests.
     Check,
     /// Builds target/images/*.tar without a container engine.
     Images(images::Arguments),
@@ -69,6 +81,8 @@ fn run() -> Result<()> {
         Command::Crdgen { check } => crdgen::run(&root, check),
         Command::Rbac { check } => rbac::run(&root, check),
         Command::Decisions { check } => decisions::run(&root, check),
+        Command::Reference { check } => reference::run(&root, check),
+        Command::Objects => documents::print(&root),
         Command::Check => check(&root),
         Command::Images(arguments) => images::run(&root, &arguments),
         Command::Push(arguments) => push::run(&root, &arguments),
@@ -79,11 +93,14 @@ type Check = fn(&std::path::Path) -> Result<()>;
 
 // All of them, so that one run shows all there is to mend.
 fn check(root: &std::path::Path) -> Result<()> {
-    let checks: [(&str, Check); 6] = [
+    let checks: [(&str, Check); 9] = [
         ("crate arrows", arrows::check),
         ("generated CRDs", |root| crdgen::run(root, true)),
         ("rights of ServiceAccounts", |root| rbac::run(root, true)),
         ("list of decision records", |root| decisions::run(root, true)),
+        ("reference of the objects", |root| reference::run(root, true)),
+        ("links of the documents", documents::check_links),
+        ("objects that documents show", documents::check_objects),
         ("security of the manifests", manifests::check),
         ("guarantees name tests that exist", guarantees::check),
     ];
