@@ -64,7 +64,9 @@ fn columns(version: &Value) -> Result<String> {
 
 fn table(kind: &str, part: &str, schema: &Value) -> Result<String> {
     let mut rows = String::new();
-    fields("", schema, &mut rows)?;
+    // A spec is somebody's to write, a status is read.
+    let required = if part == "spec" { "must be given" } else { "always there" };
+    fields("", schema, required, &mut rows)?;
     if rows.is_empty() {
         return Ok(String::new());
     }
@@ -74,7 +76,7 @@ fn table(kind: &str, part: &str, schema: &Value) -> Result<String> {
 }
 
 // Fields that must be there come first; a field's own fields follow it.
-fn fields(path: &str, schema: &Value, rows: &mut String) -> Result<()> {
+fn fields(path: &str, schema: &Value, required: &str, rows: &mut String) -> Result<()> {
     let empty = serde_json::Map::new();
     let properties = schema["properties"].as_object().unwrap_or(&empty);
     let is_required =
@@ -83,7 +85,7 @@ fn fields(path: &str, schema: &Value, rows: &mut String) -> Result<()> {
     for (name, field) in first.into_iter().chain(second) {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         let default = match &field["default"] {
-            Value::Null if is_required(name) => "must be given".to_owned(),
+            Value::Null if is_required(name) => required.to_owned(),
             Value::Null | Value::Object(_) => String::new(),
             Value::String(text) => format!("`{text}`"),
             other => format!("`{other}`"),
@@ -93,8 +95,8 @@ fn fields(path: &str, schema: &Value, rows: &mut String) -> Result<()> {
         if is_condition(&field["items"]) {
             continue;
         }
-        fields(&path, field, rows)?;
-        fields(&format!("{path}[]"), &field["items"], rows)?;
+        fields(&path, field, required, rows)?;
+        fields(&format!("{path}[]"), &field["items"], required, rows)?;
     }
     Ok(())
 }

@@ -84,7 +84,7 @@ fn complaint(root: &Path, documents: &Documents, from: &Path, link: &Link) -> Op
         return (!fits && scheme != "mailto").then(|| format!("{target} is no address"));
     }
     let (file, anchor) = target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
-    let path = if file.is_empty() { from.to_path_buf() } else { resolved(from, file)? };
+    let path = if file.is_empty() { from.to_path_buf() } else { resolved(from, file) };
     if !root.join(&path).exists() || file.starts_with('/') {
         return Some(format!("{target} leads to no file"));
     }
@@ -94,16 +94,16 @@ fn complaint(root: &Path, documents: &Documents, from: &Path, link: &Link) -> Op
 }
 
 // The path from the root; one that leads out of the tree leads nowhere.
-fn resolved(from: &Path, file: &str) -> Option<PathBuf> {
+fn resolved(from: &Path, file: &str) -> PathBuf {
     let mut path = from.parent().unwrap_or(Path::new("")).to_path_buf();
     for part in Path::new(file).components() {
         match part {
-            Component::ParentDir if !path.pop() => return Some(PathBuf::from("outside of the tree")),
+            Component::ParentDir if !path.pop() => return PathBuf::from("outside of the tree"),
             Component::Normal(name) => path.push(name),
             _ => {}
         }
     }
-    Some(path)
+    path
 }
 
 // Whoever writes a document and forgets the index has written it for nobody.
@@ -111,7 +111,7 @@ fn not_in_the_index(documents: &Documents) -> Vec<String> {
     let folder = Path::new("docs");
     let index = folder.join("README.md");
     let Some(listed) = documents.get(&index) else { return vec!["docs/README.md is not there".to_owned()] };
-    let listed: Vec<_> = listed.links.iter().filter_map(|link| resolved(&index, &link.target)).collect();
+    let listed: Vec<_> = listed.links.iter().map(|link| resolved(&index, &link.target)).collect();
     let of_docs = documents.keys().filter(|path| path.parent() == Some(folder) && **path != index);
     of_docs
         .filter(|path| !listed.contains(path))
