@@ -1,5 +1,6 @@
 //! What documents say, held against the tree: every link leads to a file and a heading that are there, every picture has a text
-//! alternative, every document of docs/ stands in its index, and every object of ours that is shown is one that the API server takes.
+//! alternative and suits a dark background, every document of docs/ stands in its index, and every object of ours that is shown is one
+//! that the API server takes.
 //!
 //! Nothing is asked of the network: whether a page of somebody else is still there is not checked.
 
@@ -88,9 +89,23 @@ fn complaint(root: &Path, documents: &Documents, from: &Path, link: &Link) -> Op
     if !root.join(&path).exists() || file.starts_with('/') {
         return Some(format!("{target} leads to no file"));
     }
+    if link.alternative.is_some()
+        && let Some(complaint) = picture_complaint(&root.join(&path))
+    {
+        return Some(format!("{target} {complaint}"));
+    }
     let anchor = anchor?;
     let there = documents.get(&path).is_some_and(|document| document.anchors.contains(anchor));
     (!there).then(|| format!("{target}: {} has no heading of that name", path.display()))
+}
+
+// A picture of ours is read by people with a dark background, and by those who do not see it.
+fn picture_complaint(path: &Path) -> Option<String> {
+    let text =
+        std::fs::read_to_string(path).ok().filter(|_| path.extension().is_some_and(|end| end == "svg"))?;
+    let wanted = ["<title", "<desc", "prefers-color-scheme: dark"];
+    let missing = wanted.into_iter().find(|part| !text.contains(part))?;
+    Some(format!("has no `{missing}`"))
 }
 
 // The path from the root; one that leads out of the tree leads nowhere.
@@ -144,7 +159,7 @@ mod tests {
                 "[a](docs/a.md#two), [folder](docs/), [page](https://example.com/x), [me](#top)\n# Top\n",
             ),
             ("docs/a.md", "# One\n## Two\n[up](../README.md) ![A line](a.svg)\n"),
-            ("docs/a.svg", ""),
+            ("docs/a.svg", "<svg><title/><desc/><style>@media (prefers-color-scheme: dark) {}</style></svg>"),
             ("target/doc/x.md", "[nowhere](y.md)\n"),
         ]);
         check_links(tree.path()).unwrap();
@@ -160,8 +175,10 @@ mod tests {
             ("[a](#x)", "docs/a.md:2: #x: docs/a.md has no heading of that name"),
             ("[a](https:/x)", "docs/a.md:2: https:/x is no address"),
             ("![](a.md)", "docs/a.md:2: the picture a.md has no text alternative"),
+            ("![A line](a.svg)", "docs/a.md:2: a.svg has no `<desc`"),
         ] {
-            let tree = tree(&[INDEX, ("docs/a.md", &format!("# A\n{text}\n"))]);
+            let picture = ("docs/a.svg", "<svg><title/></svg>");
+            let tree = tree(&[INDEX, picture, ("docs/a.md", &format!("# A\n{text}\n"))]);
             assert_eq!(check_links(tree.path()).unwrap_err().to_string(), complaint);
         }
     }
