@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, StaticRoute};
 
-use super::{Look, Presence, creation, is_leaving, is_proven, judge, repair, roll, route};
+use super::{Look, Presence, creation, is_leaving, is_proven, judge, quorum, repair, roll, route};
 use crate::decision::{DELETE_AGAIN, Effect, LET_GO, MOST_FAILED_BRING_UPS};
 use crate::identity::droplet_id;
 
@@ -116,13 +116,20 @@ fn who_leaves<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Option<&'
     if let Some(dead) = dead.filter(may_go) {
         return Some(dead);
     }
+    let complaints = |gateway: &GatewayStatus| quorum::ballot(look, gateway).complaining.len();
     if proven > look.replicas {
         let order = route::order(look, status);
+        // Else the newcomer, which is last, would go and leave two that work for hardly anybody.
+        let disliked = order.iter().filter(|gateway| complaints(gateway) > 0);
         let outdated = order.iter().rev().find(|gateway| roll::is_outdated(look, status, gateway));
-        return outdated.or(order.last()).copied();
+        return disliked.max_by_key(|gateway| complaints(gateway)).or(outdated).or(order.last()).copied();
     }
-    // As many as were asked for work: whatever else there is, is too many.
-    status.gateways.iter().find(|gateway| proven == look.replicas && !gateway.ready)
+    // As many as were asked for work: whatever else there is, is too many; but for a newcomer while a node complains of one of those.
+    // Words of a quorum may have grown old, and the fault be there.
+    let is_doubted =
+        status.gateways.iter().filter(|gateway| is_proven(gateway)).any(|gateway| complaints(gateway) > 0);
+    let is_enough = proven == look.replicas && !is_doubted;
+    status.gateways.iter().find(|gateway| is_enough && !gateway.ready)
 }
 
 fn is_expected(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> bool {

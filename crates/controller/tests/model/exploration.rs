@@ -456,6 +456,25 @@ fn who_gets_through_nothing_but_what_a_quorum_took_off_the_list_is_without_a_gat
 }
 
 /// Every run tries a few events in a row; `EXPLORATION_DEPTH` goes deeper, as the suite `exploration` of `make test-exhaustive` does.
+/// Of what the exploration found once, beyond the depth that every run of the tests goes to.
+#[test]
+fn the_newcomer_stays_while_a_node_complains_of_one_of_those_that_count_as_proven() {
+    for (gray, dead) in [(0, 1), (1, 0)] {
+        let mut situation = Situation::first();
+        for event in [
+            Event::Fails(gray, Ails::Gray),
+            Event::Passes(SHORT, Controller::Hears(0)),
+            Event::Fails(dead, Ails::Dead),
+            // The word of the first one grows old.
+            Event::Passes(LONG, Controller::Hears(1)),
+            Event::Passes(LONG, Controller::HearsAll),
+        ] {
+            situation.happens(event);
+            situation.check();
+        }
+    }
+}
+
 #[test]
 fn every_order_of_events_to_a_depth_breaks_no_invariant() {
     let wanted = env::var("EXPLORATION_DEPTH").ok().map(|depth| depth.parse().unwrap());
