@@ -11,6 +11,9 @@ use kube::{Client, Config};
 
 /// How long one watch request may last before it is made anew. kube adds 5 s of its own before it gives a silent one up.
 pub const WATCH_TIMEOUT: Duration = Duration::from_secs(25);
+/// Objects of a list that are read at a time. A Node is 15 kB and more of JSON; 500 of them, kube's default, would be most of what an agent
+/// ever needs of memory, and the C library keeps it.
+const PAGE_SIZE: u32 = 50;
 
 /// How long the client waits for the next byte. Above [`WATCH_TIMEOUT`] and its 5 s, or it would cut quiet watches.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(35);
@@ -111,7 +114,8 @@ pub fn with_timeouts(mut config: Config) -> Config {
 
 /// Settings for every watch of ours.
 pub fn watch_settings() -> watcher::Config {
-    watcher::Config::default().timeout(u32::try_from(WATCH_TIMEOUT.as_secs()).unwrap_or(u32::MAX))
+    let timeout = u32::try_from(WATCH_TIMEOUT.as_secs()).unwrap_or(u32::MAX);
+    watcher::Config::default().timeout(timeout).page_size(PAGE_SIZE)
 }
 
 /// Awaits one ordinary call, at most for [`CALL_DEADLINE`].
