@@ -119,10 +119,16 @@ fn who_leaves<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Option<&'
     let complaints = |gateway: &GatewayStatus| quorum::ballot(look, gateway).complaining.len();
     if proven > look.replicas {
         let order = route::order(look, status);
-        // Else the newcomer, which is last, would go and leave two that work for hardly anybody.
-        let disliked = order.iter().filter(|gateway| complaints(gateway) > 0);
+        // Old words count here: whoever so many complain of is the one to go. A single node chooses nobody.
+        let condemned = order.iter().filter(|gateway| look.electorate.is_quorum(complaints(gateway)));
         let outdated = order.iter().rev().find(|gateway| roll::is_outdated(look, status, gateway));
-        return disliked.max_by_key(|gateway| complaints(gateway)).or(outdated).or(order.last()).copied();
+        let leaves = condemned.max_by_key(|gateway| complaints(gateway)).or(outdated).or(order.last());
+        // The only one that nobody complains of is never too many.
+        let is_missed = |leaves: &&&GatewayStatus| {
+            complaints(leaves) == 0
+                && order.iter().all(|other| other.slot == leaves.slot || complaints(other) > 0)
+        };
+        return leaves.filter(|leaves| !is_missed(leaves)).copied();
     }
     // As many as were asked for work: whatever else there is, is too many; but for a newcomer while a node complains of one of those.
     // Words of a quorum may have grown old, and the fault be there.
