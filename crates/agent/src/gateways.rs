@@ -47,6 +47,9 @@ pub struct Gateways {
     remembered_until: Tick,
     /// Whether what the last agent said is still part of what is said.
     remembers: bool,
+    /// Gateways that the last agent condemned for their address or for large packets, and that have not shown since that they are well.
+    /// What never got through in its own time this agent takes for nothing that can fail.
+    inherited: BTreeMap<Ipv4Addr, BTreeSet<Level>>,
     /// How the neighbours answered, while no gateway does.
     neighbours: Vec<Outcome>,
     /// The turn in which `renewed` was last said anew.
@@ -61,6 +64,7 @@ impl Gateways {
         self.wanted = gateways.iter().map(wanted).collect();
         self.watch.retain(&self.wanted, now);
         self.said.retain(|gateway, _| gateways.contains(gateway));
+        self.inherit_what_is_asked();
         for gateway in gateways {
             let remembered = &mut self.remembered;
             self.said
@@ -75,6 +79,10 @@ impl Gateways {
         self.remembers = true;
         for said in said {
             let Ok(address) = said.address.parse() else { continue };
+            let failing = found_failing_alone(said);
+            if !failing.is_empty() {
+                self.inherited.insert(address, failing);
+            }
             match self.said.get_mut(&address) {
                 // Probed already: the same verdict holds since then.
                 Some(ours) if may_have_said(ours, said) => *ours = said.clone(),
@@ -100,6 +108,9 @@ impl Gateways {
                 return Noticed::default();
             }
         };
+        if outcome == Outcome::Answered {
+            self.shows(result.gateway, result.level);
+        }
         let probe = Probe { level: result.level, witness: result.witness, sent, outcome };
         let watch::Noticed { transition, may_move } = self.watch.on_probe(result.gateway, probe, now);
         if let Some(transition) = transition {
@@ -154,11 +165,35 @@ impl Gateways {
         }
         self.remembers = false;
         self.remembered.clear();
+        self.inherit_what_is_asked();
         let mut is_new = false;
         for (gateway, said) in self.said.iter_mut().filter(|(_, said)| said.since.is_some()) {
-            is_new |= say(&self.watch, *gateway, said, None, false, time);
+            let is_inherited = self.inherited.contains_key(gateway);
+            is_new |= say(&self.watch, *gateway, said, None, Before { remembers: false, is_inherited }, time);
         }
         is_new
+    }
+
+    /// What nobody asks any more may be well again, and nobody would know. An agent that has just started has not been told yet what to ask.
+    fn inherit_what_is_asked(&mut self) {
+        if self.remembers {
+            return;
+        }
+        let wanted = &self.wanted;
+        for (gateway, levels) in &mut self.inherited {
+            levels.retain(|level| wanted.get(gateway).is_some_and(|wanted| wanted.asked.contains(level)));
+        }
+        self.inherited.retain(|_, levels| !levels.is_empty());
+    }
+
+    /// It works there now.
+    fn shows(&mut self, gateway: Ipv4Addr, level: Level) {
+        if let Some(levels) = self.inherited.get_mut(&gateway) {
+            levels.remove(&level);
+            if levels.is_empty() {
+                self.inherited.remove(&gateway);
+            }
+        }
     }
 
     /// Levels that are known to fail, at which more probes at once would tell nothing new.
@@ -205,7 +240,8 @@ impl Gateways {
             let is_asked = |wanted: &Wanted<_>| wanted.asked.contains(&Level::Forwarding);
             let through = self.wanted.get(&candidate.gateway).is_some_and(is_asked);
             let is_unproven = through && self.watch.works(candidate.gateway, Level::Forwarding).is_none();
-            if is_unproven && candidate.standing.verdict == Verdict::Up {
+            let is_inherited = self.inherited.contains_key(&candidate.gateway);
+            if (is_unproven || is_inherited) && candidate.standing.verdict == Verdict::Up {
                 candidate.standing.verdict = Verdict::Trial;
             }
         }
@@ -225,10 +261,27 @@ impl Gateways {
         let mut is_new = false;
         for (gateway, said) in &mut self.said {
             let message = message.filter(|_| *gateway == of).map(String::as_str);
-            is_new |= say(&self.watch, *gateway, said, message, remembers, time);
+            let is_inherited = self.inherited.contains_key(gateway);
+            is_new |= say(&self.watch, *gateway, said, message, Before { remembers, is_inherited }, time);
         }
         is_new
     }
+}
+
+/// What of the last agent's words counts.
+#[derive(Clone, Copy)]
+struct Before {
+    /// All that this agent does not know yet.
+    remembers: bool,
+    /// That it condemned this gateway.
+    is_inherited: bool,
+}
+
+/// Levels at which the last agent condemned a gateway that forwards: nothing that forwarding says can tell whether it is well again.
+fn found_failing_alone(said: &GatewayObservation) -> BTreeSet<Level> {
+    let levels = [(Level::Source, said.expected_source), (Level::FullSize, said.full_size)];
+    let failing = levels.into_iter().filter(|(_, said)| *said == Some(false)).map(|(level, _)| level);
+    if said.condemned && said.forwards == Some(true) { failing.collect() } else { BTreeSet::new() }
 }
 
 /// Says of one gateway what is known of it now; true when that is something else.
@@ -237,9 +290,10 @@ fn say(
     gateway: Ipv4Addr,
     said: &mut GatewayObservation,
     message: Option<&str>,
-    remembers: bool,
+    before: Before,
     time: Timestamp,
 ) -> bool {
+    let Before { remembers, is_inherited } = before;
     let reachable = match watch.works(gateway, Level::Reachability) {
         None if said.since.is_none() => return false,
         None => said.reachable,
@@ -251,7 +305,9 @@ fn say(
         forwards: level(Level::Forwarding, said.forwards),
         expected_source: level(Level::Source, said.expected_source),
         full_size: level(Level::FullSize, said.full_size),
-        condemned: watch.is_condemned(gateway) || remembers && is_still_condemned(watch, gateway, said),
+        condemned: watch.is_condemned(gateway)
+            || is_inherited
+            || remembers && is_still_condemned(watch, gateway, said),
         ..said.clone()
     };
     if new == *said && said.since.is_some() {

@@ -215,3 +215,36 @@ fn a_restarted_agent_goes_on_saying_what_the_last_one_said_until_it_knows_better
     scene.probe(A, Level::Reachability, probe::Outcome::Answered);
     assert_eq!(scene.said(A).forwards, None);
 }
+
+#[test]
+fn a_restarted_agent_neither_returns_to_a_black_hole_nor_takes_its_word_back_before_large_packets_pass() {
+    let healthy = |gateway: Ipv4Addr| GatewayObservation {
+        reachable: true,
+        forwards: Some(true),
+        expected_source: Some(true),
+        full_size: Some(true),
+        since: Some(Time(Timestamp::UNIX_EPOCH)),
+        ..unknown(gateway)
+    };
+    let black_hole = GatewayObservation { full_size: Some(false), condemned: true, ..healthy(A) };
+    let mut scene = Scene { gateways: Gateways::default(), now: 100_000 };
+    scene.gateways.remember(&[black_hole, healthy(B)], Tick::from_millis(scene.now));
+    scene.gateways.retain(&BTreeSet::from([A, B]), &probed(), Tick::from_millis(scene.now));
+    for _ in 0..60 {
+        for gateway in [A, B] {
+            scene.probe(gateway, Level::Reachability, probe::Outcome::Answered);
+            scene.probe(gateway, Level::Forwarding, probe::Outcome::Answered);
+        }
+        scene.probe(A, Level::FullSize, missed());
+        scene.probe(B, Level::FullSize, probe::Outcome::Answered);
+        scene.now += 1_000;
+        let (now, time) = time(&scene);
+        scene.gateways.renew(2, 0.5, now, time);
+        assert!(scene.said(A).condemned, "after {} s", scene.now / 1_000 - 100);
+        assert_eq!(scene.chosen(B), B);
+    }
+    // With nobody else it is better than nothing.
+    assert_eq!(scene.gateways.choose(&[A], Some(A), Tick::from_millis(scene.now)).unwrap().gateway, A);
+    scene.probe(A, Level::FullSize, probe::Outcome::Answered);
+    assert!(!scene.said(A).condemned);
+}
