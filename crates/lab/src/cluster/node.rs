@@ -234,6 +234,8 @@ pub fn start_kubelet(lab: &Lab, node: &Node) -> Result<()> {
         "clientConnection": {"kubeconfig": proxy_config},
         "clusterCIDR": PODS,
         "hostnameOverride": node.name,
+        // At the public address, too, as on DOKS; this mode's default is the node's first address alone.
+        "nodePortAddresses": ["0.0.0.0/0"],
         // The table's size belongs to the whole machine.
         "conntrack": {"maxPerCore": 0, "min": 0},
     });
