@@ -13,6 +13,7 @@
 
 mod inbound;
 mod lab;
+mod leaving;
 mod new_node;
 
 use std::io::{BufRead, BufReader};
