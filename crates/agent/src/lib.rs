@@ -11,6 +11,7 @@
 
 pub mod api_server;
 pub mod boot;
+pub mod cluster_node;
 pub mod concerns;
 pub mod definition;
 pub mod departed;

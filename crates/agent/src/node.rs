@@ -7,9 +7,9 @@ use egress_netlink::reading::{Interface, MainRoute};
 use egress_routing::kernel_state::Gateway;
 use egress_routing::{NodeView, Protected, ProtectedReason, Uncertainty, VpcInterface};
 use ipnet::Ipv4Net;
-use k8s_openapi::api::core::v1::Node;
 
 use crate::api_server::ApiServer;
+use crate::cluster_node::{ClusterNode, EXTERNAL, INTERNAL};
 use crate::objects::Objects;
 use crate::surroundings::Surroundings;
 
@@ -29,7 +29,7 @@ pub struct Sources<'a> {
     /// The main table.
     pub main_routes: &'a [MainRoute],
     /// Every node of the cluster.
-    pub nodes: &'a [&'a Node],
+    pub nodes: &'a [&'a ClusterNode],
     /// Where the API server is, as far as it is known without asking for names.
     pub api_server: &'a ApiServer,
     /// Resolvers, names of the API server, protected names.
@@ -123,7 +123,7 @@ fn vpc_interface(sources: &Sources<'_>, previous: Option<&NodeView>) -> Option<V
         .nodes
         .iter()
         .filter(|node| node.metadata.name.as_deref() == Some(sources.name))
-        .flat_map(|node| addresses(node, &["InternalIP"]))
+        .flat_map(|node| node.addresses(&[INTERNAL]))
         .collect();
     if internal.is_empty() {
         internal.extend(previous.and_then(|previous| Some(previous.vpc.as_ref()?.address)));
@@ -146,11 +146,10 @@ fn vpc_interface(sources: &Sources<'_>, previous: Option<&NodeView>) -> Option<V
 fn protected(sources: &Sources<'_>, vpc: Option<&VpcInterface>, provider: Option<Ipv4Addr>) -> Protected {
     let mut protected = Protected::default();
     for node in sources.nodes {
-        for address in addresses(node, &["InternalIP", "ExternalIP"]) {
+        for address in node.addresses(&[INTERNAL, EXTERNAL]) {
             protected.insert_address(address, ProtectedReason::Node);
         }
-        let ranges = node.spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten());
-        for range in ranges.filter_map(|text| text.parse().ok()) {
+        for range in node.pod_ranges() {
             protected.insert(range, ProtectedReason::Pods);
         }
     }
@@ -197,15 +196,6 @@ fn is_private(subnet: Ipv4Net) -> bool {
     subnet.prefix_len() > 0 && (address.is_private() || shared)
 }
 
-/// Its addresses of these types.
-pub fn addresses(node: &Node, types: &[&str]) -> Vec<Ipv4Addr> {
-    let listed = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-    listed
-        .filter(|address| types.contains(&address.type_.as_str()))
-        .filter_map(|address| address.address.parse().ok())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -225,7 +215,7 @@ mod tests {
         }
     }
 
-    fn node(name: &str, internal: &str, external: &str) -> Node {
+    fn node(name: &str, internal: &str, external: &str) -> ClusterNode {
         serde_json::from_value(json!({
             "metadata": {"name": name},
             "spec": {"podCIDRs": ["10.244.1.0/24"]},
@@ -247,7 +237,7 @@ mod tests {
     fn see_with(
         interfaces: &[Interface],
         previous: Option<&NodeView>,
-        nodes: &[Node],
+        nodes: &[ClusterNode],
         surroundings: &Surroundings,
         inherited: Option<&BTreeSet<Ipv4Net>>,
     ) -> NodeView {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use egress_api::{EgressGateway, StaticRoute};
 use egress_runtime::guarded::Guarded;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::runtime::reflector::store::Writer;
@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use crate::cluster_node::ClusterNode;
 use crate::inbound;
 
 /// A ConfigMap.
@@ -38,8 +39,8 @@ pub struct Watches {
     pub static_routes: Store<Guarded<StaticRoute>>,
     /// Every EgressGateway.
     pub egress_gateways: Store<Guarded<EgressGateway>>,
-    /// Every node, without the parts that the agent does not read.
-    pub nodes: Store<Node>,
+    /// Every node; labels of this one only.
+    pub nodes: Store<ClusterNode>,
     /// Addresses of the API server: the EndpointSlices of Service `default/kubernetes`.
     pub api_servers: Store<EndpointSlice>,
     /// What is served to the outside.
@@ -61,6 +62,12 @@ impl Watches {
         changed: &Arc<Notify>,
         tasks: &mut JoinSet<()>,
     ) -> Self {
+        let this_node = node_name.to_owned();
+        let drop_labels_of_others = move |node: &mut ClusterNode| {
+            if node.metadata.name.as_ref() != Some(&this_node) {
+                node.metadata.labels = None;
+            }
+        };
         let everything = egress_runtime::kubernetes::watch_settings;
         let api_server = everything().labels("kubernetes.io/service-name=kubernetes");
         let protected_list = protected_list.map(|list| {
@@ -76,7 +83,7 @@ impl Watches {
             service_ranges_answered,
             static_routes: follow(Api::all(client.clone()), everything(), changed, tasks, drop_status),
             egress_gateways: follow(Api::all(client.clone()), everything(), changed, tasks, |_| {}),
-            nodes: follow(Api::all(client.clone()), everything(), changed, tasks, drop_unread_parts),
+            nodes: follow(Api::all(client.clone()), everything(), changed, tasks, drop_labels_of_others),
             api_servers: follow(
                 Api::namespaced(client.clone(), "default"),
                 api_server,
@@ -115,7 +122,7 @@ pub(crate) fn follow<K>(
     config: watcher::Config,
     changed: &Arc<Notify>,
     tasks: &mut JoinSet<()>,
-    trim: fn(&mut K),
+    trim: impl Fn(&mut K) + Send + Sync + 'static,
 ) -> Store<K>
 where
     K: Resource + Clone + PartialEq + DeserializeOwned + Debug + Send + Sync + 'static,
@@ -127,7 +134,7 @@ where
     tasks.spawn(async move {
         let mut events = watcher(api, config)
             .default_backoff()
-            .modify(|object| {
+            .modify(move |object| {
                 drop_bookkeeping(object);
                 trim(object);
             })
@@ -216,15 +223,6 @@ fn drop_status(route: &mut Guarded<StaticRoute>) {
     match &mut route.0 {
         Ok(route) => route.status = None,
         Err(invalid) => invalid.status = serde_json::Value::Null,
-    }
-}
-
-fn drop_unread_parts(node: &mut Node) {
-    if let Some(status) = &mut node.status {
-        status.images = None;
-        status.conditions = None;
-        status.volumes_attached = None;
-        status.volumes_in_use = None;
     }
 }
 

@@ -80,6 +80,12 @@ fn table(report: &Value) -> String {
     for (what, pointer, goal) in TIMES {
         row(what, goal, of_each(pointer));
     }
+    let plain = report["plain_writes_s"].as_array().into_iter().flatten();
+    row(
+        "(99 of 100 such writes at once, plain, to this API server when it has nothing else to do, s)",
+        "",
+        spread(&Samples(plain.filter_map(|round| round["p99"].as_f64()).collect())),
+    );
     let written: BTreeSet<&String> =
         changes.iter().filter_map(|change| change["writes"].as_object()).flat_map(|all| all.keys()).collect();
     for resource in written {
@@ -135,12 +141,13 @@ mod tests {
         let flapping: Vec<u32> =
             (0..90).map(|second| if second < 3 { 700 } else { 18 + second % 2 }).collect();
         let report = json!({"nodes": 1000, "changes": [change(0.5, 3), change(0.75, 4), change(0.6, 3)],
-            "controller_rss_mib": 37.2, "flapping_writes_per_s": {"each": flapping},
+            "controller_rss_mib": 37.2, "plain_writes_s": [{"p99": 0.5}, {"p99": 0.25}, {"p99": 0.3}], "flapping_writes_per_s": {"each": flapping},
             "machine": {"cpu": "a", "cores": 2, "memory": "m", "kernel": "k", "load_at_the_end": "1"}});
         let table = table(&report);
         for row in [
             "1000 nodes, 3 StaticRoutes.",
             "| reported by 99 of 100 nodes, s | 1 | 0.60 (0.50 to 0.75) |",
+            "when it has nothing else to do, s) |  | 0.30 (0.25 to 0.50) |",
             "| writes for it: nodeegresses |  | 1000 (1000 to 1000) |",
             "| writes for it: staticroutes |  | 3 (3 to 4) |",
             "| memory of the controller, MiB | 128, its limit | 37 |",

@@ -5,14 +5,13 @@ use std::net::Ipv4Addr;
 
 use egress_api::NodeFailover;
 use egress_health::{Outcome, Tick};
-use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Reconciler;
-use crate::node::addresses;
+use crate::cluster_node::INTERNAL;
 use crate::pacing;
 use crate::probe::{ProbeResult, askings};
 use crate::self_test::{self, PAUSE, known_neighbours};
@@ -103,7 +102,7 @@ impl Reconciler {
             return;
         }
         let nodes = self.with.watches.nodes.state();
-        let others = nodes.iter().flat_map(|node: &std::sync::Arc<Node>| addresses(node, &["InternalIP"]));
+        let others = nodes.iter().flat_map(|node| node.addresses(&[INTERNAL]));
         let link = self.beside.link(vpc.index).unwrap_or_default();
         let gateways: BTreeSet<Ipv4Addr> = self.plan.probes.iter().map(|path| path.gateway).collect();
         self.self_test.begin(vpc.address, || {

@@ -25,7 +25,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 /// Nodes that share their watches.
-const SHARE: usize = 100;
+pub const SHARE: usize = 100;
 
 /// As the agent's loop: events that come in a burst become one pass.
 const SETTLE: Duration = Duration::from_millis(20);

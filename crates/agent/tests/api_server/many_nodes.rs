@@ -7,15 +7,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use egress_agent::pacing::SUSTAINED;
-use egress_api::{NodeEgress, NodeRouteState, StaticRoute};
+use egress_api::{AGENT_FIELD_MANAGER, NodeEgress, NodeRouteState, StaticRoute};
 use futures::StreamExt;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, ObjectMeta, Patch, PatchParams};
 use kube::runtime::watcher::{Config, Event, watcher};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use testkit::ApiServer;
 
-use crate::fleet::{Fleet, node_name};
+use crate::fleet::{Fleet, SHARE, node_name};
 use crate::stage::{apply, install, kubectl, server, until};
 
 /// The controller, built beside this test. Ends with the test.
@@ -227,6 +227,40 @@ async fn what_many_nodes_report_is_summed_told_once_and_forgotten_with_them() {
     kubectl(&server, &["delete", "staticroute", "--all"]);
 }
 
+/// What the same reports, one of each node at once, take this API server when nobody else wants anything from it: no agent, no
+/// controller, no watch. Through as many connections as the agents had.
+async fn plain_writes(server: &ApiServer, rounds: usize) -> Vec<serde_json::Value> {
+    let reports: Api<NodeEgress> = Api::all(server.admin().unwrap());
+    let mut all = reports.list(&ListParams::default()).await.unwrap().items;
+    let clients: Vec<Client> =
+        (0..all.len().div_ceil(SHARE)).map(|_number| server.admin().unwrap()).collect();
+    let ours = PatchParams::apply(AGENT_FIELD_MANAGER).force();
+    let mut measured = Vec::new();
+    for _round in 0..rounds {
+        for report in &mut all {
+            report.metadata = ObjectMeta { name: report.metadata.name.take(), ..ObjectMeta::default() };
+            for gateway in report.status.iter_mut().flat_map(|status| &mut status.gateways) {
+                gateway.reachable = !gateway.reachable;
+            }
+        }
+        let start = Instant::now();
+        let writes = all.iter().enumerate().map(|(number, report)| {
+            let reports: Api<NodeEgress> = Api::all(clients[number / SHARE].clone());
+            let (name, ours) = (report.name_any(), &ours);
+            async move {
+                reports.patch_status(&name, ours, &Patch::Apply(report)).await.unwrap();
+                start.elapsed()
+            }
+        });
+        let mut when = futures::future::join_all(writes).await;
+        when.sort_unstable();
+        let of = |percent| percentile(&when, percent);
+        eprintln!("as many plain writes: p50 {:.3} s, p99 {:.3} s, last {:.3} s", of(50), of(99), of(100));
+        measured.push(json!({"p50": of(50), "p99": of(99), "max": of(100)}));
+    }
+    measured
+}
+
 /// The measurement of `make bench-status`: results in `target/bench/status.json`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement of some minutes: make bench-status"]
@@ -290,8 +324,10 @@ async fn measure_a_thousand_nodes() {
     let sustained = tail.iter().sum::<u64>() / 30;
     eprintln!("flapping, writes a second: {flapping:?}; the last 30 s: {sustained}");
     eprintln!("controller: {controller_mib:.1} MiB");
+    drop((fleet, controller));
+    let plain = plain_writes(&server, setting("CHANGES", 10)).await;
     let results = json!({"nodes": nodes, "static_routes": changes.len(), "changes": changes, "controller_rss_mib": controller_mib,
-        "flapping_writes_per_s": {"each": flapping, "sustained": sustained}});
+        "flapping_writes_per_s": {"each": flapping, "sustained": sustained}, "plain_writes_s": plain});
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/bench");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("status.json"), serde_json::to_string_pretty(&results).unwrap()).unwrap();
