@@ -14,7 +14,7 @@
 //! ```
 //!
 //! The silence of a witness that has been silent for long is no news and not confirmed: so a dead target costs the others nothing, and
-//! the bounds of [`super::rate`] hold as long as it is dead.
+//! the bounds of [`super::rate`] hold as long as it is dead. Nor is it asked before its turn while another is there: it could not tell.
 
 use std::net::SocketAddrV4;
 use std::time::Duration;
@@ -36,6 +36,8 @@ pub(super) struct Schedule {
     connections: Connections,
     rhythm: Rhythm,
     due: Instant,
+    /// Whether that is before its time.
+    hurries: bool,
     /// When the last probe is late, until it is answered or that was looked at.
     late: Option<Instant>,
 }
@@ -67,7 +69,7 @@ impl Schedule {
     pub(super) fn new(asking: &Asking, first: Instant) -> Self {
         let connections = Connections::new(asking.source_ports.as_ref(), &asking.witnesses, asking.rest)
             .begin_with(fastrand::usize(..asking.witnesses.len()));
-        Self { connections, rhythm: Rhythm::default(), due: first, late: None }
+        Self { connections, rhythm: Rhythm::default(), due: first, hurries: false, late: None }
     }
 
     /// When to wake it.
@@ -79,7 +81,7 @@ impl Schedule {
     pub(super) fn wake(&mut self, asking: &Asking, pace: Pace, now: Instant) -> Option<Turn> {
         if self.late.take().is_some() {
             match self.rhythm.next(asking.fall.saturating_mul(REPEATED), asking.rise, pace.is_judged) {
-                Next::Now => self.due = now,
+                Next::Now => self.hurry(now),
                 Next::Interval => {}
                 Next::Failing => self.due += self.connections.pause(now).saturating_sub(pace.interval),
             }
@@ -88,7 +90,7 @@ impl Schedule {
         // What does not work is asked at times of its own, and its connections rest as long as they must.
         let works = !self.rhythm.is_surprised() && !self.rhythm.failing;
         self.due = if works { pace.beat.after(now, pace.interval) } else { now + jittered(pace.interval) };
-        let (port, witness) = self.connections.next(now)?;
+        let (port, witness) = self.connections.next(std::mem::take(&mut self.hurries), now)?;
         // Not on account of the one that is just sent.
         let is_surprised = self.rhythm.is_surprised();
         self.rhythm.asked(self.connections.is_silent(witness));
@@ -118,7 +120,11 @@ impl Schedule {
 
     /// Another gateway is in doubt: to be asked at once.
     pub(super) fn doubted(&mut self, now: Instant) {
-        self.due = now;
+        self.hurry(now);
+    }
+
+    fn hurry(&mut self, now: Instant) {
+        (self.due, self.hurries) = (now, true);
     }
 }
 

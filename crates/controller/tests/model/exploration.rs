@@ -290,7 +290,7 @@ impl Node {
         let now = tick(state);
         let config = Config { interval: Duration::from_secs(1), ..Config::default() };
         let watched = recorded(state);
-        let wanted = |id: &u64| (*id, Wanted::at_every_level(config.clone(), [*id]));
+        let wanted = |id: &u64| (*id, Wanted::at_every_level(config.clone(), [TARGET], *id));
         self.watch.retain(&watched.iter().map(wanted).collect(), now);
         let mut ended: Vec<(u64, Probe<u64>)> = Vec::new();
         for id in &watched {

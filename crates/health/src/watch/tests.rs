@@ -102,6 +102,44 @@ fn a_target_that_has_been_dead_for_a_minute_delays_a_verdict_by_one_probe_at_mos
 }
 
 #[test]
+fn with_all_targets_dead_but_one_a_single_lost_packet_condemns_nobody() {
+    for broken in [vec![Target('x'), Target('y')], vec![Target('x'), Target('y'), Target('z')]] {
+        let mut world = World::whole(&[A, B]);
+        world.broken.extend(broken.clone());
+        world.runs(60_000);
+        assert_eq!(world.condemned(), [], "{broken:?}");
+    }
+    for seed in 1..=40 {
+        let mut world = World::whole_with(&[A, B], seed, &Config::default());
+        world.broken.extend([Target('x'), Target('y')]);
+        world.runs(60_000 + 83 * seed);
+        // So short that at each level one probe is lost at most, and another is answered through the other one.
+        world.broken.insert(Deaf(A));
+        world.runs(240);
+        world.broken.remove(&Deaf(A));
+        world.runs(10_000);
+        assert_eq!((world.condemned(), world.switches.len()), (vec![], 0), "seed {seed}");
+    }
+}
+
+#[test]
+fn with_all_targets_dead_but_one_a_gray_failure_is_left_within_two_intervals_more() {
+    for seed in 1..=40 {
+        for broken in [Deaf(A), NoDefaultRoute(A), WrongSource(A), BlackHole(A)] {
+            let mut world = World::whole_with(&[A, B], seed, &Config::default());
+            world.broken.extend([Target('x'), Target('y')]);
+            world.runs(60_000 + 83 * seed);
+            assert_eq!((world.condemned(), world.current), (vec![], A));
+            world.broken.insert(broken);
+            let failed = world.now;
+            world.runs(20_000);
+            let left = world.switches.first().map(|(at, ..)| at - failed);
+            assert!(left.is_some_and(|left| left < 4_500), "{broken:?}, seed {seed}: {left:?}");
+        }
+    }
+}
+
+#[test]
 fn what_was_missed_before_a_gateway_was_there_makes_nobody_slower_to_leave_it() {
     for seed in 1..=10 {
         for broken in [Deaf(A), WrongSource(A), BlackHole(A)] {
