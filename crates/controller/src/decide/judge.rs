@@ -25,7 +25,7 @@ use egress_digitalocean::Droplet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::quorum::{Ballot, ballot, complaint};
-use super::{Look, Presence, admits, is_leaving, repair};
+use super::{Look, Presence, admits, is_leaving, is_proven, repair};
 use crate::decision::CONDEMNED_AFTER;
 use crate::identity::droplet_id;
 use crate::observation::HealthSeen;
@@ -76,6 +76,25 @@ pub(super) fn another_stands(look: &Look<'_>, status: &EgressGatewayStatus, gate
         let ballot = ballot(look, other);
         ballot.through > 0 && !ballot.condemns() && is_there(look, other)
     })
+}
+
+/// How many others would carry the traffic without this one: proven, there, with no quorum against them, and with nodes that get through
+/// them wherever some get through this one.
+pub(super) fn others_that_stand(
+    look: &Look<'_>,
+    status: &EgressGatewayStatus,
+    gateway: &GatewayStatus,
+) -> usize {
+    let through = ballot(look, gateway).through;
+    let stands = |other: &&GatewayStatus| {
+        let ballot = ballot(look, other);
+        is_proven(other)
+            && is_there(look, other)
+            && !ballot.condemns()
+            && (ballot.through > 0 || through == 0)
+    };
+    let others = status.gateways.iter().filter(|other| other.droplet_id != gateway.droplet_id);
+    others.filter(stands).count()
 }
 
 /// Whether nodes condemn it for nothing but its address, and nobody can say that probes through it are let in where they ask: no firewall
