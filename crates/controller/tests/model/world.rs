@@ -59,6 +59,8 @@ pub struct Machine {
     pub frozen: bool,
     /// It answers, its own endpoint says that it is ready, and it forwards nothing.
     pub gray: bool,
+    /// Packets of full size get lost in it.
+    pub swallows: bool,
     booted: i64,
     /// The others that its own filter lets probe its public side.
     pub admits: BTreeSet<u64>,

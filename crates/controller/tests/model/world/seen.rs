@@ -37,6 +37,7 @@ impl State {
                 address: private(*id),
                 reachable: self.is_up(machine),
                 forwards: self.is_up(machine).then_some(!machine.gray),
+                full_size: forwards(machine).then_some(!machine.swallows),
                 condemned: !forwards(machine) && another(*id),
                 ..GatewayObservation::default()
             })
