@@ -141,11 +141,7 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
             let watched = self.gateways.entry(*gateway).or_insert_with(|| Watched::new(wanted, now));
             watched.configure(wanted, now);
         }
-        // A verdict by difference holds until what failed works, whether or not the gateway that it was made by is still there. Without any
-        // other gateway there is no difference.
-        if self.gateways.len() < 2 {
-            self.gateways.values_mut().for_each(|watched| watched.condemned.clear());
-        }
+        // A verdict by difference holds until what failed works, whether or not the gateway that it was made by is still there, or any other.
         self.judge(now);
     }
 

@@ -1,7 +1,7 @@
 //! Power, power cycle, replacement: in which order, how often, and what is told of it.
 
 use egress_api::GatewayRole;
-use egress_api::condition::{READY, is_true};
+use egress_api::condition::{DEGRADED, READY, is_true};
 use egress_controller::decision::Effect;
 use egress_controller::observation::HealthSeen;
 use egress_digitalocean::{DropletId, DropletStatus};
@@ -203,6 +203,33 @@ fn of_two_gateways_that_are_condemned_in_turn_the_second_is_replaced_ten_minutes
     assert!(second.time.0.as_second() - first.time.0.as_second() >= 600);
     assert_eq!(done(&world, "create"), 4);
     no_violation(&world, &"in turn");
+}
+
+#[test]
+fn the_only_gateway_gets_power_or_a_successor_when_it_is_silent_and_is_told_of_when_nothing_gets_through_it()
+{
+    type Harms = fn(&mut crate::world::Machine);
+    let cases: [(&str, Harms, [usize; 4]); 4] = [
+        ("off", |machine| machine.off = true, [1, 0, 1, 0]),
+        ("frozen", |machine| machine.frozen = true, [0, 1, 1, 0]),
+        ("dead", |machine| machine.dead = true, [0, 1, 2, 1]),
+        // An outage of the internet looks the same, and a new one would not help.
+        ("gray", |machine| machine.gray = true, [0, 0, 1, 0]),
+    ];
+    for (what, harms, expected) in cases {
+        let world = World::new(Vec::new());
+        world.state().gateway.as_mut().unwrap().spec.replicas = 1;
+        assert!(world.settle(ENOUGH));
+        harms(world.state().first());
+        world.settle(ENOUGH);
+        no_violation(&world, &what);
+        let tried = ["power on", "power cycle", "create", "delete"].map(|verb| done(&world, verb));
+        assert_eq!(tried, expected, "{what}: {:#?}", world.state().journal);
+        let status = world.state().status();
+        let degraded = status.conditions.iter().find(|one| one.type_ == DEGRADED).unwrap();
+        let told = if what == "gray" { "OutsideUnreachable" } else { "AsAskedFor" };
+        assert_eq!(degraded.reason, told, "{what}: {}", degraded.message);
+    }
 }
 
 #[test]

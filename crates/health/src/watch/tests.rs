@@ -433,7 +433,7 @@ fn thresholds_may_change_and_gateways_come_and_go() {
     world.watch.retain(&wanted(&[A, B], &other), now);
     assert!(world.watch.condemned(A).is_some(), "nothing is forgotten");
     world.watch.retain(&wanted(&[A], &other), now);
-    assert!(world.watch.condemned(A).is_none(), "without the other there is no difference");
+    assert!(world.watch.condemned(A).is_some(), "nor when it is the only one");
     assert_eq!(world.watch.works(B, Level::Reachability), None);
 }
 
@@ -455,6 +455,59 @@ fn a_verdict_outlives_the_gateway_that_it_was_made_by() {
         world.broken.clear();
         world.runs(60_000);
         assert_eq!((world.condemned(), world.current), (vec![], A), "{broken:?}");
+    }
+}
+
+#[test]
+fn the_only_gateway_that_is_left_stays_condemned_until_it_works() {
+    for broken in [Deaf(A), NoDefaultRoute(A), BlackHole(A)] {
+        let mut world = World::whole(&[A, B]);
+        world.broken.insert(broken);
+        world.runs(15_000);
+        let evidence = world.watch.condemned(A).cloned();
+        assert_eq!((world.current, evidence.is_some()), (B, true), "{broken:?}");
+        world.lists(&[A]);
+        for _ in 0..600 {
+            world.runs(100);
+            assert_eq!((world.current, world.watch.condemned(A)), (A, evidence.as_ref()), "{broken:?}");
+            assert!(world.watch.is_condemned(A), "{broken:?}: a vote");
+            assert_eq!(
+                world.watch.none_works(&[A]),
+                broken != BlackHole(A),
+                "{broken:?}: it is better than nothing"
+            );
+        }
+        world.broken.clear();
+        world.runs(15_000);
+        assert_eq!((world.condemned(), world.watch.none_works(&[A])), (vec![], false), "{broken:?}");
+    }
+    // With nobody left to say with which address it leaves, none is held against it.
+    let mut world = World::whole(&[A, B]);
+    world.broken.insert(WrongSource(A));
+    world.runs(15_000);
+    assert!(world.watch.is_condemned(A));
+    world.lists(&[A]);
+    assert!(!world.watch.is_condemned(A) && !world.watch.none_works(&[A]));
+}
+
+#[test]
+fn the_only_gateway_there_is_is_found_dead_and_never_condemned_for_what_fails_beyond_it() {
+    let mut world = World::whole(&[A]);
+    world.broken.insert(Dead(A));
+    world.runs(1_000);
+    assert_eq!(world.watch.works(A, Level::Reachability), Some(false));
+    assert!(world.watch.none_works(&[A]) && world.watch.all_silent() && !world.watch.is_condemned(A));
+    world.broken.clear();
+    world.runs(1_000);
+    assert!(!world.watch.none_works(&[A]));
+    for broken in [Deaf(A), Internet, BlackHole(A)] {
+        world.broken = BTreeSet::from([broken]);
+        world.runs(30_000);
+        let said = [Level::Forwarding, Level::FullSize].map(|level| world.watch.works(A, level));
+        assert!(said.contains(&Some(false)), "{broken:?}: told, {said:?}");
+        assert!(!world.watch.is_condemned(A) && !world.watch.none_works(&[A]), "{broken:?}");
+        world.broken.clear();
+        world.runs(30_000);
     }
 }
 

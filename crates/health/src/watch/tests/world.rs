@@ -87,9 +87,18 @@ struct UnderWay {
     answered: bool,
 }
 
+/// A single one has no peer to be asked about by.
+fn asked_among(gateways: &[char]) -> impl Iterator<Item = Level> {
+    let is_pair = gateways.len() > 1;
+    Level::ALL.into_iter().filter(move |level| *level != Level::Source || is_pair)
+}
+
 /// These gateways, asked about at every level and as witnesses of each other.
 pub fn wanted(gateways: &[char], config: &Config) -> BTreeMap<char, Wanted<char>> {
-    let wanted = |gateway| Wanted::at_every_level(config.clone(), TARGETS, gateway);
+    let wanted = |gateway| Wanted {
+        asked: asked_among(gateways).collect(),
+        ..Wanted::at_every_level(config.clone(), TARGETS, gateway)
+    };
     gateways.iter().map(|gateway| (*gateway, wanted(*gateway))).collect()
 }
 
@@ -138,9 +147,7 @@ impl World {
             under_way: BTreeSet::new(),
         };
         for gateway in gateways {
-            // A single one has no peer to be asked about by.
-            let asked = Level::ALL.into_iter().filter(|level| *level != Level::Source || gateways.len() > 1);
-            for level in asked {
+            for level in asked_among(gateways) {
                 let due = world.below(world.interval(level));
                 world.probers.insert((*gateway, level), Prober { due, ..Prober::default() });
             }
@@ -177,7 +184,8 @@ impl World {
     pub fn lists(&mut self, gateways: &[char]) {
         let config = Config::default();
         self.gateways = gateways.to_vec();
-        self.probers.retain(|(gateway, _), _| gateways.contains(gateway));
+        let asked: Vec<Level> = asked_among(gateways).collect();
+        self.probers.retain(|(gateway, level), _| gateways.contains(gateway) && asked.contains(level));
         self.under_way.retain(|probe| gateways.contains(&probe.gateway));
         self.watch.retain(&wanted(gateways, &config), Tick::from_millis(self.now));
         self.choose();
