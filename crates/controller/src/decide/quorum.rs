@@ -5,7 +5,7 @@
 //! - A vote against a gateway is a verdict by difference (it fails while another works) that was heard lately; so is the word that it does
 //!   not answer, which agents renew as well. Silence, an old report and the word of a node that is cut off itself are none; such nodes count
 //!   among those who vote all the same.
-//! - A quorum is half of them, and two at least; one suffices where only one node is selected.
+//! - A quorum is half of them, and two at least; one suffices where only one votes.
 //! - While it is not known whose agent is Ready, there is no quorum at all.
 
 use egress_api::{GatewayObservation, GatewayStatus, NodeEgressStatus, NodeSelector, fresh_for};
@@ -38,16 +38,15 @@ pub(super) struct Ballot<'a> {
 }
 
 impl<'a> Electorate<'a> {
-    /// The electorate of an EgressGateway with this selector. A dead node is selected too: with its partner dead, one node of two is
-    /// no quorum.
+    /// The electorate of an EgressGateway with this selector.
     pub(super) fn of(nodes: &'a [NodeSeen], selector: Option<&NodeSelector>) -> Self {
         let selects = |node: &&NodeSeen| is_to_route(selector, Some(&node.labels));
         let selected: Vec<&NodeSeen> = nodes.iter().filter(selects).collect();
         let asked: Vec<&NodeSeen> = if selected.is_empty() { nodes.iter().collect() } else { selected };
         let all_known = asked.iter().all(|node| node.agent_ready.is_some());
-        let least = if asked.len() == 1 { 1 } else { 2 };
         let voters: Vec<&NodeSeen> =
             asked.into_iter().filter(|node| node.agent_ready == Some(true)).collect();
+        let least = voters.len().clamp(1, 2);
         let needed = all_known.then(|| voters.len().div_ceil(2).max(least));
         Self { voters, needed, all: nodes.len() }
     }
