@@ -218,7 +218,7 @@ fn unseen_full_size(
 
 fn views<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> impl Iterator<Item = &'a GatewayObservation> {
     let address = gateway.private_address.clone();
-    let reports = look.seen.live_nodes().filter_map(|node| node.report.as_ref());
+    let reports = look.seen.nodes_that_speak().filter_map(|node| node.report.as_ref());
     reports.flat_map(|report| &report.gateways).filter(move |view| Some(&view.address) == address.as_ref())
 }
 

@@ -26,7 +26,8 @@ pub(super) struct Ballot<'a> {
     pub(super) complaining: Vec<(&'a NodeSeen, &'a GatewayObservation)>,
     /// Of how many.
     pub(super) voters: usize,
-    /// Live nodes that get through it and would use it, whether they vote or not.
+    /// Nodes that get through it and would use it, whether they vote or not. That they do is said once, and holds while an agent is there
+    /// that would say something else.
     pub(super) through: usize,
     /// Nodes that have said anything of it.
     pub(super) reporting: usize,
@@ -108,9 +109,9 @@ pub(super) fn ballot<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> Ballot<'a>
     let unanswered = views
         .iter()
         .filter(|(node, report, view)| !view.reachable && !report.cut_off && counts(node, report));
-    let live = look.seen.live_nodes().filter_map(|node| view(node.report.as_ref()?, address?));
+    let said = look.seen.nodes_that_speak().filter_map(|node| view(node.report.as_ref()?, address?));
     let (mut through, mut reporting) = (0, 0);
-    for view in live {
+    for view in said {
         reporting += 1;
         through += usize::from(view.reachable && view.forwards == Some(true) && !view.condemned);
     }

@@ -204,6 +204,25 @@ fn agents_from_before_verdicts_are_counted_by_what_they_see() {
     assert_eq!(role_after(&world, &mut seen, now), GatewayRole::Failed);
 }
 
+#[test]
+fn the_good_word_of_an_agent_that_is_no_more_proves_no_gateway() {
+    for (agents, proven) in [
+        ([Some(true), Some(true)], true),
+        ([Some(true), Some(false)], true),
+        ([Some(false), Some(false)], false),
+        // Nobody can say whose agent is Ready: that keeps nobody out.
+        ([None, None], true),
+    ] {
+        let (world, mut seen, now) = calm();
+        let second = &mut seen.gateway.status.as_mut().unwrap().gateways[1];
+        (second.ready, second.role) = (false, GatewayRole::Starting);
+        for (node, ready) in seen.nodes.iter_mut().zip(agents) {
+            node.agent_ready = ready;
+        }
+        assert_eq!(at(&world, &seen, now).status.gateways[1].ready, proven, "{agents:?}");
+    }
+}
+
 type Change = fn(&mut GatewayObservation);
 
 #[test]
