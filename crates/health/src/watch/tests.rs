@@ -368,6 +368,17 @@ fn one_that_lost_packets_is_on_trial_after_it_and_returned_to() {
 }
 
 #[test]
+fn losses_are_forgiven_where_nobody_is_asked_through_the_gateways_any_more() {
+    let mut world = World::whole(&[A, B]);
+    world.broken.insert(Loses(A, 60));
+    world.runs(30_000);
+    assert_eq!((world.condemned(), world.current), (vec![(A, Fault::LosesPackets)], B));
+    world.asks_in_the_vpc_only();
+    world.runs(60_000);
+    assert_eq!((world.condemned(), world.current), (vec![], A));
+}
+
+#[test]
 fn flapping_moves_a_node_ever_more_rarely() {
     for period in [1_000, 20_000, 60_000] {
         let mut world = World::whole(&[A, B]);

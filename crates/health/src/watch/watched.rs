@@ -267,11 +267,16 @@ impl<G, W: Copy + Ord> Watched<G, W> {
     }
 
     pub(super) fn works(&self, level: Level) -> Option<bool> {
-        if level != Level::Reachability && !self.asked.contains(&level) {
+        if !self.is_asked(level) {
             return None;
         }
         let detector = self.detector(level);
         if detector.is_down() { Some(false) } else { detector.last_answered().map(|_| true) }
+    }
+
+    /// Whether anybody is asked at that level.
+    fn is_asked(&self, level: Level) -> bool {
+        level == Level::Reachability || self.asked.contains(&level)
     }
 
     pub(super) fn has_answered(&self, level: Level) -> bool {
@@ -320,7 +325,7 @@ impl<G, W: Copy + Ord> Watched<G, W> {
     pub(super) fn has_shown_itself(&self, begun: Tick, now: Tick) -> bool {
         let answers_again =
             |detector: &Detector| detector.last_answered().is_none_or(|answered| answered >= begun);
-        let is_probed = self.has_answered(Level::Forwarding);
+        let is_probed = self.is_probed();
         let counted = next_second(begun);
         let is_told = self.detector(Level::Reachability).lost_since(counted).total() >= SHOWN.1
             && (!is_probed || self.path.since(counted).total() >= SHOWN.0)

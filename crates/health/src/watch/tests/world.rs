@@ -191,6 +191,18 @@ impl World {
         self.choose();
     }
 
+    /// Nobody is asked through the gateways any more.
+    pub fn asks_in_the_vpc_only(&mut self) {
+        self.probers.retain(|(_, level), _| *level == Level::Reachability);
+        self.under_way.retain(|probe| probe.level == Level::Reachability);
+        let mut wanted = wanted(&self.gateways, &Config::default());
+        for one in wanted.values_mut() {
+            one.asked = [Level::Reachability].into();
+            one.targets.clear();
+        }
+        self.watch.retain(&wanted, Tick::from_millis(self.now));
+    }
+
     /// So many milliseconds pass.
     pub fn runs(&mut self, millis: u64) {
         let end = self.now + millis;
