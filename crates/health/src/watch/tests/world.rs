@@ -66,13 +66,16 @@ struct Prober {
     fails: bool,
     due: u64,
     late: Option<u64>,
-    /// Whether the next one is sent before its turn.
+    /// Whether the next one is sent before its turn, and how many more may be.
     hurries: bool,
+    credit: u8,
 }
 
 impl Prober {
     fn hurry(&mut self, now: u64) {
-        (self.due, self.hurries) = (now, true);
+        if now < self.due && self.credit > 0 {
+            (self.due, self.hurries, self.credit) = (now, true, self.credit - 1);
+        }
     }
 }
 
@@ -149,7 +152,9 @@ impl World {
         for gateway in gateways {
             for level in asked_among(gateways) {
                 let due = world.below(world.interval(level));
-                world.probers.insert((*gateway, level), Prober { due, ..Prober::default() });
+                world
+                    .probers
+                    .insert((*gateway, level), Prober { due, credit: REPEATED, ..Prober::default() });
             }
         }
         world
@@ -240,7 +245,9 @@ impl World {
         let due = now + interval * 95 / 100 + self.below(interval / 10);
         let prober = self.probers.get_mut(&key).unwrap();
         let is_silent = prober.silent.get(&witness).is_some_and(|missed| *missed >= SILENT);
-        prober.hurries = false;
+        if !std::mem::take(&mut prober.hurries) {
+            prober.credit = prober.credit.saturating_add(1).min(REPEATED);
+        }
         // Not on account of the one that is just sent.
         let is_surprised = prober.surprising > 0;
         prober.unanswered = prober.unanswered.saturating_add(1);
