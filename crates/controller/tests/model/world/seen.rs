@@ -92,8 +92,9 @@ impl State {
             cluster: CLUSTER.into(),
             route: self.route.clone(),
             followers: self.follower.iter().map(|_| followed()).collect(),
-            nodes: [("pool-1", 1), ("pool-2", 900), ("pool-3", 901)]
+            nodes: NODES
                 .into_iter()
+                .zip([1, 900, 901])
                 .take(if self.third_node { 3 } else { 2 })
                 .map(|(name, id)| node(name, id))
                 .collect(),
