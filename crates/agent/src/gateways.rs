@@ -377,6 +377,7 @@ fn wanted(probed: &Probed) -> Wanted<SocketAddrV4> {
     Wanted {
         config: config(probed.check.unwrap_or_default()),
         asked: Level::ALL.into_iter().filter(is_asked).collect(),
+        targets: probed.targets.clone(),
         seen_as: probed.public.iter().copied().map(at_probe_port).collect(),
     }
 }

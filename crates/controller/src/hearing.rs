@@ -1,6 +1,7 @@
 //! When a node's verdicts were heard last, by this process' own clock.
 //!
-//! Two machines' clocks are never compared: what counts is that the report changed while we looked. A report that was there
+//! Two machines' clocks are never compared, and ours is not one that is set back ([`crate::clock`]): what counts is that the report
+//! changed while we looked. A report that was there
 //! already when this process began may be of an agent that has stood still since; it counts once it changes.
 
 use std::collections::BTreeMap;

@@ -173,4 +173,9 @@ impl Observation {
     pub fn live_nodes(&self) -> impl Iterator<Item = &NodeSeen> {
         self.nodes.iter().filter(|node| node.live)
     }
+
+    /// Those of them whose agent is not known to be gone: what it said last holds.
+    pub fn nodes_that_speak(&self) -> impl Iterator<Item = &NodeSeen> {
+        self.live_nodes().filter(|node| node.agent_ready != Some(false))
+    }
 }

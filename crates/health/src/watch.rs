@@ -23,6 +23,7 @@
 //! | A: black hole for large packets | ok / ok | ok / ok | fails / ok | A: loses large packets |
 //! | B is dead: A's only peer | ok / fails | fails / fails | ok / fails | B, not A |
 //! | one target is dead | ok / ok (the next is asked) | ok / ok | ok / ok | nobody |
+//! | all targets but one have been dead for long | ok / ok (their silence is no news) | ok / ok | ok / ok | nobody |
 //! | all targets, or the internet | fails / fails | ok / ok | ok or fails / the same | nobody: hold |
 //!
 //! - **Source**: the silence of a peer counts where that peer answers somebody else, of all gateways that ask it; where A alone asks it, when
@@ -97,14 +98,17 @@ pub struct Wanted<W> {
     pub config: Config,
     /// At which levels anybody is asked, besides [`Level::Reachability`]. What nobody asks any more is held against nobody.
     pub asked: BTreeSet<Level>,
+    /// Who is asked outside, off the gateways' own subnet.
+    pub targets: BTreeSet<W>,
     /// As whom it is asked about the others: its own public probe port.
     pub seen_as: BTreeSet<W>,
 }
 
 impl<W: Ord> Wanted<W> {
-    /// Asked about at every level, and about others as `seen_as`.
-    pub fn at_every_level(config: Config, seen_as: impl IntoIterator<Item = W>) -> Self {
-        Self { config, asked: Level::ALL.into(), seen_as: seen_as.into_iter().collect() }
+    /// Asked about at every level, of these targets, and about others as `seen_as`.
+    pub fn at_every_level(config: Config, targets: impl IntoIterator<Item = W>, seen_as: W) -> Self {
+        let targets = targets.into_iter().collect();
+        Self { config, asked: Level::ALL.into(), targets, seen_as: [seen_as].into() }
     }
 }
 
@@ -137,11 +141,7 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
             let watched = self.gateways.entry(*gateway).or_insert_with(|| Watched::new(wanted, now));
             watched.configure(wanted, now);
         }
-        // A verdict by difference holds until what failed works, whether or not the gateway that it was made by is still there. Without any
-        // other gateway there is no difference.
-        if self.gateways.len() < 2 {
-            self.gateways.values_mut().for_each(|watched| watched.condemned.clear());
-        }
+        // A verdict by difference holds until what failed works, whether or not the gateway that it was made by is still there, or any other.
         self.judge(now);
     }
 

@@ -178,6 +178,22 @@ fn what_was_not_asked_yet_is_not_said_and_no_vote_against_anybody() {
 }
 
 #[test]
+fn that_the_only_gateway_is_silent_is_said_again_and_again() {
+    let mut scene = Scene::new();
+    scene.gateways.retain(&BTreeSet::from([A]), &probed(), Tick::default());
+    scene.probe(A, Level::Reachability, probe::Outcome::Answered);
+    for _ in 0..3 {
+        scene.probe(A, Level::Reachability, missed());
+    }
+    let said = scene.said(A);
+    assert_eq!((said.reachable, said.condemned), (false, false), "there is no difference");
+    scene.now += 10_000;
+    let (now, then) = time(&scene);
+    assert!(scene.gateways.renew(2, 0.0, now, then));
+    assert_eq!(scene.said(A).renewed, Some(Time(then)));
+}
+
+#[test]
 fn a_restarted_agent_goes_on_saying_what_the_last_one_said_until_it_knows_better() {
     let mut last = Scene::new();
     for gateway in [A, B] {

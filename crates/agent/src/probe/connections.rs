@@ -2,8 +2,8 @@
 //!
 //! A gateway's connection table keeps an entry of each probe that had no answer, with the translation of then, for a while: a probe that
 //! finds it goes on failing after a repair, or on being answered after the translation is gone. So a connection, a source port and a
-//! witness, that was missed rests that long; one that was answered, or never begun, is free at once. Witnesses are asked strictly in
-//! turn.
+//! witness, that was missed rests that long; one that was answered, or never begun, is free at once. Witnesses are asked in turn;
+//! before its time only who is not known to be silent, or a doubt would take as long to settle as the dead ones take to be asked.
 //!
 //! Invariant: a connection is free, resting, or under way; from there it comes back by [`Connections::put_back`].
 
@@ -87,12 +87,15 @@ impl Connections {
         self
     }
 
-    /// The next one, to the next witness; where all to it rest, the one that was missed longest ago. `None` while all are under way.
-    pub(super) fn next(&mut self, now: Instant) -> Option<(u16, SocketAddrV4)> {
-        let asked = self.witnesses.front_mut()?;
-        let port = asked.ports.take(now)?;
+    /// The next one, to the next witness, or to the next that is `expected` to answer if any is; where all to it rest, the one that was
+    /// missed longest ago. `None` while all are under way.
+    pub(super) fn next(&mut self, expected: bool, now: Instant) -> Option<(u16, SocketAddrV4)> {
+        let first = || self.witnesses.iter().position(|asked| !asked.is_silent());
+        let place = if expected { first().unwrap_or(0) } else { 0 };
+        let port = self.witnesses.get_mut(place)?.ports.take(now)?;
+        let asked = self.witnesses.remove(place)?;
         let witness = asked.witness;
-        self.witnesses.rotate_left(1);
+        self.witnesses.push_back(asked);
         Some((port, witness))
     }
 
@@ -106,7 +109,7 @@ impl Connections {
 
     /// Whether a witness is known to answer nobody, so that one more silence says nothing.
     pub(super) fn is_silent(&self, witness: SocketAddrV4) -> bool {
-        self.witnesses.iter().any(|asked| asked.witness == witness && asked.missed >= SILENT)
+        self.witnesses.iter().any(|asked| asked.witness == witness && asked.is_silent())
     }
 
     /// Time between two probes of what fails: so long that to every witness the free ones last until the next has rested.
@@ -123,6 +126,12 @@ impl Connections {
             .front()
             .map_or(Duration::ZERO, |asked| asked.ports.each_after(self.rest) / count(each));
         until_rested.fold(all_of_them, Duration::max).min(LONGEST_PAUSE)
+    }
+}
+
+impl Asked {
+    fn is_silent(&self) -> bool {
+        self.missed >= SILENT
     }
 }
 
@@ -184,7 +193,7 @@ mod tests {
         let begin = Instant::now();
         let mut asked = |after: u32, is_missed| {
             let now = begin + SECOND * after;
-            let (port, witness) = connections.next(now).unwrap();
+            let (port, witness) = connections.next(false, now).unwrap();
             connections.put_back(port, witness, is_missed, now);
             port
         };
@@ -199,12 +208,12 @@ mod tests {
     fn where_all_rest_the_one_that_was_missed_longest_ago_is_used() {
         let mut connections = to(1, 61_000..=61_001);
         let now = Instant::now();
-        let mut next = |after| connections.next(now + SECOND * after).map(|(port, _)| port);
+        let mut next = |after| connections.next(false, now + SECOND * after).map(|(port, _)| port);
         assert_eq!([0, 0, 0].map(&mut next), [Some(61_000), Some(61_001), None], "none is begun twice");
         connections.put_back(61_001, witness(1), true, now);
         connections.put_back(61_000, witness(1), true, now);
-        assert_eq!(connections.next(now + SECOND), Some((61_001, witness(1))));
-        assert_eq!(Connections::new(None, &[witness(1)], REST).next(now), Some((0, witness(1))));
+        assert_eq!(connections.next(false, now + SECOND), Some((61_001, witness(1))));
+        assert_eq!(Connections::new(None, &[witness(1)], REST).next(false, now), Some((0, witness(1))));
     }
 
     #[test]
@@ -212,11 +221,31 @@ mod tests {
         let mut connections = to(3, 61_000..=61_001).begin_with(1);
         let mut now = Instant::now();
         for asked in [2, 3, 1].into_iter().cycle().take(60) {
-            let (port, whom) = connections.next(now).unwrap();
+            let (port, whom) = connections.next(false, now).unwrap();
             assert_eq!(whom, witness(asked));
             connections.put_back(port, whom, asked == 2, now);
             now += SECOND;
         }
+    }
+
+    #[test]
+    fn before_its_time_only_who_is_not_known_to_be_silent_is_asked_and_the_others_wait_for_their_turn() {
+        let mut connections = to(3, 61_000..=61_040);
+        let now = Instant::now();
+        let mut asked = |expected, dead: &[u8]| {
+            let (port, whom) = connections.next(expected, now).unwrap();
+            let last = whom.ip().octets()[3];
+            connections.put_back(port, whom, dead.contains(&last), now);
+            last
+        };
+        let two = [1, 2];
+        assert_eq!([(); 9].map(|()| asked(false, &two)), [1, 2, 3, 1, 2, 3, 1, 2, 3]);
+        let turns = [true, true, false, true, false, false];
+        assert_eq!(turns.map(|expected| asked(expected, &two)), [3, 3, 1, 3, 2, 1]);
+        // Where all are silent, whoever is next.
+        let all = [1, 2, 3];
+        assert_eq!([(); 3].map(|()| asked(true, &all)), [3, 3, 3]);
+        assert_eq!([(); 3].map(|()| asked(true, &all)), [2, 1, 3]);
     }
 
     /// A failure that is confirmed twelve times, as with `fall` 3, and then lasts for half an hour: what a pair asks at its levels.
@@ -232,7 +261,7 @@ mod tests {
             let mut missed = BTreeMap::new();
             let mut was_longest = false;
             for probe in 0..400 {
-                let connection = connections.next(now).unwrap();
+                let connection = connections.next(false, now).unwrap();
                 if let Some(missed) = missed.get(&connection) {
                     let has_rested = now.duration_since(*missed) >= rest;
                     assert!(has_rested || was_longest, "{witnesses} × {ports}: probe {probe}");
@@ -258,7 +287,7 @@ mod tests {
             let mut missed: BTreeMap<_, Instant> = BTreeMap::new();
             for probe in 0..500_u32 {
                 let (fails, is_repeated) = (probe % 25 < 15, probe % 25 < 12);
-                let connection = connections.next(now).unwrap();
+                let connection = connections.next(false, now).unwrap();
                 let rested =
                     missed.get(&connection).is_none_or(|then| now.duration_since(*then) >= REST_OF_OURS);
                 assert!(rested, "{witnesses} × {ports}: probe {probe}");
@@ -277,7 +306,7 @@ mod tests {
         let now = Instant::now();
         let pauses: Vec<_> = (0..21)
             .map(|_| {
-                let (port, witness) = connections.next(now).unwrap();
+                let (port, witness) = connections.next(false, now).unwrap();
                 connections.put_back(port, witness, true, now);
                 connections.pause(now)
             })

@@ -13,8 +13,11 @@
 //!                     `rise` answers, asked without a pause
 //! ```
 //!
+//! Whatever is asked before its turn is paid for: each probe in its turn earns one, and some are saved up for when something begins to fail.
+//! So in the long run nobody gets more than twice the rate of [`super::rate`], whatever is lost.
+//!
 //! The silence of a witness that has been silent for long is no news and not confirmed: so a dead target costs the others nothing, and
-//! the bounds of [`super::rate`] hold as long as it is dead.
+//! the bounds of [`super::rate`] hold as long as it is dead. Nor is it asked before its turn while another is there: it could not tell.
 
 use std::net::SocketAddrV4;
 use std::time::Duration;
@@ -27,7 +30,7 @@ use super::prober::Asking;
 use super::rate::{Beat, jittered};
 
 /// An unanswered probe is repeated so many times as often as a failure takes: where packets were lost before, `egress-health` wants
-/// more misses, and more probes to count the losses.
+/// more misses, and more probes to count the losses. As many before their turn may be saved up.
 const REPEATED: u8 = 4;
 
 /// The probes of one level through one gateway.
@@ -36,6 +39,11 @@ pub(super) struct Schedule {
     connections: Connections,
     rhythm: Rhythm,
     due: Instant,
+    /// Whether that is before its time.
+    hurries: bool,
+    /// How many more may be.
+    credit: u8,
+    most: u8,
     /// When the last probe is late, until it is answered or that was looked at.
     late: Option<Instant>,
 }
@@ -67,7 +75,16 @@ impl Schedule {
     pub(super) fn new(asking: &Asking, first: Instant) -> Self {
         let connections = Connections::new(asking.source_ports.as_ref(), &asking.witnesses, asking.rest)
             .begin_with(fastrand::usize(..asking.witnesses.len()));
-        Self { connections, rhythm: Rhythm::default(), due: first, late: None }
+        let most = asking.fall.saturating_mul(REPEATED);
+        Self {
+            connections,
+            rhythm: Rhythm::default(),
+            due: first,
+            hurries: false,
+            credit: most,
+            most,
+            late: None,
+        }
     }
 
     /// When to wake it.
@@ -78,8 +95,8 @@ impl Schedule {
     /// That moment has come: a probe to send, or nothing yet.
     pub(super) fn wake(&mut self, asking: &Asking, pace: Pace, now: Instant) -> Option<Turn> {
         if self.late.take().is_some() {
-            match self.rhythm.next(asking.fall.saturating_mul(REPEATED), asking.rise, pace.is_judged) {
-                Next::Now => self.due = now,
+            match self.rhythm.next(self.most, asking.rise, pace.is_judged) {
+                Next::Now => self.hurry(now),
                 Next::Interval => {}
                 Next::Failing => self.due += self.connections.pause(now).saturating_sub(pace.interval),
             }
@@ -88,7 +105,11 @@ impl Schedule {
         // What does not work is asked at times of its own, and its connections rest as long as they must.
         let works = !self.rhythm.is_surprised() && !self.rhythm.failing;
         self.due = if works { pace.beat.after(now, pace.interval) } else { now + jittered(pace.interval) };
-        let (port, witness) = self.connections.next(now)?;
+        let hurried = std::mem::take(&mut self.hurries);
+        let (port, witness) = self.connections.next(hurried, now)?;
+        if !hurried {
+            self.credit = self.credit.saturating_add(1).min(self.most);
+        }
         // Not on account of the one that is just sent.
         let is_surprised = self.rhythm.is_surprised();
         self.rhythm.asked(self.connections.is_silent(witness));
@@ -118,7 +139,14 @@ impl Schedule {
 
     /// Another gateway is in doubt: to be asked at once.
     pub(super) fn doubted(&mut self, now: Instant) {
-        self.due = now;
+        self.hurry(now);
+    }
+
+    /// Asks before its turn, if there is enough for that.
+    fn hurry(&mut self, now: Instant) {
+        if now < self.due && self.credit > 0 {
+            (self.due, self.hurries, self.credit) = (now, true, self.credit - 1);
+        }
     }
 }
 

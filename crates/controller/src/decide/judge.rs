@@ -2,8 +2,8 @@
 //! sees, whatever its own word is, or by the cloud when that says that it is off.
 //!
 //! ```text
-//!              endpoint ready, a node got through,
-//!              the outside saw the expected address
+//!              endpoint ready, a node got through, with
+//!              full packets, and with the expected address
 //!   Starting ─────────────────────────────────────────► Active / Standby ◄─────────┐
 //!      │                                                      │                    │ the same
 //!      │ bring-up time is over                                │ off at once;       │ proof again
@@ -20,12 +20,12 @@
 //! In a pair the wrong address of one looks like the shut probe port of the other. So where nodes see no more than that, whether the other
 //! one is let to be asked is looked at first ([`may_be_the_filter`]).
 
-use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, Replacement};
+use egress_api::{EgressGatewayStatus, GatewayObservation, GatewayRole, GatewayStatus, Replacement};
 use egress_digitalocean::Droplet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::quorum::{Ballot, ballot, complaint};
-use super::{Look, Presence, admits, is_leaving, repair};
+use super::{Look, Presence, admits, is_leaving, is_proven, repair};
 use crate::decision::CONDEMNED_AFTER;
 use crate::identity::droplet_id;
 use crate::observation::HealthSeen;
@@ -76,6 +76,25 @@ pub(super) fn another_stands(look: &Look<'_>, status: &EgressGatewayStatus, gate
         let ballot = ballot(look, other);
         ballot.through > 0 && !ballot.condemns() && is_there(look, other)
     })
+}
+
+/// How many others would carry the traffic without this one: proven, there, with no quorum against them, and with nodes that get through
+/// them wherever some get through this one.
+pub(super) fn others_that_stand(
+    look: &Look<'_>,
+    status: &EgressGatewayStatus,
+    gateway: &GatewayStatus,
+) -> usize {
+    let through = ballot(look, gateway).through;
+    let stands = |other: &&GatewayStatus| {
+        let ballot = ballot(look, other);
+        is_proven(other)
+            && is_there(look, other)
+            && !ballot.condemns()
+            && (ballot.through > 0 || through == 0)
+    };
+    let others = status.gateways.iter().filter(|other| other.droplet_id != gateway.droplet_id);
+    others.filter(stands).count()
 }
 
 /// Whether nodes condemn it for nothing but its address, and nobody can say that probes through it are let in where they ask: no firewall
@@ -141,20 +160,26 @@ fn is_there(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
     !matches!(look.presence(gateway), Presence::Gone) && !repair::is_off_in_the_cloud(look, gateway)
 }
 
-// What keeps a gateway out until the outside has seen the address that it should, as far as anybody can tell. Only a proven peer that
-// admits the new one can be asked; what nobody can tell keeps nobody out for ever.
+// What keeps a gateway out that packets get through: what else has to be seen of it, as far as anybody can tell. What nobody can tell keeps
+// nobody out for ever.
 fn missing_witness(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> Option<String> {
-    let (private, public) = (gateway.private_address.as_ref()?, gateway.public_address.as_ref()?);
+    let waited = gateway.since.as_ref().is_some_and(|since| look.since(since) >= look.limits.bring_up / 2);
+    unseen_address(look, status, gateway, waited).or_else(|| unseen_full_size(look, status, gateway, waited))
+}
+
+// The outside has to see the address that it should. Only a proven peer that admits the new one can be asked.
+fn unseen_address(
+    look: &Look<'_>,
+    status: &EgressGatewayStatus,
+    gateway: &GatewayStatus,
+    waited: bool,
+) -> Option<String> {
+    let public = gateway.public_address.as_ref()?;
     let admits = |peer: &&GatewayStatus| {
-        peer.droplet_id != gateway.droplet_id
-            && peer.ready
-            && !is_leaving(peer)
-            && peer.admits.contains(public)
+        peer.droplet_id != gateway.droplet_id && is_proven(peer) && peer.admits.contains(public)
     };
     let peer = status.gateways.iter().find(admits)?;
-    let reports = look.seen.live_nodes().filter_map(|node| node.report.as_ref());
-    let views = reports.flat_map(|report| &report.gateways).filter(|view| view.address == *private);
-    let sources: Vec<Option<bool>> = views.map(|view| view.expected_source).collect();
+    let sources: Vec<Option<bool>> = views(look, gateway).map(|view| view.expected_source).collect();
     if sources.contains(&Some(true)) {
         return None;
     }
@@ -164,8 +189,37 @@ fn missing_witness(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &Gate
             peer.name
         ));
     }
-    let waited = gateway.since.as_ref().is_some_and(|since| look.since(since) >= look.limits.bring_up / 2);
     (!waited).then(|| format!("no node has asked {} yet with which address it leaves", peer.name))
+}
+
+// Packets of full size have to get through it. Where they get through no other one it may be the targets, which do not answer such.
+fn unseen_full_size(
+    look: &Look<'_>,
+    status: &EgressGatewayStatus,
+    gateway: &GatewayStatus,
+    waited: bool,
+) -> Option<String> {
+    let seen = |gateway, said| views(look, gateway).any(|view| view.full_size == Some(said));
+    if seen(gateway, true) {
+        return None;
+    }
+    let is_swallowed = seen(gateway, false);
+    let mut others = status.gateways.iter().filter(|other| other.droplet_id != gateway.droplet_id);
+    if is_swallowed && let Some(other) = others.find(|other| is_proven(other) && seen(other, true)) {
+        return Some(format!("packets of full size do not get through it, and do through {}", other.name));
+    }
+    let words = if is_swallowed {
+        "packets of full size do not get through it, and no other gateway tells yet whether that is its fault"
+    } else {
+        "no node has got a packet of full size through it yet"
+    };
+    (!waited).then(|| words.to_owned())
+}
+
+fn views<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> impl Iterator<Item = &'a GatewayObservation> {
+    let address = gateway.private_address.clone();
+    let reports = look.seen.nodes_that_speak().filter_map(|node| node.report.as_ref());
+    reports.flat_map(|report| &report.gateways).filter(move |view| Some(&view.address) == address.as_ref())
 }
 
 fn drop_what_is_gone(look: &Look<'_>, status: &mut EgressGatewayStatus) {

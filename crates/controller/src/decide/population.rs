@@ -1,4 +1,7 @@
 //! How many, and which: who leaves, whether one more is needed, what is deleted. One gateway leaves at a time.
+//!
+//! Who leaves and works comes back when too few others are left that do, until its Droplet is asked to go; and while nobody else works it
+//! is not asked. That holds for one that is too many as for one that is rolled.
 
 use std::time::Duration;
 
@@ -14,6 +17,10 @@ const LET_GO_OF_A_WORKING_ONE: Duration = Duration::from_secs(300);
 /// Marks who leaves and writes intents for who is missing.
 pub(super) fn choose(look: &Look<'_>, status: &mut EgressGatewayStatus) {
     give_up_bring_ups(look, status);
+    for leaving in status.gateways.clone().iter().filter(|gateway| is_leaving(gateway)) {
+        // Of one that is rolled the roll has to know.
+        let _comes_back = !roll::is_rolled(status, leaving) && take_back(look, status, leaving);
+    }
     if !status.gateways.iter().any(is_leaving) {
         let leaves = who_leaves(look, status).map(|gateway| gateway.droplet_id);
         for gateway in status.gateways.iter_mut().filter(|gateway| Some(gateway.droplet_id) == leaves) {
@@ -42,7 +49,30 @@ pub(super) fn deletion(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<
         .gateways
         .iter()
         .filter(|gateway| is_leaving(gateway) && has_been_let_go(look, gateway))
+        .filter(|gateway| !is_needed(look, status, gateway))
         .find_map(|gateway| delete(look, status, gateway))
+}
+
+/// Takes one that leaves back if it is there, works, and others are too few; says whether.
+pub(super) fn take_back(look: &Look<'_>, status: &mut EgressGatewayStatus, leaving: &GatewayStatus) -> bool {
+    let others = judge::others_that_stand(look, status, leaving);
+    let is_wanted = others == 0 || others < look.replicas && !quorum::ballot(look, leaving).condemns();
+    let is_asked_to_go = look
+        .cloud()
+        .is_none_or(|cloud| droplet_id(leaving).is_none_or(|id| cloud.delete_accepted.contains_key(&id)));
+    let is_there = matches!(look.presence(leaving), Presence::Found(_));
+    let comes_back = leaving.ready && is_wanted && is_there && !is_asked_to_go;
+    for gateway in status.gateways.iter_mut().filter(|one| comes_back && one.droplet_id == leaving.droplet_id)
+    {
+        gateway.role = GatewayRole::Standby;
+    }
+    comes_back
+}
+
+// Whether it may be all that there is, whatever was decided about it before.
+fn is_needed(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> bool {
+    let works = gateway.ready || quorum::ballot(look, gateway).through > 0;
+    works && judge::others_that_stand(look, status, gateway) == 0
 }
 
 /// The delete of this gateway, unless it is under way or not provably ours.
@@ -128,7 +158,9 @@ fn who_leaves<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Option<&'
             complaints(leaves) == 0
                 && order.iter().all(|other| other.slot == leaves.slot || complaints(other) > 0)
         };
-        return leaves.filter(|leaves| !is_missed(leaves)).copied();
+        let is_spare =
+            |leaves: &&&GatewayStatus| judge::others_that_stand(look, status, leaves) >= look.replicas;
+        return leaves.filter(is_spare).filter(|leaves| !is_missed(leaves)).copied();
     }
     // As many as were asked for work: whatever else there is, is too many; but for a newcomer while a node complains of one of those.
     // Words of a quorum may have grown old, and the fault be there.

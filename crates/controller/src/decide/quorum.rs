@@ -5,7 +5,7 @@
 //! - A vote against a gateway is a verdict by difference (it fails while another works) that was heard lately; so is the word that it does
 //!   not answer, which agents renew as well. Silence, an old report and the word of a node that is cut off itself are none; such nodes count
 //!   among those who vote all the same.
-//! - A quorum is half of them, and two at least; one suffices where only one node is selected.
+//! - A quorum is half of them, and two at least; one suffices where only one votes.
 //! - While it is not known whose agent is Ready, there is no quorum at all.
 
 use egress_api::{GatewayObservation, GatewayStatus, NodeEgressStatus, NodeSelector, fresh_for};
@@ -26,7 +26,8 @@ pub(super) struct Ballot<'a> {
     pub(super) complaining: Vec<(&'a NodeSeen, &'a GatewayObservation)>,
     /// Of how many.
     pub(super) voters: usize,
-    /// Live nodes that get through it and would use it, whether they vote or not.
+    /// Nodes that get through it and would use it, whether they vote or not. That they do is said once, and holds while an agent is there
+    /// that would say something else.
     pub(super) through: usize,
     /// Nodes that have said anything of it.
     pub(super) reporting: usize,
@@ -38,16 +39,15 @@ pub(super) struct Ballot<'a> {
 }
 
 impl<'a> Electorate<'a> {
-    /// The electorate of an EgressGateway with this selector. A dead node is selected too: with its partner dead, one node of two is
-    /// no quorum.
+    /// The electorate of an EgressGateway with this selector.
     pub(super) fn of(nodes: &'a [NodeSeen], selector: Option<&NodeSelector>) -> Self {
         let selects = |node: &&NodeSeen| is_to_route(selector, Some(&node.labels));
         let selected: Vec<&NodeSeen> = nodes.iter().filter(selects).collect();
         let asked: Vec<&NodeSeen> = if selected.is_empty() { nodes.iter().collect() } else { selected };
         let all_known = asked.iter().all(|node| node.agent_ready.is_some());
-        let least = if asked.len() == 1 { 1 } else { 2 };
         let voters: Vec<&NodeSeen> =
             asked.into_iter().filter(|node| node.agent_ready == Some(true)).collect();
+        let least = voters.len().clamp(1, 2);
         let needed = all_known.then(|| voters.len().div_ceil(2).max(least));
         Self { voters, needed, all: nodes.len() }
     }
@@ -109,9 +109,9 @@ pub(super) fn ballot<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> Ballot<'a>
     let unanswered = views
         .iter()
         .filter(|(node, report, view)| !view.reachable && !report.cut_off && counts(node, report));
-    let live = look.seen.live_nodes().filter_map(|node| view(node.report.as_ref()?, address?));
+    let said = look.seen.nodes_that_speak().filter_map(|node| view(node.report.as_ref()?, address?));
     let (mut through, mut reporting) = (0, 0);
-    for view in live {
+    for view in said {
         reporting += 1;
         through += usize::from(view.reachable && view.forwards == Some(true) && !view.condemned);
     }

@@ -21,8 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::{in_words, verdict};
 use super::outdated::{self, Outdated, outdated};
-use super::{Look, Presence, creation, is_leaving, is_proven, population, route};
-use crate::identity::droplet_id;
+use super::{Look, creation, is_leaving, is_proven, population, route};
 use crate::observation::NodeSeen;
 
 // Nodes hear of a new order some time after it was written, and count `drainSeconds` from then.
@@ -79,7 +78,7 @@ fn go_on(look: &Look<'_>, status: &mut EgressGatewayStatus, mut roll: Roll) -> O
         return replaced.then_some(roll);
     };
     if is_leaving(&from) {
-        return if take_back(look, status, &from) { None } else { Some(roll) };
+        return if population::take_back(look, status, &from) { None } else { Some(roll) };
     }
     note_successor(status, &mut roll);
     let successor = roll.to_droplet_id.and_then(|id| find(status, id)).filter(|to| !is_leaving(to)).cloned();
@@ -141,20 +140,6 @@ fn failure(status: &EgressGatewayStatus, roll: &Roll, successor: Option<&Gateway
         }
         Some(_) => None,
     }
-}
-
-// Who leaves and is still there is better than nobody.
-fn take_back(look: &Look<'_>, status: &mut EgressGatewayStatus, from: &GatewayStatus) -> bool {
-    let proven = status.gateways.iter().filter(|one| is_proven(one)).count();
-    let asked_to_go = look
-        .cloud()
-        .is_none_or(|cloud| droplet_id(from).is_none_or(|id| cloud.delete_accepted.contains_key(&id)));
-    let there = matches!(look.presence(from), Presence::Found(_));
-    let takes = proven < look.replicas && from.ready && there && !asked_to_go;
-    for gateway in status.gateways.iter_mut().filter(|one| takes && one.droplet_id == from.droplet_id) {
-        gateway.role = GatewayRole::Standby;
-    }
-    takes
 }
 
 fn drain(look: &Look<'_>, status: &mut EgressGatewayStatus, roll: &mut Roll, from: &GatewayStatus) {

@@ -173,7 +173,7 @@ impl State {
             .map(|address| {
                 let works = self.works(*address);
                 let condemned = !works && another(address);
-                let mut view = json!({"address": address, "reachable": works, "forwards": works, "condemned": condemned});
+                let mut view = json!({"address": address, "reachable": works, "forwards": works, "fullSize": works, "condemned": condemned});
                 if condemned {
                     view["renewed"] = json!(renewed);
                 }

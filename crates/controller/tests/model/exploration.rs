@@ -8,8 +8,9 @@
 //! Checked after every event: I3 (at most one Droplet more than asked for); I4 (a node routes through a gateway of its list and nobody else;
 //! what it does without one, which is to drop with `FailClosed` and to send with its own address with `FailOpen`, it does when none of its
 //! list works for it and not before, and it does so when none has answered for long); I6 (a node uses one that works for it, of all that
-//! there are, where there has been one for long enough that no quorum took off the list); I8 (the last one that works is never deleted, one
-//! that works is never power-cycled, no two are replaced within ten minutes).
+//! there are, where there has been one for long enough that no quorum took off the list); I8 (the last one that works is never deleted, nor
+//! is any that was proven and works, but as one too many or after a quorum has spoken against it; one that works is never power-cycled, no
+//! two are replaced within ten minutes).
 
 use std::collections::BTreeSet;
 use std::env;
@@ -22,9 +23,8 @@ use egress_health::{Config, Level, Outcome, Probe, Tick, Wanted, Watch, is_cut_o
 use serde_json::Value;
 
 use super::prepared;
-use super::world::{Said, State, World, private};
+use super::world::{NODES, Said, State, World, private};
 
-const NODES: [&str; 3] = ["pool-1", "pool-2", "pool-3"];
 /// Somebody outside who is asked through the gateways.
 const TARGET: u64 = 0;
 /// Long enough for a gateway to be condemned and left, whatever it lost before.
@@ -290,7 +290,7 @@ impl Node {
         let now = tick(state);
         let config = Config { interval: Duration::from_secs(1), ..Config::default() };
         let watched = recorded(state);
-        let wanted = |id: &u64| (*id, Wanted::at_every_level(config.clone(), [*id]));
+        let wanted = |id: &u64| (*id, Wanted::at_every_level(config.clone(), [TARGET], *id));
         self.watch.retain(&watched.iter().map(wanted).collect(), now);
         let mut ended: Vec<(u64, Probe<u64>)> = Vec::new();
         for id in &watched {
@@ -471,6 +471,24 @@ fn the_newcomer_stays_while_a_node_complains_of_one_of_those_that_count_as_prove
             situation.happens(event);
             situation.check();
         }
+    }
+}
+
+/// What the check of deletions looks for would be there if one were enough.
+#[test]
+fn the_word_of_one_node_against_a_gateway_that_works_deletes_nothing_and_that_of_two_does() {
+    for (nodes, stays) in [(1, true), (2, false)] {
+        let mut situation = Situation::first();
+        let head = recorded(&situation.world.state())[0];
+        for node in 0..nodes {
+            situation.happens(Event::Parts(node, Parted::Head));
+        }
+        for _ in 0..4 {
+            situation.happens(Event::Passes(LONG, Controller::HearsAll));
+            situation.check();
+        }
+        let state = situation.world.state();
+        assert_eq!(state.ours().iter().any(|(id, _)| **id == head), stays, "{nodes}: {:#?}", state.journal);
     }
 }
 

@@ -59,6 +59,40 @@ fn half_of_the_voters_and_two_at_least_are_a_quorum() {
 }
 
 #[test]
+fn nodes_without_a_ready_agent_make_no_quorum_larger() {
+    for (nodes, against, without, enough) in [
+        (2, 1, 1, true),
+        (2, 0, 1, false),
+        (3, 1, 2, true),
+        (3, 1, 1, false),
+        (3, 2, 1, true),
+        (6, 2, 2, true),
+        (6, 1, 2, false),
+        (2, 0, 2, false),
+    ] {
+        for live in [true, false] {
+            let (world, mut seen, now) = calm();
+            condemned_by(&mut seen, nodes, against, now);
+            for node in seen.nodes.iter_mut().rev().take(without) {
+                (node.agent_ready, node.live) = (Some(false), live);
+            }
+            let expected = if enough { GatewayRole::Failed } else { GatewayRole::Active };
+            let role = role_after(&world, &mut seen, now);
+            assert_eq!(
+                role, expected,
+                "{against} of {nodes}, {without} without an agent, which live: {live}"
+            );
+        }
+    }
+    // Whoever has one and says nothing is no vote against it.
+    let (world, mut seen, now) = calm();
+    condemned_by(&mut seen, 3, 1, now);
+    seen.nodes[2].agent_ready = Some(false);
+    seen.nodes[1].report = None;
+    assert_eq!(role_after(&world, &mut seen, now), GatewayRole::Active);
+}
+
+#[test]
 fn a_gateway_that_calls_itself_ready_and_forwards_nothing_is_condemned_by_what_nodes_see() {
     let (world, mut seen, now) = calm();
     condemned_by(&mut seen, 2, 2, now);
@@ -168,6 +202,25 @@ fn agents_from_before_verdicts_are_counted_by_what_they_see() {
         node.heard = None;
     }
     assert_eq!(role_after(&world, &mut seen, now), GatewayRole::Failed);
+}
+
+#[test]
+fn the_good_word_of_an_agent_that_is_no_more_proves_no_gateway() {
+    for (agents, proven) in [
+        ([Some(true), Some(true)], true),
+        ([Some(true), Some(false)], true),
+        ([Some(false), Some(false)], false),
+        // Nobody can say whose agent is Ready: that keeps nobody out.
+        ([None, None], true),
+    ] {
+        let (world, mut seen, now) = calm();
+        let second = &mut seen.gateway.status.as_mut().unwrap().gateways[1];
+        (second.ready, second.role) = (false, GatewayRole::Starting);
+        for (node, ready) in seen.nodes.iter_mut().zip(agents) {
+            node.agent_ready = ready;
+        }
+        assert_eq!(at(&world, &seen, now).status.gateways[1].ready, proven, "{agents:?}");
+    }
 }
 
 type Change = fn(&mut GatewayObservation);

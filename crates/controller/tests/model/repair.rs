@@ -1,10 +1,10 @@
 //! Power, power cycle, replacement: in which order, how often, and what is told of it.
 
 use egress_api::GatewayRole;
-use egress_api::condition::{READY, is_true};
+use egress_api::condition::{DEGRADED, READY, is_true};
 use egress_controller::decision::Effect;
 use egress_controller::observation::HealthSeen;
-use egress_digitalocean::DropletStatus;
+use egress_digitalocean::{DropletId, DropletStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::situations::{FIRST, SECOND, at, calm, effect_at, reports};
@@ -206,6 +206,33 @@ fn of_two_gateways_that_are_condemned_in_turn_the_second_is_replaced_ten_minutes
 }
 
 #[test]
+fn the_only_gateway_gets_power_or_a_successor_when_it_is_silent_and_is_told_of_when_nothing_gets_through_it()
+{
+    type Harms = fn(&mut crate::world::Machine);
+    let cases: [(&str, Harms, [usize; 4]); 4] = [
+        ("off", |machine| machine.off = true, [1, 0, 1, 0]),
+        ("frozen", |machine| machine.frozen = true, [0, 1, 1, 0]),
+        ("dead", |machine| machine.dead = true, [0, 1, 2, 1]),
+        // An outage of the internet looks the same, and a new one would not help.
+        ("gray", |machine| machine.gray = true, [0, 0, 1, 0]),
+    ];
+    for (what, harms, expected) in cases {
+        let world = World::new(Vec::new());
+        world.state().gateway.as_mut().unwrap().spec.replicas = 1;
+        assert!(world.settle(ENOUGH));
+        harms(world.state().first());
+        world.settle(ENOUGH);
+        no_violation(&world, &what);
+        let tried = ["power on", "power cycle", "create", "delete"].map(|verb| done(&world, verb));
+        assert_eq!(tried, expected, "{what}: {:#?}", world.state().journal);
+        let status = world.state().status();
+        let degraded = status.conditions.iter().find(|one| one.type_ == DEGRADED).unwrap();
+        let told = if what == "gray" { "OutsideUnreachable" } else { "AsAskedFor" };
+        assert_eq!(degraded.reason, told, "{what}: {}", degraded.message);
+    }
+}
+
+#[test]
 fn what_the_cloud_says_is_gone_needs_no_quorum_and_its_successor_is_told_by_address() {
     let (world, mut seen, now) = calm();
     let cloud = seen.cloud.as_mut().unwrap();
@@ -249,6 +276,65 @@ fn coming_up(
         }
     }
     (world, seen, now)
+}
+
+#[test]
+fn a_gateway_is_promoted_when_packets_of_full_size_got_through_if_anybody_can_tell() {
+    let said = |seen: &mut egress_controller::observation::Observation, id: DropletId, said: Option<bool>| {
+        for report in reports(seen) {
+            let views = report.gateways.iter_mut().filter(|view| view.address == private(id.0));
+            views.for_each(|view| view.full_size = said);
+        }
+    };
+    for (new, other, at_once, later) in [
+        (Some(true), Some(true), true, true),
+        (Some(true), None, true, true),
+        (Some(false), Some(true), false, false),
+        // It may be the targets.
+        (Some(false), Some(false), false, true),
+        (Some(false), None, false, true),
+        // Nobody asks, or nobody has yet.
+        (None, Some(true), false, true),
+        (None, None, false, true),
+    ] {
+        let (world, mut seen, now) = coming_up(false, None);
+        said(&mut seen, FIRST, other);
+        said(&mut seen, SECOND, new);
+        let ready = |after: i64| at(&world, &seen, now + after).status.gateways[1].ready;
+        assert_eq!((ready(0), ready(45)), (at_once, later), "{new:?} beside {other:?}");
+    }
+    // One node that gets them through is enough, and one that is proven is not asked again.
+    let (world, mut seen, now) = coming_up(false, None);
+    said(&mut seen, SECOND, Some(false));
+    seen.nodes[0].report.as_mut().unwrap().gateways[1].full_size = Some(true);
+    assert!(at(&world, &seen, now).status.gateways[1].ready);
+    let (world, mut seen, now) = calm();
+    said(&mut seen, SECOND, Some(false));
+    assert!(at(&world, &seen, now).status.gateways[1].ready);
+}
+
+#[test]
+fn a_newcomer_that_swallows_large_packets_is_never_listed_and_made_anew() {
+    let world = prepared();
+    world.state().first().dead = true;
+    let newcomer =
+        |world: &World| world.state().ours().into_iter().map(|(id, _)| *id).find(|id| *id > SECOND.0);
+    let mut swallows = None;
+    for _ in 0..ENOUGH {
+        let Some(decision) = world.next() else { break };
+        let _ = world.carry_out(&decision, None);
+        world.state().tick(1);
+        swallows = swallows.or_else(|| newcomer(&world));
+        let mut state = world.state();
+        if let Some(machine) = swallows.and_then(|id| state.machines.get_mut(&id)) {
+            machine.swallows = true;
+        }
+        let is_it = |id: i64| swallows.is_some_and(|swallows| i64::try_from(swallows) == Ok(id));
+        assert!(!state.status().gateways.iter().any(|gateway| is_it(gateway.droplet_id) && gateway.ready));
+    }
+    no_violation(&world, &"a black hole");
+    let status = world.state().status();
+    assert_eq!(status.gateways_ready.as_deref(), Some("2/2"), "{status:#?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod hands;
 mod seen;
+mod votes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
@@ -33,6 +34,8 @@ use crate::walls::Wall;
 pub const OWNER: &str = "1a2b3c4d-5e6f";
 pub const CLUSTER: &str = "c0ffee";
 pub const VPC: &str = "5a4981aa-9653-4bd1-bef5-d6bff52042e4";
+/// The cluster's nodes; the third one where there is one.
+pub const NODES: [&str; 3] = ["pool-1", "pool-2", "pool-3"];
 const START: i64 = 1_800_000_000;
 
 /// How the controller dies at a call.
@@ -59,6 +62,8 @@ pub struct Machine {
     pub frozen: bool,
     /// It answers, its own endpoint says that it is ready, and it forwards nothing.
     pub gray: bool,
+    /// Packets of full size get lost in it.
+    pub swallows: bool,
     booted: i64,
     /// The others that its own filter lets probe its public side.
     pub admits: BTreeSet<u64>,
@@ -93,6 +98,9 @@ pub struct State {
     pub third_node: bool,
     /// What the controller has heard of nodes that see for themselves; all others see what is so.
     pub said: BTreeMap<String, Said>,
+    /// When a gateway was proven last, and when a quorum of nodes, as the controller heard them, or the cloud spoke against it last.
+    proven: BTreeMap<u64, i64>,
+    against: BTreeMap<u64, i64>,
     pub walls: BTreeMap<String, Wall>,
     pub foreign_walls: BTreeSet<String>,
     pub walls_gone: usize,
@@ -173,6 +181,8 @@ impl World {
             follower: None,
             third_node: false,
             said: BTreeMap::new(),
+            proven: BTreeMap::new(),
+            against: BTreeMap::new(),
             walls: BTreeMap::new(),
             foreign_walls: BTreeSet::new(),
             walls_gone: 0,
@@ -214,8 +224,9 @@ impl World {
 
     /// Observes and decides.
     pub fn next(&self) -> Option<Decision> {
-        let state = self.state();
+        let mut state = self.state();
         let seen = state.observe()?;
+        state.note_who_is_spoken_against();
         Some(decide(&seen, &self.limits, timestamp(state.now)))
     }
 

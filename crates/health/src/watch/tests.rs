@@ -102,6 +102,44 @@ fn a_target_that_has_been_dead_for_a_minute_delays_a_verdict_by_one_probe_at_mos
 }
 
 #[test]
+fn with_all_targets_dead_but_one_a_single_lost_packet_condemns_nobody() {
+    for broken in [vec![Target('x'), Target('y')], vec![Target('x'), Target('y'), Target('z')]] {
+        let mut world = World::whole(&[A, B]);
+        world.broken.extend(broken.clone());
+        world.runs(60_000);
+        assert_eq!(world.condemned(), [], "{broken:?}");
+    }
+    for seed in 1..=40 {
+        let mut world = World::whole_with(&[A, B], seed, &Config::default());
+        world.broken.extend([Target('x'), Target('y')]);
+        world.runs(60_000 + 83 * seed);
+        // So short that at each level one probe is lost at most, and another is answered through the other one.
+        world.broken.insert(Deaf(A));
+        world.runs(240);
+        world.broken.remove(&Deaf(A));
+        world.runs(10_000);
+        assert_eq!((world.condemned(), world.switches.len()), (vec![], 0), "seed {seed}");
+    }
+}
+
+#[test]
+fn with_all_targets_dead_but_one_a_gray_failure_is_left_within_two_intervals_more() {
+    for seed in 1..=40 {
+        for broken in [Deaf(A), NoDefaultRoute(A), WrongSource(A), BlackHole(A)] {
+            let mut world = World::whole_with(&[A, B], seed, &Config::default());
+            world.broken.extend([Target('x'), Target('y')]);
+            world.runs(60_000 + 83 * seed);
+            assert_eq!((world.condemned(), world.current), (vec![], A));
+            world.broken.insert(broken);
+            let failed = world.now;
+            world.runs(20_000);
+            let left = world.switches.first().map(|(at, ..)| at - failed);
+            assert!(left.is_some_and(|left| left < 4_500), "{broken:?}, seed {seed}: {left:?}");
+        }
+    }
+}
+
+#[test]
 fn what_was_missed_before_a_gateway_was_there_makes_nobody_slower_to_leave_it() {
     for seed in 1..=10 {
         for broken in [Deaf(A), WrongSource(A), BlackHole(A)] {
@@ -330,6 +368,17 @@ fn one_that_lost_packets_is_on_trial_after_it_and_returned_to() {
 }
 
 #[test]
+fn losses_are_forgiven_where_nobody_is_asked_through_the_gateways_any_more() {
+    let mut world = World::whole(&[A, B]);
+    world.broken.insert(Loses(A, 60));
+    world.runs(30_000);
+    assert_eq!((world.condemned(), world.current), (vec![(A, Fault::LosesPackets)], B));
+    world.asks_in_the_vpc_only();
+    world.runs(60_000);
+    assert_eq!((world.condemned(), world.current), (vec![], A));
+}
+
+#[test]
 fn flapping_moves_a_node_ever_more_rarely() {
     for period in [1_000, 20_000, 60_000] {
         let mut world = World::whole(&[A, B]);
@@ -395,7 +444,7 @@ fn thresholds_may_change_and_gateways_come_and_go() {
     world.watch.retain(&wanted(&[A, B], &other), now);
     assert!(world.watch.condemned(A).is_some(), "nothing is forgotten");
     world.watch.retain(&wanted(&[A], &other), now);
-    assert!(world.watch.condemned(A).is_none(), "without the other there is no difference");
+    assert!(world.watch.condemned(A).is_some(), "nor when it is the only one");
     assert_eq!(world.watch.works(B, Level::Reachability), None);
 }
 
@@ -417,6 +466,59 @@ fn a_verdict_outlives_the_gateway_that_it_was_made_by() {
         world.broken.clear();
         world.runs(60_000);
         assert_eq!((world.condemned(), world.current), (vec![], A), "{broken:?}");
+    }
+}
+
+#[test]
+fn the_only_gateway_that_is_left_stays_condemned_until_it_works() {
+    for broken in [Deaf(A), NoDefaultRoute(A), BlackHole(A)] {
+        let mut world = World::whole(&[A, B]);
+        world.broken.insert(broken);
+        world.runs(15_000);
+        let evidence = world.watch.condemned(A).cloned();
+        assert_eq!((world.current, evidence.is_some()), (B, true), "{broken:?}");
+        world.lists(&[A]);
+        for _ in 0..600 {
+            world.runs(100);
+            assert_eq!((world.current, world.watch.condemned(A)), (A, evidence.as_ref()), "{broken:?}");
+            assert!(world.watch.is_condemned(A), "{broken:?}: a vote");
+            assert_eq!(
+                world.watch.none_works(&[A]),
+                broken != BlackHole(A),
+                "{broken:?}: it is better than nothing"
+            );
+        }
+        world.broken.clear();
+        world.runs(15_000);
+        assert_eq!((world.condemned(), world.watch.none_works(&[A])), (vec![], false), "{broken:?}");
+    }
+    // With nobody left to say with which address it leaves, none is held against it.
+    let mut world = World::whole(&[A, B]);
+    world.broken.insert(WrongSource(A));
+    world.runs(15_000);
+    assert!(world.watch.is_condemned(A));
+    world.lists(&[A]);
+    assert!(!world.watch.is_condemned(A) && !world.watch.none_works(&[A]));
+}
+
+#[test]
+fn the_only_gateway_there_is_is_found_dead_and_never_condemned_for_what_fails_beyond_it() {
+    let mut world = World::whole(&[A]);
+    world.broken.insert(Dead(A));
+    world.runs(1_000);
+    assert_eq!(world.watch.works(A, Level::Reachability), Some(false));
+    assert!(world.watch.none_works(&[A]) && world.watch.all_silent() && !world.watch.is_condemned(A));
+    world.broken.clear();
+    world.runs(1_000);
+    assert!(!world.watch.none_works(&[A]));
+    for broken in [Deaf(A), Internet, BlackHole(A)] {
+        world.broken = BTreeSet::from([broken]);
+        world.runs(30_000);
+        let said = [Level::Forwarding, Level::FullSize].map(|level| world.watch.works(A, level));
+        assert!(said.contains(&Some(false)), "{broken:?}: told, {said:?}");
+        assert!(!world.watch.is_condemned(A) && !world.watch.none_works(&[A]), "{broken:?}");
+        world.broken.clear();
+        world.runs(30_000);
     }
 }
 

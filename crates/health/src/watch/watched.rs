@@ -1,12 +1,14 @@
 //! One gateway of a [`super::Watch`]: its detectors, what it lost, and whether it has come back from a failure.
 
 mod losing;
+mod silent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU8;
 use std::time::Duration;
 
 pub(super) use losing::{FAST, SLOW};
+use silent::Silent;
 
 use super::peers::Peers;
 use super::{Evidence, Fault, Level, Probe, Wanted};
@@ -20,11 +22,6 @@ use crate::tick::Tick;
 const SHOWN: (u32, u32) = (5, 10);
 /// The same for clusters that are so large, and for levels at which nobody asks any more.
 const SHOWN_AFTER: Duration = Duration::from_secs(15);
-
-/// A target that left so many probes in a row without an answer is dead, and what it goes on leaving is no loss.
-const DEAD: u8 = 3;
-/// So many are told apart: more than a health check can have, at two levels.
-const MOST_TARGETS: usize = 64;
 
 #[derive(Debug, Clone)]
 pub(super) struct Watched<G, W> {
@@ -41,12 +38,14 @@ pub(super) struct Watched<G, W> {
     pub(super) returning: Option<Tick>,
     /// At which levels anybody is asked.
     asked: BTreeSet<Level>,
+    /// Who is asked outside.
+    targets: BTreeSet<W>,
     /// As whom it is asked about others.
     pub(super) seen_as: BTreeSet<W>,
     /// Who is asked as a peer.
     pub(super) peers: Peers<W>,
-    /// How many probes in a row each target left without an answer.
-    silent: BTreeMap<(Level, W), u8>,
+    /// Who of them is dead.
+    silent: Silent<W>,
     /// Who did not answer in the present run of misses of each level.
     unanswered: BTreeMap<Level, Vec<W>>,
     pub(super) condemned: BTreeMap<Fault, Evidence<G, W>>,
@@ -60,6 +59,7 @@ impl<G, W: Copy + Ord> Watched<G, W> {
             loss: Detector::new(of_loss(config), now),
             config: config.clone(),
             asked: wanted.asked.clone(),
+            targets: wanted.targets.clone(),
             seen_as: wanted.seen_as.clone(),
             levels: detectors.into_iter().collect(),
             loses: false,
@@ -67,7 +67,7 @@ impl<G, W: Copy + Ord> Watched<G, W> {
             path: Loss::default(),
             returning: None,
             peers: Peers::default(),
-            silent: BTreeMap::new(),
+            silent: Silent::default(),
             unanswered: BTreeMap::new(),
             condemned: BTreeMap::new(),
         }
@@ -84,6 +84,9 @@ impl<G, W: Copy + Ord> Watched<G, W> {
         }
         if self.seen_as != wanted.seen_as {
             self.seen_as.clone_from(&wanted.seen_as);
+        }
+        if self.targets != wanted.targets {
+            self.targets.clone_from(&wanted.targets);
         }
         if self.asked != wanted.asked {
             self.asked.clone_from(&wanted.asked);
@@ -106,6 +109,11 @@ impl<G, W: Copy + Ord> Watched<G, W> {
         if self.is_of_the_past(probe) {
             return None;
         }
+        let is_dead = self.count(probe, now);
+        // Its silence is no news: with all dead but one, a single packet that is lost would be a run of misses.
+        if is_dead && self.is_told_by_a_target(probe.level) {
+            return None;
+        }
         let unanswered = self.unanswered.entry(probe.level).or_default();
         match probe.outcome {
             Outcome::Answered => unanswered.clear(),
@@ -115,7 +123,6 @@ impl<G, W: Copy + Ord> Watched<G, W> {
             }
             Outcome::Missed => {}
         }
-        let is_dead = self.count(probe, now);
         // What does not get through at all says nothing of large packets.
         if probe.level == Level::FullSize
             && probe.outcome == Outcome::Missed
@@ -199,17 +206,18 @@ impl<G, W: Copy + Ord> Watched<G, W> {
         misses.max().unwrap_or_default()
     }
 
-    /// Counts what is lost. True: it is a dead target that is silent once more.
+    /// Counts what is lost. True: it is somebody dead who is silent once more.
     fn count(&mut self, probe: Probe<W>, now: Tick) -> bool {
         if probe.level == Level::Source {
             self.peers.hear(probe.witness, probe.sent, probe.outcome);
         }
-        let of_target = matches!(probe.level, Level::Forwarding | Level::FullSize)
-            && !self.peers.contains(&probe.witness);
-        if !of_target {
+        if !matches!(probe.level, Level::Forwarding | Level::FullSize) {
             return false;
         }
-        let is_dead = self.is_dead(probe);
+        let is_dead = self.silent.hear(probe);
+        if self.peers.contains(&probe.witness) {
+            return is_dead;
+        }
         if probe.outcome == Outcome::Answered {
             self.reached = self.reached.max(Some(probe.sent));
         }
@@ -224,18 +232,10 @@ impl<G, W: Copy + Ord> Watched<G, W> {
         is_dead
     }
 
-    fn is_dead(&mut self, probe: Probe<W>) -> bool {
-        let target = (probe.level, probe.witness);
-        if probe.outcome == Outcome::Answered {
-            self.silent.remove(&target);
-            return false;
-        }
-        if self.silent.len() >= MOST_TARGETS && !self.silent.contains_key(&target) {
-            self.silent.clear();
-        }
-        let missed = self.silent.entry(target).or_default();
-        *missed = missed.saturating_add(1);
-        *missed > DEAD
+    /// Whether a target is asked that is not dead at that level: what fails there, that one misses as well. A peer is no such: what fails on
+    /// the way out only, it does not miss.
+    fn is_told_by_a_target(&self, level: Level) -> bool {
+        self.targets.iter().any(|target| !self.silent.is_dead(level, *target))
     }
 
     /// Whether this probe says what all the last ones said: that the way is there.
@@ -267,11 +267,16 @@ impl<G, W: Copy + Ord> Watched<G, W> {
     }
 
     pub(super) fn works(&self, level: Level) -> Option<bool> {
-        if level != Level::Reachability && !self.asked.contains(&level) {
+        if !self.is_asked(level) {
             return None;
         }
         let detector = self.detector(level);
         if detector.is_down() { Some(false) } else { detector.last_answered().map(|_| true) }
+    }
+
+    /// Whether anybody is asked at that level.
+    fn is_asked(&self, level: Level) -> bool {
+        level == Level::Reachability || self.asked.contains(&level)
     }
 
     pub(super) fn has_answered(&self, level: Level) -> bool {
@@ -320,7 +325,7 @@ impl<G, W: Copy + Ord> Watched<G, W> {
     pub(super) fn has_shown_itself(&self, begun: Tick, now: Tick) -> bool {
         let answers_again =
             |detector: &Detector| detector.last_answered().is_none_or(|answered| answered >= begun);
-        let is_probed = self.has_answered(Level::Forwarding);
+        let is_probed = self.is_probed();
         let counted = next_second(begun);
         let is_told = self.detector(Level::Reachability).lost_since(counted).total() >= SHOWN.1
             && (!is_probed || self.path.since(counted).total() >= SHOWN.0)

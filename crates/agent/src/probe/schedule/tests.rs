@@ -189,6 +189,26 @@ fn whatever_has_been_dead_for_a_while_nobody_gets_more_probes_than_the_stated_ra
 
 /// `docs/probes.md` states these numbers.
 #[test]
+fn however_much_is_lost_for_however_long_nobody_gets_more_than_twice_the_stated_rate() {
+    let is_lost = |percent: u8| fastrand::u8(..100) < percent;
+    for nodes in [42, 100, 512] {
+        for percent in [10, 30, 60, 80, 90, 97] {
+            let one: Ways<'_> = &|gateway, _| (true, gateway != A || !is_lost(percent));
+            let both: Ways<'_> = &|_, _| (true, !is_lost(percent));
+            for (what, ways) in [("one", one), ("both", both)] {
+                let (target, peer) = busiest(nodes, 3, Duration::from_secs(120), LONG, ways);
+                assert!(
+                    target <= 2.0 * 1.05 * f64::from(TARGET_RATE),
+                    "{nodes}, {percent} % on {what}: {target}"
+                );
+                assert!(peer <= 2.0 * 1.05 * f64::from(PEER_RATE), "{nodes}, {percent} % on {what}: {peer}");
+            }
+        }
+    }
+}
+
+/// So do these.
+#[test]
 fn when_something_begins_to_fail_repetitions_are_a_few_times_the_rate_for_one_interval() {
     let begins = |nodes: usize, seconds: u64, ways: Ways<'_>| {
         busiest(nodes, 60, Duration::ZERO, Duration::from_secs(seconds), ways)

@@ -176,7 +176,7 @@ async fn seen_by_a_node(client: &Client, state: &Mutex<State>) -> Option<Value> 
     let up = |address: &String| state.running.contains_key(address);
     let views = addresses.iter().map(|address| {
         let condemned = !up(address) && addresses.iter().any(|other| up(other));
-        let mut view = json!({"address": address, "reachable": up(address), "forwards": up(address), "condemned": condemned});
+        let mut view = json!({"address": address, "reachable": up(address), "forwards": up(address), "fullSize": up(address), "condemned": condemned});
         if condemned || !up(address) {
             view["renewed"] = renewal();
         }

@@ -3,6 +3,7 @@
 use egress_api::Definition;
 
 use super::*;
+use crate::no_violation;
 
 #[test]
 fn what_is_not_provably_ours_is_not_deleted_and_the_condition_says_so() {
@@ -94,6 +95,90 @@ fn a_droplet_goes_only_when_every_live_node_has_let_go_of_it_or_it_is_dead_long_
         seen.nodes[1].report.as_mut().unwrap().routes.clear();
         assert!(deletes(&world, &mut seen, now + 1));
     }
+}
+
+/// One of a pair is too many and leaves; the nodes have not heard of that yet.
+fn one_too_many() -> (World, Observation, i64) {
+    let (world, mut seen, now) = calm();
+    seen.gateway.spec.replicas = 1;
+    let (effect, decision) = effect_at(&world, &mut seen, now);
+    assert_eq!(decision.status.gateways[1].role, GatewayRole::Leaving);
+    let Some(Effect::ApplyStaticRoute(spec)) = effect else { panic!("{effect:?}") };
+    let route = seen.route.as_mut().unwrap();
+    route.spec = spec;
+    route.metadata.generation = route.metadata.generation.map(|generation| generation + 1);
+    (world, seen, now)
+}
+
+type Fails = fn(&mut egress_api::GatewayObservation);
+
+#[test]
+fn one_too_many_comes_back_when_the_other_one_fails_before_it_is_asked_to_go() {
+    let failures: [(&str, Fails); 2] = [
+        ("dead", |view| (view.reachable, view.forwards, view.condemned) = (false, None, true)),
+        // Nodes that do not ask the one that leaves any more have nothing to compare it with.
+        ("gray", |view| view.forwards = Some(false)),
+    ];
+    for (what, fails) in failures {
+        let (world, mut seen, now) = one_too_many();
+        for report in reports(&mut seen) {
+            report.gateways.iter_mut().filter(|view| view.address == private(FIRST.0)).for_each(fails);
+        }
+        seen.nodes.iter_mut().for_each(|node| node.heard = Some(timestamp(now + 1)));
+        let accepted = |at: i64| [(SECOND, timestamp(at))].into();
+        let mut asked_to_go = seen.clone();
+        asked_to_go.cloud.as_mut().unwrap().delete_accepted = accepted(now);
+        let (_, decision) = effect_at(&world, &mut asked_to_go, now + 1);
+        assert_eq!(decision.status.gateways[1].role, GatewayRole::Leaving, "{what}: too late");
+        let (effect, decision) = effect_at(&world, &mut seen, now + 1);
+        assert_ne!(decision.status.gateways[1].role, GatewayRole::Leaving, "{what}");
+        let Some(Effect::ApplyStaticRoute(spec)) = effect else { panic!("{what}: {effect:?}") };
+        assert_eq!(spec.ordered_gateways().len(), 2, "{what}");
+        assert!(at(&world, &seen, now + 900).status.gateways[1].ready, "{what}: for good");
+    }
+}
+
+#[test]
+fn what_nodes_get_through_is_not_deleted_while_nobody_else_works_though_it_was_given_up() {
+    let (world, mut seen, now) = one_too_many();
+    let gateways = &mut seen.gateway.status.as_mut().unwrap().gateways;
+    gateways[1].ready = false;
+    let deletes = |seen: &Observation| {
+        matches!(effect_at(&world, &mut seen.clone(), now + 900).0, Some(Effect::DeleteDroplet(_)))
+    };
+    assert!(deletes(&seen));
+    for report in reports(&mut seen) {
+        report.gateways.iter_mut().filter(|view| view.address == private(FIRST.0)).for_each(|view| {
+            (view.reachable, view.condemned) = (false, true);
+        });
+    }
+    seen.nodes.iter_mut().for_each(|node| node.heard = Some(timestamp(now + 900)));
+    assert!(!deletes(&seen));
+}
+
+#[test]
+fn with_nothing_that_comes_up_in_its_place_the_last_one_that_works_stays() {
+    let world = prepared();
+    {
+        let mut state = world.state();
+        let gateway = state.gateway.as_mut().unwrap();
+        gateway.spec.replicas = 1;
+        gateway.metadata.generation = gateway.metadata.generation.map(|generation| generation + 1);
+        (state.nodes_follow, state.stillborn) = (false, true);
+    }
+    let leaves = || world.state().status().gateways.iter().any(|one| one.role == GatewayRole::Leaving);
+    while !leaves() {
+        let _ = world.carry_out(&world.next().unwrap(), None);
+        world.state().tick(1);
+    }
+    world.state().first().dead = true;
+    for _ in 0..1_500 {
+        let _ = world.carry_out(&world.next().unwrap(), None);
+        world.state().tick(1);
+    }
+    no_violation(&world, &"the other one dies");
+    let state = world.state();
+    assert!(state.ours().iter().any(|(id, _)| **id == SECOND.0), "{:#?}", state.journal);
 }
 
 #[test]

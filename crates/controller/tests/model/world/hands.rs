@@ -17,7 +17,9 @@ impl Hands<'_> {
             return Err(Failed::Conflict);
         }
         let before = state.gateway.clone();
+        let proven_before = state.status();
         change(state.gateway.as_mut().unwrap());
+        state.note_who_is_proven(&proven_before);
         // Writing what is there already makes no new version.
         if state.gateway != before {
             state.bump();
@@ -224,6 +226,9 @@ impl Ports for Hands<'_> {
             state.gateway.as_ref().is_some_and(|gateway| gateway.metadata.deletion_timestamp.is_some());
         if !deleting && others == 0 && works(&state.machines[&id]) {
             state.violations.push("I8: the last working gateway was deleted".into());
+        }
+        if !deleting && works(&state.machines[&id]) && !state.may_go(id) {
+            state.violations.push(format!("I8: {id} works, and was deleted without a quorum"));
         }
         if state.machines[&id].deleted.is_none() {
             let words = format!("delete {}", droplet.name());

@@ -37,6 +37,7 @@ impl State {
                 address: private(*id),
                 reachable: self.is_up(machine),
                 forwards: self.is_up(machine).then_some(!machine.gray),
+                full_size: forwards(machine).then_some(!machine.swallows),
                 condemned: !forwards(machine) && another(*id),
                 ..GatewayObservation::default()
             })
@@ -91,8 +92,9 @@ impl State {
             cluster: CLUSTER.into(),
             route: self.route.clone(),
             followers: self.follower.iter().map(|_| followed()).collect(),
-            nodes: [("pool-1", 1), ("pool-2", 900), ("pool-3", 901)]
+            nodes: NODES
                 .into_iter()
+                .zip([1, 900, 901])
                 .take(if self.third_node { 3 } else { 2 })
                 .map(|(name, id)| node(name, id))
                 .collect(),

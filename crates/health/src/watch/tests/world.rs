@@ -56,6 +56,8 @@ const SILENT: u8 = 3;
 #[derive(Debug, Clone, Default)]
 struct Prober {
     turn: usize,
+    /// In which turn each was asked last.
+    asked: BTreeMap<char, usize>,
     unanswered: u8,
     /// Of these, to witnesses that answer otherwise.
     surprising: u8,
@@ -64,6 +66,17 @@ struct Prober {
     fails: bool,
     due: u64,
     late: Option<u64>,
+    /// Whether the next one is sent before its turn, and how many more may be.
+    hurries: bool,
+    credit: u8,
+}
+
+impl Prober {
+    fn hurry(&mut self, now: u64) {
+        if now < self.due && self.credit > 0 {
+            (self.due, self.hurries, self.credit) = (now, true, self.credit - 1);
+        }
+    }
 }
 
 /// A probe that is under way: it ends at that time.
@@ -77,9 +90,19 @@ struct UnderWay {
     answered: bool,
 }
 
+/// A single one has no peer to be asked about by.
+fn asked_among(gateways: &[char]) -> impl Iterator<Item = Level> {
+    let is_pair = gateways.len() > 1;
+    Level::ALL.into_iter().filter(move |level| *level != Level::Source || is_pair)
+}
+
 /// These gateways, asked about at every level and as witnesses of each other.
 pub fn wanted(gateways: &[char], config: &Config) -> BTreeMap<char, Wanted<char>> {
-    gateways.iter().map(|gateway| (*gateway, Wanted::at_every_level(config.clone(), [*gateway]))).collect()
+    let wanted = |gateway| Wanted {
+        asked: asked_among(gateways).collect(),
+        ..Wanted::at_every_level(config.clone(), TARGETS, gateway)
+    };
+    gateways.iter().map(|gateway| (*gateway, wanted(*gateway))).collect()
 }
 
 #[derive(Clone)]
@@ -127,11 +150,11 @@ impl World {
             under_way: BTreeSet::new(),
         };
         for gateway in gateways {
-            // A single one has no peer to be asked about by.
-            let asked = Level::ALL.into_iter().filter(|level| *level != Level::Source || gateways.len() > 1);
-            for level in asked {
+            for level in asked_among(gateways) {
                 let due = world.below(world.interval(level));
-                world.probers.insert((*gateway, level), Prober { due, ..Prober::default() });
+                world
+                    .probers
+                    .insert((*gateway, level), Prober { due, credit: REPEATED, ..Prober::default() });
             }
         }
         world
@@ -166,10 +189,23 @@ impl World {
     pub fn lists(&mut self, gateways: &[char]) {
         let config = Config::default();
         self.gateways = gateways.to_vec();
-        self.probers.retain(|(gateway, _), _| gateways.contains(gateway));
+        let asked: Vec<Level> = asked_among(gateways).collect();
+        self.probers.retain(|(gateway, level), _| gateways.contains(gateway) && asked.contains(level));
         self.under_way.retain(|probe| gateways.contains(&probe.gateway));
         self.watch.retain(&wanted(gateways, &config), Tick::from_millis(self.now));
         self.choose();
+    }
+
+    /// Nobody is asked through the gateways any more.
+    pub fn asks_in_the_vpc_only(&mut self) {
+        self.probers.retain(|(_, level), _| *level == Level::Reachability);
+        self.under_way.retain(|probe| probe.level == Level::Reachability);
+        let mut wanted = wanted(&self.gateways, &Config::default());
+        for one in wanted.values_mut() {
+            one.asked = [Level::Reachability].into();
+            one.targets.clear();
+        }
+        self.watch.retain(&wanted, Tick::from_millis(self.now));
     }
 
     /// So many milliseconds pass.
@@ -209,6 +245,9 @@ impl World {
         let due = now + interval * 95 / 100 + self.below(interval / 10);
         let prober = self.probers.get_mut(&key).unwrap();
         let is_silent = prober.silent.get(&witness).is_some_and(|missed| *missed >= SILENT);
+        if !std::mem::take(&mut prober.hurries) {
+            prober.credit = prober.credit.saturating_add(1).min(REPEATED);
+        }
         // Not on account of the one that is just sent.
         let is_surprised = prober.surprising > 0;
         prober.unanswered = prober.unanswered.saturating_add(1);
@@ -231,7 +270,7 @@ impl World {
             prober.fails = true;
             prober.due += if key.1 == Level::Reachability { 0 } else { FAILING.saturating_sub(interval) };
         } else if prober.surprising > 0 {
-            prober.due = now;
+            prober.hurry(now);
         }
     }
 
@@ -264,7 +303,7 @@ impl World {
             let beyond = [Level::Source, Level::FullSize].contains(&level);
             let itself = *gateway == of && *asked == Level::Forwarding && beyond;
             if itself || *gateway != of && *asked == level {
-                prober.due = self.now;
+                prober.hurry(self.now);
             }
         }
     }
@@ -279,9 +318,6 @@ impl World {
 
     /// Who is asked next, and whether an answer comes.
     fn ask(&mut self, gateway: char, level: Level) -> (char, bool) {
-        let prober = self.probers.get_mut(&(gateway, level)).unwrap();
-        prober.turn += 1;
-        let turn = prober.turn;
         let is_asked = |peer: &char| *peer != gateway && !self.not_admitted.contains(&(gateway, *peer));
         let peers: Vec<char> = self.gateways.iter().copied().filter(is_asked).collect();
         let asked: Vec<char> = match level {
@@ -290,7 +326,15 @@ impl World {
             Level::Source => peers,
             Level::FullSize => TARGETS.into_iter().chain(peers).collect(),
         };
-        let witness = asked[turn % asked.len()];
+        let prober = self.probers.get_mut(&(gateway, level)).unwrap();
+        let is_silent = |one: &char| prober.silent.get(one).is_some_and(|missed| *missed >= SILENT);
+        // In turn; what is asked before its turn, of the first who is not known to be silent.
+        let mut in_turn = asked.clone();
+        in_turn.sort_by_key(|one| prober.asked.get(one).copied());
+        let live = in_turn.iter().find(|one| prober.hurries && !is_silent(one));
+        let witness = *live.unwrap_or(&in_turn[0]);
+        prober.turn += 1;
+        prober.asked.insert(witness, prober.turn);
         let is_peer = self.gateways.contains(&witness) && level != Level::Reachability;
         let large = level == Level::FullSize;
         let gone = [Dead(gateway), Node].iter().any(|broken| self.is(*broken));

@@ -41,6 +41,11 @@ pub(in crate::watch) struct Window {
 }
 
 impl<G, W: Copy + Ord> Watched<G, W> {
+    /// Whether the way through it is probed, by somebody who answers.
+    pub(super) fn is_probed(&self) -> bool {
+        self.is_asked(Level::Forwarding) && self.has_answered(Level::Forwarding)
+    }
+
     /// Takes a verdict on loss.
     pub(in crate::watch) fn convict_of_loss(&mut self, now: Tick) {
         if !self.loses {
@@ -51,7 +56,7 @@ impl<G, W: Copy + Ord> Watched<G, W> {
 
     /// Since when, within the last half minute, it loses hardly any probe, if that is long enough to say so.
     pub(super) fn clean_since(&self, now: Tick) -> Option<Tick> {
-        let is_probed = self.has_answered(Level::Forwarding);
+        let is_probed = self.is_probed();
         (1..=SLOW.span.as_secs()).rev().find_map(|seconds| {
             let begun = Tick(Duration::from_secs((now.0.as_secs() + 1).saturating_sub(seconds)));
             let vpc = self.detector(Level::Reachability).lost_since(begun);
@@ -75,7 +80,7 @@ impl<G, W: Copy + Ord> Watched<G, W> {
     pub(in crate::watch) fn hardly_loses(&self, window: Window, on: Lossy, now: Tick) -> bool {
         let vpc = self.detector(Level::Reachability).lost(window.span, now);
         let path = self.path.over(window.span, now);
-        let is_probed = self.has_answered(Level::Forwarding);
+        let is_probed = self.is_probed();
         let enough = if on == Lossy::Path { window.clean } else { 0 };
         vpc.is_clean(window.clean_in_vpc) && (!is_probed || path.is_clean(enough))
     }
