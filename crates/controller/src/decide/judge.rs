@@ -199,7 +199,7 @@ fn unseen_full_size(
     gateway: &GatewayStatus,
     waited: bool,
 ) -> Option<String> {
-    let seen = |gateway, said| views(look, gateway).any(|view| view.full_size == Some(said));
+    let seen = |one: &GatewayStatus, said| views(look, one).any(|view| view.full_size == Some(said));
     if seen(gateway, true) {
         return None;
     }

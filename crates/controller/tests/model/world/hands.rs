@@ -227,7 +227,7 @@ impl Ports for Hands<'_> {
         if !deleting && others == 0 && works(&state.machines[&id]) {
             state.violations.push("I8: the last working gateway was deleted".into());
         }
-        if !deleting && works(&state.machines[&id]) && !state.may_go(id) {
+        if !deleting && state.answers_and_forwards(id) == (true, true) && !state.may_go(id) {
             state.violations.push(format!("I8: {id} works, and was deleted without a quorum"));
         }
         if state.machines[&id].deleted.is_none() {
