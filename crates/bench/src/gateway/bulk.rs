@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use crate::failover::namespace::Namespace;
+use crate::interruption;
 
 const TARGET: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const PORT: u16 = 5_001;
@@ -44,14 +45,14 @@ fn streams(node: &Namespace, outside: &Namespace, limit: Duration, down: bool) -
         pairs.push(if down { (far, near) } else { (near, far) });
     }
     let (done, arrived) = (AtomicBool::new(false), AtomicU64::new(0));
-    let bits = std::thread::scope(|scope| {
+    let bytes = std::thread::scope(|scope| {
         for (from, to) in &mut pairs {
             scope.spawn(|| pour(from, &done));
             scope.spawn(|| drain(to, &arrived, &done));
         }
-        measure(&arrived, limit, &done) * 8.0
-    });
-    Ok(bits)
+        measure(&arrived, limit, &done)
+    })?;
+    Ok(bytes * 8.0)
 }
 
 fn pour(from: &mut TcpStream, done: &AtomicBool) {
@@ -86,7 +87,7 @@ pub fn datagrams(node: &Namespace, outside: &Namespace, limit: Duration) -> anyh
     let from = node.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
     from.connect(SocketAddrV4::new(TARGET, PORT))?;
     let (done, arrived) = (AtomicBool::new(false), AtomicU64::new(0));
-    let rate = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 // One that finds no room is not sent: what arrives counts.
@@ -102,21 +103,25 @@ pub fn datagrams(node: &Namespace, outside: &Namespace, limit: Duration) -> anyh
             }
         });
         measure(&arrived, limit, &done)
-    });
-    Ok(rate)
+    })
 }
 
-/// What came a second, after a warm-up.
-fn measure(arrived: &AtomicU64, limit: Duration, done: &AtomicBool) -> f64 {
-    std::thread::sleep(WARM_UP);
-    let (before, started) = (arrived.load(Ordering::Relaxed), Instant::now());
-    std::thread::sleep(limit);
-    let (after, took) = (arrived.load(Ordering::Relaxed), started.elapsed());
+/// What came a second, after a warm-up; the others end, whatever comes of it.
+fn measure(arrived: &AtomicU64, limit: Duration, done: &AtomicBool) -> anyhow::Result<f64> {
+    let counted = count(arrived, limit);
     done.store(true, Ordering::Relaxed);
+    counted
+}
+
+fn count(arrived: &AtomicU64, limit: Duration) -> anyhow::Result<f64> {
+    interruption::sleep(WARM_UP)?;
+    let (before, started) = (arrived.load(Ordering::Relaxed), Instant::now());
+    interruption::sleep(limit)?;
+    let (after, took) = (arrived.load(Ordering::Relaxed), started.elapsed());
     // Exact up to 2^53: petabytes.
     #[expect(clippy::cast_precision_loss, reason = "bytes of a few seconds")]
     let came = (after - before) as f64;
-    came / took.as_secs_f64()
+    Ok(came / took.as_secs_f64())
 }
 
 fn is_pause(error: &std::io::Error) -> bool {

@@ -93,7 +93,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
             );
             if prefix.is_empty() {
                 forget(&world)?;
-                let held = connections::until_the_first_is_lost(node, &world.outside, settings.most)?;
+                let gateway = world.gateway(&GATEWAYS[0])?;
+                let held =
+                    connections::until_the_first_is_lost(node, &world.outside, gateway, settings.most)?;
                 take("first_lost", f64::from(held));
             }
         }
