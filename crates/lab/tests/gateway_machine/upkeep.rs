@@ -9,6 +9,9 @@ use serde_json::json;
 use crate::assert_translates;
 use crate::topology::{INTERNET, NODE, Topology, connect_from};
 
+/// The images whose machines must live through what the distribution has a part in.
+const IMAGES: [&str; 2] = ["debian-12-x64", "debian-13-x64"];
+
 #[test]
 fn twenty_reboots_later_it_is_what_it_was() {
     const STATE: &str = "iptables-save | sed -e 's/\\[.*\\]//' -e '/^#/d'; nft list table ip egress-last-line; ip route; \
@@ -34,12 +37,18 @@ fn twenty_reboots_later_it_is_what_it_was() {
 
 #[test]
 fn a_full_disk_keeps_it_from_nothing() {
+    for image in IMAGES {
+        lives_with_a_full_disk(image);
+    }
+}
+
+fn lives_with_a_full_disk(image: &str) {
     let cloud = Topology::new();
     cloud.limit_disk(256);
     let peer = "10.116.0.101".parse().unwrap();
     let public = "203.0.113.101".parse().unwrap();
     cloud.add_peer(peer, public, &json!({"privateAddress": peer, "publicAddress": public}));
-    cloud.boot_until_ready();
+    cloud.boot_until_ready_as(image);
     cloud.exec("cloud-init status --wait");
     let left = cloud.exec("dd if=/dev/zero of=/var/fill bs=1M 2>/dev/null; cp /etc/passwd /var/more; df --output=avail / | tail -n 1");
     assert_eq!(left.trim(), "0", "there is room left");
@@ -61,7 +70,7 @@ fn a_full_disk_keeps_it_from_nothing() {
     cloud.exec("systemctl restart egress-gateway.service egress-gateway-health.service");
     works("everything started anew");
     cloud.machine("power-off");
-    cloud.boot();
+    cloud.boot_as(image, &[]);
     works("full since before the boot");
     cloud.exec("rm /var/fill");
     cloud.wait_for_health("room again", |status, body| status == 200 && !is_told(body));
@@ -115,8 +124,14 @@ echo prepared
 
 #[test]
 fn security_updates_are_installed_and_no_rule_is_lost_to_them() {
+    for image in IMAGES {
+        lives_through_an_update(image);
+    }
+}
+
+fn lives_through_an_update(image: &str) {
     let cloud = Topology::new();
-    cloud.boot_until_ready();
+    cloud.boot_until_ready_as(image);
     cloud.exec("cloud-init status --wait");
     assert_eq!(
         cloud.exec("systemctl is-enabled apt-daily.timer apt-daily-upgrade.timer"),
