@@ -209,3 +209,43 @@ fn accept(
 fn joined<T>(outcome: std::thread::Result<anyhow::Result<T>>) -> anyhow::Result<T> {
     outcome.map_err(|_| anyhow::anyhow!("a thread died"))?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failover::world::{GATEWAYS, ROUTED, World};
+
+    /// One whose node reaches the target through the first gateway. Other tests of this program have worlds with lower numbers.
+    fn world(number: usize) -> World {
+        let world = World::new(900 + number, 1).unwrap();
+        give_addresses(&world.nodes[0]).unwrap();
+        world.nodes[0].ip(&format!("route replace {ROUTED} via {}", GATEWAYS[0].private)).unwrap();
+        world
+    }
+
+    #[test]
+    fn the_connection_for_which_a_gateway_has_no_port_is_counted_as_lost_by_it() {
+        const PORTS: u32 = 100;
+        let world = world(1);
+        let gateway = world.gateway(&GATEWAYS[0]).unwrap();
+        let rule = "-t nat -I POSTROUTING -p tcp -o eth0 -j MASQUERADE --to-ports 2000-2099 --random-fully";
+        gateway.run("iptables", &rule.split(' ').collect::<Vec<_>>(), "").unwrap();
+        let held = until_the_first_is_lost(&world.nodes[0], &world.outside, gateway, 3 * PORTS).unwrap();
+        assert!((PORTS / 2..=PORTS).contains(&held), "{held} of {PORTS}");
+    }
+
+    #[test]
+    fn what_gets_lost_behind_the_gateway_is_not_counted_as_lost_by_it() {
+        let world = world(2);
+        let lossy = "type filter hook prerouting priority -350; tcp dport 443 tcp flags & (syn | ack) == syn \
+                     numgen inc mod 10 == 3 counter name lost drop;";
+        world
+            .outside
+            .nft(&format!("table ip lossy {{ counter lost {{ }}\n chain arriving {{ {lossy} }}\n}}\n"))
+            .unwrap();
+        let gateway = world.gateway(&GATEWAYS[0]).unwrap();
+        let held = until_the_first_is_lost(&world.nodes[0], &world.outside, gateway, 25).unwrap();
+        assert_eq!(held, 25);
+        assert!(world.outside.counted("lossy", "lost").unwrap() > 0);
+    }
+}

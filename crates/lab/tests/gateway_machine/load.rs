@@ -59,6 +59,28 @@ fn a_destination_is_warned_of_while_there_are_ports_left_for_it() {
 }
 
 #[test]
+fn a_connection_table_is_warned_of_before_it_is_full() {
+    // A machine on which nothing but the table can be read.
+    let warnings = |entries: u32| {
+        let read = format!(
+            "lambda path: {entries} if path.endswith('count') else 1000 if path.endswith('max') else None"
+        );
+        let machine = format!(
+            "globals().update(output_of=lambda *command: None, read_json=lambda path: None, read_number={read})"
+        );
+        let settings = "{'version': 'v', 'vpc_range': '10.116.0.0/20', 'source_ranges': '10.116.0.0/20'}";
+        let sample = format!(
+            "({machine}, Sampler({settings}, '10.116.0.5', Peers({settings}, '10.116.0.5')).sample())[1]"
+        );
+        let told = program_says("egress-gateway-health", &sample);
+        assert_eq!(told["conntrack"], json!({"count": entries, "max": 1000}));
+        told["warnings"].to_string()
+    };
+    assert!(!warnings(899).contains("conntrack"), "{}", warnings(899));
+    assert!(warnings(900).contains("the conntrack table is nearly full: 900 of 1000"), "{}", warnings(900));
+}
+
+#[test]
 fn the_timeouts_and_the_range_of_ports_are_in_force() {
     let cloud = Topology::new();
     cloud.boot_until_ready();
@@ -78,13 +100,13 @@ fn the_timeouts_and_the_range_of_ports_are_in_force() {
         let there = cloud.exec(&format!("cat {path}")).split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(there, value, "{name}");
     }
-    // What a network namespace can't set, and nothing else, is told.
+    // What a network namespace can't set, and nothing else, is told; what was wanted is what this memory asks for.
+    let entries = program_says("egress-gateway-apply", "conntrack_entries(memory_mib())");
     let warnings = cloud.health().unwrap().1["warnings"].clone();
-    let told = warnings.as_array().unwrap().iter().map(|warning| warning.as_str().unwrap());
-    for warning in told {
-        let whole =
-            ["net.netfilter.nf_conntrack_buckets: wanted ", "net.netfilter.nf_conntrack_max: wanted "];
-        assert!(whole.iter().any(|start| warning.starts_with(start)), "{warning}");
+    for warning in warnings.as_array().unwrap().iter().map(|warning| warning.as_str().unwrap()) {
+        let of_the_table = ["buckets", "max"]
+            .map(|name| format!("net.netfilter.nf_conntrack_{name}: wanted {entries}, effective "));
+        assert!(of_the_table.iter().any(|start| warning.starts_with(start)), "{warning}");
     }
 }
 
