@@ -65,6 +65,7 @@ pub fn a_second(node: &Namespace, outside: &Namespace, limit: Duration, direct: 
                     entrance?.enter()?;
                     let mut number = 0_u8;
                     while started.elapsed() < limit {
+                        interruption::check()?;
                         number = number.wrapping_add(1);
                         // Each worker has its own part of the destinations.
                         let last = (number % 60) + 1 + 60 * u8::try_from(worker)?;
