@@ -91,6 +91,10 @@ bench-agent: root setup ## speed and size of the agent: target/bench/agent.json 
 bench-status: root setup ## how fast a thousand nodes report a change, and what that costs: target/bench/status.json
 	@scripts/bench-status.sh
 
+.PHONY: bench-gateway
+bench-gateway: root setup ## what one gateway can bear: target/bench/gateway.json and the table of docs/benchmarks.md
+	@scripts/bench-gateway.sh
+
 .PHONY: bench-failover
 bench-failover: root setup ## time without a gateway: KILLS=1000 CONTROL_PLANE=down PROFILE=fast, PLANNED=1000 or SOAK=<minutes>
 	@scripts/bench-failover.sh
