@@ -19,6 +19,7 @@ mod event;
 mod firewall;
 mod image;
 mod paging;
+mod project;
 mod request;
 mod reserved_ip;
 mod routes;
@@ -46,6 +47,7 @@ pub use droplet::{Droplet, Phase, Status};
 pub use event::{Effect, MachineVerb};
 pub use firewall::{Enforcement, Firewall};
 pub use image::Image;
+pub use project::Project;
 pub use request::{Answer, Refusal, Request};
 pub use reserved_ip::ReservedIp;
 pub use ssh_key::SshKey;
@@ -67,6 +69,8 @@ pub struct Cloud {
     pub vpcs: Vec<Vpc>,
     /// SSH keys of the team.
     pub ssh_keys: Vec<SshKey>,
+    /// Projects, the default one first.
+    pub projects: Vec<Project>,
     /// Every Droplet, those that are only still visible in tag lists included.
     pub droplets: BTreeMap<u64, Droplet>,
     /// Every action ever started.
@@ -113,6 +117,7 @@ impl Cloud {
             images: image::built_in(),
             vpcs: Vec::new(),
             ssh_keys: Vec::new(),
+            projects: vec![Project::built_in()],
             droplets: BTreeMap::new(),
             actions: BTreeMap::new(),
             tags: BTreeMap::new(),
