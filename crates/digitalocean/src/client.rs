@@ -1,5 +1,7 @@
 //! The calls.
 
+mod projects;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -23,7 +25,7 @@ use crate::model::vpc::Vpc;
 use crate::paging::{Listed, PER_PAGE, Page, Step, Sweep};
 use crate::refusal::RefusalKind;
 use crate::token::TokenSource;
-use crate::transport::{Answer, Call, Repetition, Transport};
+use crate::transport::{Answer, Call, Reads, Repetition, Transport};
 
 /// Why a client can not be made.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +79,7 @@ pub enum TagCreation {
 #[derive(Clone)]
 pub struct Client {
     transport: Arc<Transport>,
+    reads: Reads,
 }
 
 impl fmt::Debug for Client {
@@ -153,7 +156,8 @@ impl Client {
             builder = builder.tls_certs_only([]);
         }
         let http = builder.build().map_err(ConfigError::Http)?;
-        Ok(Self { transport: Arc::new(Transport::new(Arc::new(http), base, token, clock)) })
+        let transport = Transport::new(Arc::new(http), base, token, clock);
+        Ok(Self { transport: Arc::new(transport), reads: Reads::Repeated })
     }
 
     /// As [`with_clock`](Self::with_clock), by another way than HTTP.
@@ -163,7 +167,14 @@ impl Client {
         clock: Arc<dyn Clock>,
         exchange: Arc<dyn Exchange>,
     ) -> Result<Self, ConfigError> {
-        Ok(Self { transport: Arc::new(Transport::new(exchange, base_url(address)?, token, clock)) })
+        let transport = Transport::new(exchange, base_url(address)?, token, clock);
+        Ok(Self { transport: Arc::new(transport), reads: Reads::Repeated })
+    }
+
+    /// The same client, which sends each read once: for asking whether an API that was out still is.
+    #[must_use]
+    pub fn without_repetition(&self) -> Self {
+        Self { transport: self.transport.clone(), reads: Reads::Once }
     }
 
     /// What is left of the rate, for a metric.
@@ -329,7 +340,7 @@ impl Client {
 
     /// The account: its limits and whether it is in good standing.
     pub async fn account(&self) -> Result<Account, Error> {
-        let answer = self.transport.read(Call::get("account.get", "/v2/account".to_owned())).await?;
+        let answer = self.read(Call::get("account.get", "/v2/account".to_owned())).await?;
         Ok(answer.json::<AccountRoot>()?.account)
     }
 
@@ -338,12 +349,16 @@ impl Client {
         self.list("reserved_ips.list", "/v2/reserved_ips", None).await
     }
 
+    async fn read(&self, call: Call) -> Result<Answer, Error> {
+        self.transport.read(call, self.reads).await
+    }
+
     async fn find<T: DeserializeOwned>(&self, name: &'static str, path: String) -> Result<Option<T>, Error> {
         self.find_with(Call::get(name, path)).await
     }
 
     async fn find_with<T: DeserializeOwned>(&self, call: Call) -> Result<Option<T>, Error> {
-        match self.transport.read(call).await {
+        match self.read(call).await {
             Ok(answer) => answer.json().map(Some),
             Err(error) if error.refused_as() == Some(RefusalKind::NotFound) => Ok(None),
             Err(error) => Err(error),
@@ -400,7 +415,7 @@ impl Client {
                 call.query.extend(filter.clone());
                 call.query.push(("per_page", PER_PAGE.to_string()));
                 call.query.push(("page", page.to_string()));
-                let answer = self.transport.read(call).await?;
+                let answer = self.read(call).await?;
                 match sweep.take(answer.read_with(Page::<T>::read)?) {
                     Step::Read(next) => page = next,
                     Step::Done(list) => return Ok(list),

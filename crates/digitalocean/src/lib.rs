@@ -41,14 +41,16 @@ pub use exchange::{Exchange, Exchanged, SendError};
 pub use fence::{Fence, FenceLost};
 pub use model::account::{Account, ReservedIp};
 pub use model::action::{Action, ActionStatus, DropletAction};
-pub use model::catalog::{Image, Region, Size};
+pub use model::catalog::{Image, Region, Size, SshKey};
 pub use model::droplet::{AddressKind, AddressV4, Droplet, DropletStatus};
 pub use model::firewall::{Firewall, FirewallRule, FirewallSpec, FirewallStatus, Peers, Ports, Protocol};
 pub use model::ids::{
-    ActionId, DropletId, DropletName, FirewallId, FirewallName, ImageRef, ImageSlug, InvalidValue,
+    ActionId, DropletId, DropletName, FirewallId, FirewallName, ImageRef, ImageSlug, InvalidValue, ProjectId,
     RegionSlug, SizeSlug, SshKeyRef, TagName, UserData, VpcId,
 };
+pub use model::project::Project;
 pub use model::request::{CreateDroplet, CreatedDroplet};
 pub use model::vpc::Vpc;
+pub use paging::PER_PAGE;
 pub use refusal::{Refusal, RefusalKind};
 pub use token::{SharedToken, TokenSource, TokenUnavailable};

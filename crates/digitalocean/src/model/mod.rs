@@ -7,5 +7,6 @@ pub mod droplet;
 pub mod firewall;
 pub mod ids;
 pub mod lenient;
+pub mod project;
 pub mod request;
 pub mod vpc;

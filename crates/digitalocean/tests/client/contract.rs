@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use egress_digitalocean::{
     ActionId, CreateDroplet, DropletAction, DropletFilter, DropletId, FirewallId, FirewallName, FirewallRule,
-    FirewallSpec, ImageRef, ImageSlug, Peers, Ports, Protocol, TagName, VpcId,
+    FirewallSpec, ImageRef, ImageSlug, Peers, Ports, ProjectId, Protocol, TagName, VpcId,
 };
 use serde_json::{Value, json};
 
@@ -133,7 +133,8 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
     let fake = Fake::start(|request, _| {
         let action = r#""action": {"id": 1, "status": "in-progress", "type": "power_on"}"#;
         let lists =
-            r#""actions": [], "droplets": [], "vpcs": [], "sizes": [], "regions": [], "reserved_ips": [], "firewalls": []"#;
+            r#""actions": [], "droplets": [], "vpcs": [], "sizes": [], "regions": [], "reserved_ips": [], "firewalls": [],
+               "images": [], "ssh_keys": [], "projects": [], "resources": []"#;
         let things = r#""droplet": {"id": 1}, "vpc": {"id": "a"}, "image": {"id": 1}, "account": {}, "firewall": {"id": "a"}"#;
         match request.method.as_str() {
             "DELETE" => answer(204, ""),
@@ -175,6 +176,11 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
     client.regions().await.unwrap();
     client.image(&ImageRef::Slug(ImageSlug::new("ubuntu-24-04-x64").unwrap())).await.unwrap();
     client.image(&ImageRef::Id(1)).await.unwrap();
+    client.distributions().await.unwrap();
+    client.ssh_keys().await.unwrap();
+    client.projects().await.unwrap();
+    let project = ProjectId::new("4e1bfbc3-dc3e-41f2-a18f-1b4d7ba71679").unwrap();
+    client.assign_droplet(&project, id, &Leader).await.unwrap();
     client.account().await.unwrap();
     client.reserved_ips().await.unwrap();
 
@@ -199,9 +205,13 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
         "firewalls_list",
         "firewalls_update",
         "images_get",
+        "images_list",
+        "projects_assign_resources",
+        "projects_list",
         "regions_list",
         "reservedIPs_list",
         "sizes_list",
+        "sshKeys_list",
         "tags_create",
         "vpcs_get",
         "vpcs_list",
