@@ -21,12 +21,14 @@ use crate::{Destination, EgressGatewayStatus, NodeSelector, OnNoGateway, RouteMo
     derive = "PartialEq",
     doc = "NAT gateways (Droplets) in the cluster's VPC that give the cluster's egress a public address of its own, kept alive and failed over by the controller and the nodes.",
     validation = Rule::new("self.metadata.name.size() <= 50").message("metadata.name must be at most 50 characters: it becomes part of the Droplets' host names; choose a shorter name"),
+    validation = Rule::new("!has(self.spec.existingDroplets) || self.spec.existingDroplets.size() <= self.spec.replicas").message("spec.existingDroplets must not be longer than spec.replicas is high: they count towards it; raise replicas or name fewer"),
     printcolumn(name = "ACTIVE", type_ = "string", json_path = ".status.active", description = "Gateway at the head of the nodes' list"),
     printcolumn(name = "EGRESS-IP", type_ = "string", json_path = ".status.egressIP", description = "Public address of the active gateway"),
     printcolumn(name = "GATEWAYS", type_ = "string", json_path = ".status.gatewaysReady", description = "Proven gateways / gateways asked for"),
     printcolumn(name = "NODES", type_ = "string", json_path = ".status.nodes", description = "Nodes that have every route / nodes that should"),
     printcolumn(name = "READY", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "REASON", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", priority = "1"),
+    printcolumn(name = "USD/MONTH", type_ = "string", json_path = ".status.monthlyPriceUSD", priority = "1", description = "List price of the Droplets that are asked for"),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -54,6 +56,12 @@ pub struct EgressGatewaySpec {
     /// Where the public addresses come from.
     #[serde(rename = "publicIP")]
     pub public_ip: PublicIp,
+
+    /// Droplets of your own that serve as gateways, by id, at most 5. They count towards `replicas`, and the controller makes the
+    /// rest. They are judged by the data path alone, and never changed, replaced or deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5), inner(range(min = 1)), extend("x-kubernetes-list-type" = "set"))]
+    pub existing_droplets: Vec<i64>,
 
     /// The Droplets. A change of `size` or `image` replaces them one by one, the new one first; other changes apply to Droplets made
     /// from then on.
@@ -156,6 +164,13 @@ pub struct DropletTemplate {
         validation = Rule::new("self >= 1 && self <= 365").message("must be 1 to 365 days; write 14 for two weeks, or leave it out so that no Droplet is replaced for its age")
     )]
     pub max_age_days: Option<i32>,
+    /// Project that the Droplets are put into. Left out: they stay in the account's default project.
+    #[serde(default, rename = "projectID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$')").message("is no UUID; write the one that doctl projects list shows, in lower case, or leave it out")
+    )]
+    pub project_id: Option<String>,
 }
 
 impl Default for DropletTemplate {
@@ -169,6 +184,7 @@ impl Default for DropletTemplate {
             tags: Vec::new(),
             monitoring: false,
             max_age_days: None,
+            project_id: None,
         }
     }
 }

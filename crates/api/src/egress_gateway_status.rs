@@ -53,6 +53,11 @@ pub struct EgressGatewayStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data_outdated_since: Option<Time>,
 
+    /// What the Droplets that are asked for cost a month, in US dollars: DigitalOcean's list price of `spec.droplet.size` times
+    /// `spec.replicas`. Left out while it is not known.
+    #[serde(default, rename = "monthlyPriceUSD", skip_serializing_if = "Option::is_none")]
+    pub monthly_price_usd: Option<String>,
+
     /// `proven/asked for`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateways_ready: Option<String>,
@@ -183,12 +188,16 @@ pub struct GatewayStatus {
     /// Name of the Droplet.
     pub name: String,
 
-    /// Its slot among those of this EgressGateway.
+    /// Its slot among those of this EgressGateway; -1 for a Droplet that exists already.
     pub slot: i32,
 
     /// Its id in the cloud.
     #[serde(rename = "dropletID")]
     pub droplet_id: i64,
+
+    /// Whether it is a Droplet that `spec.existingDroplets` names: not the controller's to change.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub existing: bool,
 
     /// Address in the VPC, once the cloud has given one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -230,6 +239,10 @@ pub struct GatewayStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power_cycle_accepted: Option<Time>,
 
+    /// Why the cloud did not delete it, if it was asked to and refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delete_refused: Option<Refused>,
+
     /// Version of the user data it was made with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data_version: Option<String>,
@@ -245,6 +258,10 @@ pub struct GatewayStatus {
     /// When it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<Time>,
+
+    /// Project that it was put into, if one was asked for.
+    #[serde(default, rename = "projectID", skip_serializing_if = "Option::is_none")]
+    pub project_id: Option<String>,
 
     /// Nodes that send through it now.
     #[serde(default)]
@@ -264,6 +281,7 @@ impl GatewayStatus {
             name,
             slot,
             droplet_id,
+            existing: false,
             private_address: None,
             public_address: None,
             role,
@@ -274,6 +292,8 @@ impl GatewayStatus {
             powered_on: None,
             power_cycled: None,
             power_cycle_accepted: None,
+            delete_refused: None,
+            project_id: None,
             user_data_version: None,
             size: None,
             image: None,
@@ -282,6 +302,17 @@ impl GatewayStatus {
             admits: Vec::new(),
         }
     }
+}
+
+/// What the cloud refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Refused {
+    /// Why, in its own words.
+    pub message: String,
+
+    /// When it is asked again at the earliest; a change of the spec does not wait.
+    pub not_before: Time,
 }
 
 /// What a gateway does.

@@ -23,7 +23,8 @@ mod static_route;
 pub use definition::Definition;
 pub use egress_gateway::{DropletTemplate, EgressGateway, EgressGatewaySpec, PublicIp};
 pub use egress_gateway_status::{
-    CreationIntent, EgressGatewayStatus, Failover, FirewallStatus, GatewayRole, GatewayStatus, Replacement,
+    CreationIntent, EgressGatewayStatus, Failover, FirewallStatus, GatewayRole, GatewayStatus, Refused,
+    Replacement,
 };
 pub use health_check::{HealthCheck, ProbeTarget};
 pub use names::*;

@@ -39,5 +39,9 @@ pub const PREFERRED_GATEWAY_ANNOTATION: &str = "networking.digitalocean.com/pref
 /// Annotation on an EgressGateway: names of gateways, separated by commas, that nodes shall leave while another is proven.
 pub const DRAINED_GATEWAYS_ANNOTATION: &str = "networking.digitalocean.com/drained-gateways";
 
+/// Annotation on an EgressGateway: with the value `true` the controller changes nothing for it, in the cloud or on the nodes, and says
+/// so. Nodes go on failing over by themselves.
+pub const PAUSED_ANNOTATION: &str = "networking.digitalocean.com/paused";
+
 /// Taint (`NoSchedule`) that a node pool gives to new nodes, and the controller takes off once the node's guards stand.
 pub const STARTUP_TAINT: &str = "networking.digitalocean.com/egress-not-ready";

@@ -26,6 +26,8 @@ pub struct Limits {
     pub roll_pause: Duration,
     /// Over how long the gateways of all EgressGateways are rolled for another version of the user data.
     pub user_data_spread: Duration,
+    /// How many Droplets there may be for all EgressGateways of the cluster together.
+    pub most_droplets: usize,
 }
 
 impl Default for Limits {
@@ -38,6 +40,7 @@ impl Default for Limits {
             lost_after: Duration::from_secs(120),
             roll_pause: Duration::from_secs(120),
             user_data_spread: Duration::from_secs(86_400),
+            most_droplets: 100,
         }
     }
 }
@@ -112,6 +115,8 @@ pub enum Effect {
     DeleteFirewall(OwnedFirewall),
     /// Tells a gateway which others may probe its public side.
     AdmitPeers(Admission),
+    /// Puts a Droplet into this project, and records that.
+    AssignToProject(OwnedDroplet, String),
     /// Lets the EgressGateway go.
     RemoveFinalizer,
 }
@@ -132,6 +137,7 @@ impl Effect {
             Self::UpdateFirewall(..) => "update_firewall",
             Self::DeleteFirewall(_) => "delete_firewall",
             Self::AdmitPeers(_) => "admit_peers",
+            Self::AssignToProject(..) => "assign_to_project",
             Self::RemoveFinalizer => "remove_finalizer",
         }
     }

@@ -167,6 +167,33 @@ mod tests {
     }
 
     #[test]
+    fn names_that_are_alike_lead_to_no_slot_of_another() {
+        let long = "a".repeat(49);
+        let names = [
+            "lost",
+            "lost-0",
+            "lost-0-1",
+            "lost-00",
+            "0",
+            "0-0",
+            &format!("{long}b"),
+            &format!("{long}c"),
+            &long,
+        ];
+        let of = |name: &str| Identity { name: name.to_owned(), ..identity() };
+        for (name, other) in names.iter().flat_map(|name| names.iter().map(move |other| (name, other))) {
+            for slot in 0..=MOST_SLOTS {
+                let droplet_name = of(name).droplet_name(slot);
+                assert!(droplet_name.len() <= 63, "no host name: {droplet_name}");
+                let expected = (name == other).then_some(slot);
+                for spelled in [droplet_name.clone(), droplet_name.to_ascii_uppercase()] {
+                    assert_eq!(of(other).slot_of(&spelled), expected, "{spelled} as one of {other}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn every_part_of_the_proof_is_needed() {
         let identity = identity();
         let ours = r#"{"id": 7, "name": "egress-demo-0-1a2b3c4d", "vpc_uuid": "v",

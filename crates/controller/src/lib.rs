@@ -5,6 +5,8 @@
 
 pub mod act;
 pub mod agents;
+pub mod backoff;
+pub mod catalogue;
 pub mod clock;
 pub mod cloud;
 pub mod credentials;

@@ -10,6 +10,7 @@ use egress_digitalocean::{Droplet, DropletId, Firewall};
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
+use crate::catalogue::Offer;
 use crate::user_data::UserData;
 
 /// Kind of the nodes' reports.
@@ -45,6 +46,8 @@ pub struct Observation {
     pub failing_since: BTreeMap<DropletId, Timestamp>,
     /// Where Droplets must go and what they are given, or why that is not known.
     pub site: Result<Site, Trouble>,
+    /// Whether the cloud has what is asked for, and for how much.
+    pub offer: Offer,
     /// Why the last effect failed, as far as this process remembers; gone with the next effect that succeeds.
     pub failure: Option<Trouble>,
 }
@@ -83,8 +86,12 @@ pub struct NodeSeen {
 pub struct CloudSeen {
     /// When the reading of the list began: it tells nothing of what happened later.
     pub taken: Timestamp,
-    /// Droplets with our cluster's tag, of all EgressGateways, and those found under the name of an intent.
+    /// Droplets with our cluster's tag, those found under the name of an intent, and those that people have named.
     pub droplets: BTreeMap<DropletId, Droplet>,
+    /// Droplets that `spec.existingDroplets` names and a read by id did not find.
+    pub missing: BTreeSet<DropletId>,
+    /// How many Droplets carry our cluster's tag, of all EgressGateways.
+    pub fleet: usize,
     /// Recorded Droplets that a read by id did not find, while the list came and showed that the token sees this account.
     pub gone: BTreeSet<DropletId>,
     /// Names of intents that were looked up by name, after the status was read.

@@ -3,7 +3,7 @@
 use egress_api::{CreationIntent, EgressGatewayStatus, GatewayRole, GatewayStatus};
 use egress_digitalocean::Droplet;
 
-use super::Look;
+use super::{Look, existing, population};
 use crate::decision::{Effect, Order, REFUSED_PAUSE};
 use crate::identity::droplet_id;
 
@@ -11,7 +11,8 @@ use crate::identity::droplet_id;
 pub(super) fn adopt(look: &Look<'_>, status: &mut EgressGatewayStatus) {
     let (Some(cloud), Some(vpc)) = (look.cloud(), look.vpc()) else { return };
     for droplet in cloud.droplets.values() {
-        if status.gateways.iter().any(|gateway| droplet_id(gateway) == Some(droplet.id)) {
+        let known = status.gateways.iter().any(|gateway| droplet_id(gateway) == Some(droplet.id));
+        if known || existing::is_named(look, droplet.id) {
             continue;
         }
         let Ok(slot) = look.identity.adoptable(droplet, vpc, &look.nodes) else { continue };
@@ -46,7 +47,9 @@ pub(super) fn strangers<'a>(look: &Look<'a>, status: &EgressGatewayStatus) -> Ve
         let here = droplet.vpc_uuid.as_ref().is_none_or(|id| id.as_str() == vpc);
         let named = look.identity.slot_of(&droplet.name).is_some();
         let tagged = tags.iter().all(|tag| droplet.has_tag(tag) == Some(true));
-        here && (named || tagged) && !look.nodes.contains(&droplet.id)
+        here && (named || tagged)
+            && !look.nodes.contains(&droplet.id)
+            && !existing::is_named(look, droplet.id)
     };
     cloud.droplets.values().filter(|droplet| possible(droplet) && !recorded(droplet)).collect()
 }
@@ -101,6 +104,10 @@ pub(super) fn make_way(look: &Look<'_>, status: &mut EgressGatewayStatus) {
 pub(super) fn order(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<Effect> {
     let cloud = look.cloud()?;
     let site = look.seen.site.as_ref().ok()?;
+    // What cannot be had would be refused, in fewer words.
+    if population::is_held(look) {
+        return None;
+    }
     let strangers = strangers(look, status);
     let alive = status.gateways.len() + strangers.len();
     if alive >= look.most() {

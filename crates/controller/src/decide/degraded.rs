@@ -7,7 +7,7 @@ use egress_api::{EGRESS_GATEWAY_FINALIZER, EgressGatewayStatus, GatewayRole, Gat
 
 use super::conditions::{in_words, obstacle, verdict};
 use super::quorum::{ballot, complaint};
-use super::{Look, creation, firewall, is_proven, population, roll};
+use super::{Look, creation, existing, firewall, is_proven, pause, population, roll};
 use crate::cloud::elapsed;
 use crate::identity::droplet_id;
 
@@ -23,8 +23,11 @@ pub(super) fn degraded(look: &Look<'_>, status: &EgressGatewayStatus, proven: us
     let found = goes_with_its_definition(look)
         .or_else(|| obstacle(look, status).map(|trouble| (trouble.reason, trouble.message)))
         .or_else(|| refused(status))
+        .or_else(|| population::for_a_person_to_delete(look, status).map(|words| ("DeleteForbidden", words)))
         .or_else(|| look.seen.failure.as_ref().map(|failure| (failure.reason, failure.message.clone())))
         .or_else(|| population::not_provably_ours(look, status).map(|message| ("NotProvablyOurs", message)))
+        .or_else(|| existing::complaint(look).map(|message| ("ExistingDropletUnfit", message)))
+        .or_else(|| population::no_longer_ours(look, status).map(|message| ("NotProvablyOurs", message)))
         .or_else(|| unknown_droplet(look, status))
         .or_else(|| nobody_may_say(look, status))
         .or_else(|| condemned(look, status))
@@ -33,6 +36,7 @@ pub(super) fn degraded(look: &Look<'_>, status: &EgressGatewayStatus, proven: us
         .or_else(|| fewer(look, proven))
         .or_else(|| roll::trouble(look, status))
         .or_else(|| firewall::complaint(look, status))
+        .or_else(|| pause::complaint(look).map(|message| ("UnknownAnnotationValue", message)))
         .or_else(|| look.wishes.complaint(status).map(|message| ("UnknownGatewayName", message)))
         .or_else(|| doubtful(look, status));
     match found {

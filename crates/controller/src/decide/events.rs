@@ -65,6 +65,7 @@ fn of_effect(effect: &Effect) -> Option<Happening> {
         | Effect::ApplyStaticRoute(_)
         | Effect::DeleteStaticRoute { .. }
         | Effect::AdmitPeers(_)
+        | Effect::AssignToProject(..)
         | Effect::RemoveFinalizer => None,
     }
 }

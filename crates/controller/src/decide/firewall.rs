@@ -295,7 +295,10 @@ fn wanted(look: &Look<'_>, status: &EgressGatewayStatus, has: Option<&Firewall>)
             Presence::Unknown => kept,
             Presence::Gone => false,
         };
-        joins && !is_dying(look, gateway) && droplet_id(gateway).is_some_and(|id| !look.nodes.contains(&id))
+        joins
+            && !gateway.existing
+            && !is_dying(look, gateway)
+            && droplet_id(gateway).is_some_and(|id| !look.nodes.contains(&id))
     };
     let members: BTreeSet<DropletId> =
         status.gateways.iter().filter(is_member).filter_map(droplet_id).collect();

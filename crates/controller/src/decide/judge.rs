@@ -102,6 +102,9 @@ impl Verdict {
         let endpoint_ready = matches!(endpoint, Some(HealthSeen::Ready { .. }));
         // One that complains has answered.
         let endpoint_silent = matches!(endpoint, Some(HealthSeen::Silent(_)));
+        // Of a Droplet that people named nobody is asked but the nodes.
+        let endpoint_ready = endpoint_ready || gateway.existing;
+        let endpoint_silent = endpoint_silent || gateway.existing;
         if repair::is_off_in_the_cloud(look, gateway) {
             return Self::Condemned("the cloud says that it is powered off".to_owned());
         }
@@ -172,6 +175,8 @@ fn drop_what_is_gone(look: &Look<'_>, status: &mut EgressGatewayStatus) {
     let mut failures = Vec::new();
     let mut lost = None;
     status.gateways.retain_mut(|gateway| match look.presence(gateway) {
+        // Its owner may have deleted it; the nodes see for themselves.
+        Presence::Gone if gateway.existing => true,
         Presence::Gone if gateway.role == GatewayRole::Starting => {
             match lost_bring_up(look, gateway) {
                 Some(failure) => failures.push(failure),

@@ -36,7 +36,7 @@ enum Rung {
 }
 
 fn rung(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> Rung {
-    if gateway.ready || is_leaving(gateway) {
+    if gateway.ready || is_leaving(gateway) || gateway.existing {
         return Rung::Wait;
     }
     let why = gateway.message.clone().unwrap_or_else(|| "it is not proven".to_owned());
@@ -202,6 +202,9 @@ fn is_to_be_cycled(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
 
 fn owned(look: &Look<'_>, gateway: &GatewayStatus) -> Option<OwnedDroplet> {
     let Presence::Found(droplet) = look.presence(gateway) else { return None };
+    if gateway.existing {
+        return None;
+    }
     look.identity.prove(&look.before.gateways, droplet, look.vpc()?, &look.nodes).ok()
 }
 
@@ -213,7 +216,7 @@ fn is_silent(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
 
 /// Whether the cloud says that it has no power.
 pub(super) fn is_off_in_the_cloud(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
-    matches!(look.presence(gateway), Presence::Found(droplet) if is_off(droplet))
+    !gateway.existing && matches!(look.presence(gateway), Presence::Found(droplet) if is_off(droplet))
 }
 
 /// Whether a Droplet has no power.

@@ -237,7 +237,7 @@ fn is_rested(look: &Look<'_>, roll: &Roll) -> bool {
 
 fn begin(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<Roll> {
     let site = look.seen.site.as_ref().ok()?;
-    if !is_calm(look, status) {
+    if !is_calm(look, status) || population::is_held(look) {
         return None;
     }
     // The last of the list carries the least.

@@ -6,8 +6,8 @@ use egress_api::{EgressGatewayStatus, GatewayRole, NodeRoute, NodeRouteState};
 use egress_digitalocean::Droplet;
 
 use super::{
-    LATER, Look, Presence, SOON, conditions, creation, events, firewall, first_the_status, population, route,
-    stamp,
+    LATER, Look, Presence, SOON, conditions, creation, events, firewall, first_the_status,
+    forget_refused_deletes, population, route, stamp,
 };
 use crate::decision::{Decision, Effect};
 use crate::observation::{FirewallsSeen, NODE_EGRESS, NodeSeen, STATIC_ROUTE, Trouble};
@@ -15,6 +15,7 @@ use crate::observation::{FirewallsSeen, NODE_EGRESS, NodeSeen, STATIC_ROUTE, Tro
 /// The next step towards nothing.
 pub(super) fn decide(look: &Look<'_>) -> Decision {
     let mut status = look.before.clone();
+    forget_refused_deletes(look, &mut status);
     creation::adopt(look, &mut status);
     status
         .creating
@@ -27,6 +28,7 @@ pub(super) fn decide(look: &Look<'_>) -> Decision {
         for gateway in &mut status.gateways {
             gateway.role = GatewayRole::Leaving;
         }
+        status.gateways.retain(|gateway| !gateway.existing);
     }
     stamp(look, &mut status);
     let doing = format!("{}{}", doing(look, &status, &holding), left_without(look));
@@ -230,6 +232,9 @@ fn blocked(look: &Look<'_>, status: &EgressGatewayStatus, holding: &[String]) ->
         && let Err(trouble) = &look.seen.site
     {
         return Some(trouble.clone());
+    }
+    if let Some(message) = population::for_a_person_to_delete(look, status) {
+        return Some(Trouble { reason: "DeleteForbidden", message });
     }
     if let Some(message) = population::not_provably_ours(look, status) {
         return Some(Trouble { reason: "NotProvablyOurs", message });

@@ -45,7 +45,10 @@ impl Observer {
         // may have been read with the token before.
         let gone = ids.iter().any(|id| firewalls.iter().all(|firewall| firewall.id.as_str() != *id));
         if gone && !nodes.is_empty() {
-            let ours = cloud.droplets.keys().next().copied();
+            // One that people named may be anybody's.
+            let named = &gateway.spec.existing_droplets;
+            let is_named = |id: &DropletId| i64::try_from(id.0).is_ok_and(|id| named.contains(&id));
+            let ours = cloud.droplets.keys().copied().find(|id| !is_named(id));
             let sees = self.sees_one_of(ours, nodes).await.map_err(|error| trouble(&error))?;
             if !sees {
                 return Err(super::blind());

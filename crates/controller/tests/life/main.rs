@@ -18,11 +18,14 @@
 
 mod births;
 mod crash_points;
+mod discovery;
 mod firewalls;
 mod idle;
 mod lives;
+mod manners;
 mod older_operator;
 mod repair;
+mod scale;
 mod secrets;
 mod stage;
 mod startup_taint;

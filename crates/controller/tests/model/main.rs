@@ -5,14 +5,19 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so by ending")]
 
 mod admits;
+mod adoption;
+mod existing;
 mod exploration;
 mod firewall;
+mod no_delete;
 mod order;
+mod pause;
 mod quorum;
 mod references;
 mod repair;
 mod roll;
 mod situations;
+mod strangers;
 mod walls;
 mod world;
 mod wrong_source;

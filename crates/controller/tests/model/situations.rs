@@ -2,12 +2,13 @@
 
 mod creating;
 mod deleting;
+mod offered;
 
 use std::time::Duration;
 
 use egress_api::condition::{DEGRADED, PROGRESSING, READY};
 use egress_api::{GatewayRole, NodeEgressStatus};
-use egress_controller::act::{CreateFailure, FirewallFailure, Ports, perform};
+use egress_controller::act::{CallFailure, CreateFailure, Ports, perform};
 use egress_controller::decide::decide;
 use egress_controller::decision::{Admission, Decision, Effect, Order};
 use egress_controller::firewall::OwnedFirewall;
@@ -255,25 +256,28 @@ impl Ports for Refusing {
     async fn power_cycle(&self, _: &OwnedDroplet) -> Result<(), String> {
         Err("unexpected".into())
     }
-    async fn create_firewall(&self, _: &FirewallSpec) -> Result<FirewallId, FirewallFailure<String>> {
-        Err(FirewallFailure::Unknown("unexpected".into()))
+    async fn create_firewall(&self, _: &FirewallSpec) -> Result<FirewallId, CallFailure<String>> {
+        Err(CallFailure::Unknown("unexpected".into()))
     }
     async fn update_firewall(
         &self,
         _: &OwnedFirewall,
         _: &FirewallSpec,
-    ) -> Result<bool, FirewallFailure<String>> {
-        Err(FirewallFailure::Unknown("unexpected".into()))
+    ) -> Result<bool, CallFailure<String>> {
+        Err(CallFailure::Unknown("unexpected".into()))
     }
-    async fn delete_firewall(&self, _: &OwnedFirewall) -> Result<(), FirewallFailure<String>> {
-        Err(FirewallFailure::Unknown("unexpected".into()))
+    async fn delete_firewall(&self, _: &OwnedFirewall) -> Result<(), CallFailure<String>> {
+        Err(CallFailure::Unknown("unexpected".into()))
+    }
+    async fn assign(&self, _: &OwnedDroplet, _: &str) -> Result<(), String> {
+        Err("unexpected".into())
     }
     async fn admit(&self, _admission: &Admission) -> Result<(), Self::Error> {
         unreachable!()
     }
 
-    async fn delete(&self, _: &OwnedDroplet) -> Result<(), String> {
-        Err("unexpected".into())
+    async fn delete(&self, _: &OwnedDroplet) -> Result<(), CallFailure<String>> {
+        Err(CallFailure::Unknown("unexpected".into()))
     }
 }
 

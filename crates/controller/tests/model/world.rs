@@ -2,6 +2,7 @@
 //! A cloud and a Kubernetes small enough to be run thousands of times: what the controller changes, and what follows from it.
 
 mod hands;
+mod people;
 mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,8 @@ use egress_api::{
     EGRESS_GATEWAY_FINALIZER, EgressGateway, EgressGatewayStatus, GatewayObservation, NodeEgressStatus,
     NodeRoute, NodeRouteState, StaticRoute, StaticRouteSpec,
 };
-use egress_controller::act::{CreateFailure, FirewallFailure, Outcome, Ports, perform};
+use egress_controller::act::{CallFailure, CreateFailure, Outcome, Ports, perform};
+use egress_controller::catalogue::Offer;
 use egress_controller::decide::decide;
 use egress_controller::decision::{Admission, Decision, Limits, Order, POWER_CYCLE_WINDOW};
 use egress_controller::firewall::{OwnedFirewall, recorded_ids};
@@ -100,6 +102,10 @@ pub struct State {
     pub walls_refused: Option<&'static str>,
     /// Whether changes of firewalls that the cloud takes come to nothing.
     pub walls_fail: bool,
+    /// What the cloud has of what is asked for.
+    pub offer: Offer,
+    /// Whether the token may delete no Droplet.
+    pub deletes_refused: bool,
     delete_accepted: BTreeMap<DropletId, Timestamp>,
     versions: u64,
     /// Every change, in words.
@@ -129,13 +135,12 @@ pub enum Failed {
     Conflict,
 }
 
-pub fn machine_is_ours(name: &str, tags: &[String], vpc: &str) -> bool {
-    let tagged = |tag: &str| tags.iter().any(|held| held == tag);
-    name.starts_with("demo-")
-        && tagged(&format!("egress-owner:{OWNER}"))
-        && tagged(&format!("egress-cluster:{CLUSTER}"))
-        && vpc == VPC
+/// Whether a machine was made by the controller, and not by a person or for the cluster.
+pub fn is_made(id: u64) -> bool {
+    id >= FIRST_MADE
 }
+
+const FIRST_MADE: u64 = 100;
 
 impl World {
     pub fn new(crashes: Vec<(usize, Crash)>) -> Self {
@@ -178,6 +183,8 @@ impl World {
             walls_gone: 0,
             walls_refused: None,
             walls_fail: false,
+            offer: Offer { trouble: None, price: Some(6.0) },
+            deletes_refused: false,
             delete_accepted: BTreeMap::new(),
             versions: 1,
             journal: Vec::new(),
@@ -199,6 +206,7 @@ impl World {
             lost_after: seconds(30),
             roll_pause: seconds(10),
             user_data_spread: seconds(480),
+            most_droplets: 100,
         };
         Self { state: Mutex::new(state), limits }
     }
@@ -234,6 +242,15 @@ impl World {
             state.delete_accepted.clear();
         }
         outcome
+    }
+
+    /// So many steps, each a second.
+    pub fn steps(&self, count: usize) {
+        for _ in 0..count {
+            let Some(decision) = self.next() else { return };
+            let _ = self.carry_out(&decision, None);
+            self.state().tick(1);
+        }
     }
 
     /// Steps until nothing is left to do and nothing is under way; says whether that came.
@@ -322,18 +339,6 @@ impl State {
         }
     }
 
-    /// A Droplet of somebody else.
-    pub fn foreign(&mut self, id: u64, name: &str) {
-        let machine = Machine {
-            name: name.to_owned(),
-            tags: Vec::new(),
-            vpc: VPC.to_owned(),
-            made: START - 1000,
-            ..Machine::default()
-        };
-        self.machines.insert(id, machine);
-    }
-
     pub fn version(&self) -> Option<String> {
         self.gateway.as_ref().and_then(|gateway| gateway.metadata.resource_version.clone())
     }
@@ -343,8 +348,7 @@ impl State {
     }
 
     pub fn ours(&self) -> Vec<(&u64, &Machine)> {
-        let ours = |machine: &Machine| machine_is_ours(&machine.name, &machine.tags, &machine.vpc);
-        self.machines.iter().filter(|(_, machine)| ours(machine) && self.is_there(machine)).collect()
+        self.machines.iter().filter(|(id, machine)| is_made(**id) && self.is_there(machine)).collect()
     }
 
     pub fn names(&self) -> BTreeSet<String> {

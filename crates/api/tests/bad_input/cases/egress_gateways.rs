@@ -43,6 +43,30 @@ pub fn rows(all: &mut Vec<Case>) {
         "spec.replicas in body must be of type integer: \"string\"",
         warns("spec.replicas: invalid type: string \"2\", expected i32"),
     );
+    let field = "spec.existingDroplets";
+    let low = "spec.existingDroplets[0] in body should be greater than or equal to 1";
+    add(field, "no id: `0`", json!({"existingDroplets": [0]}), low, Node::Ignores);
+    add(
+        field,
+        "more than `replicas`",
+        json!({"replicas": 2, "existingDroplets": [1, 2, 3]}),
+        "spec.existingDroplets must not be longer than spec.replicas is high: they count towards it; raise replicas or name fewer",
+        Node::Ignores,
+    );
+    add(
+        field,
+        "one twice",
+        json!({"existingDroplets": [7, 7]}),
+        "spec.existingDroplets[1]: Duplicate value: 7",
+        Node::Ignores,
+    );
+    add(
+        field,
+        "a name",
+        json!({"existingDroplets": ["my-nat"]}),
+        "spec.existingDroplets[0] in body must be of type integer: \"string\"",
+        warns("spec.existingDroplets[0]: invalid type: string \"my-nat\", expected i64"),
+    );
     for mode in ["Both", "activeactive"] {
         add(
             "spec.mode",
@@ -139,27 +163,31 @@ fn droplet(all: &mut Vec<Case>) {
             add(field, &format!("no slug: `{value}`"), with(json!(value)), &refused, Node::Ignores);
         }
     }
-    let field = "spec.droplet.vpcUUID";
-    let no_uuid = "is no UUID; write the one that doctl vpcs list shows, in lower case, or leave it out";
-    for (bad, value) in [
-        ("empty", ""),
-        ("a name", "default-nyc1"),
-        ("wrong case", "5A4981AA-9653-4BD1-BEF5-D6BFF52042E4"),
-        ("too short", "5a4981aa-9653-4bd1-bef5-d6bff52042e"),
-    ] {
-        let refused = format!("{field}: Invalid value: \"{value}\": {no_uuid}");
-        add(field, &format!("{bad}: `{value}`"), json!({"vpcUUID": value}), &refused, Node::Ignores);
+    let uuids =
+        [("spec.droplet.vpcUUID", "vpcUUID", "vpcs"), ("spec.droplet.projectID", "projectID", "projects")];
+    for (field, name, list) in uuids {
+        let no_uuid =
+            format!("is no UUID; write the one that doctl {list} list shows, in lower case, or leave it out");
+        for (bad, value) in [
+            ("empty", ""),
+            ("a name", "default-nyc1"),
+            ("wrong case", "5A4981AA-9653-4BD1-BEF5-D6BFF52042E4"),
+            ("too short", "5a4981aa-9653-4bd1-bef5-d6bff52042e"),
+        ] {
+            let refused = format!("{field}: Invalid value: \"{value}\": {no_uuid}");
+            add(field, &format!("{bad}: `{value}`"), json!({name: value}), &refused, Node::Ignores);
+        }
+        let too_long = format!("{field}: Too long: may not be more than 64 bytes");
+        add(field, "65 letters", json!({name: "a".repeat(65)}), &too_long, Node::Ignores);
+        let number = format!("{field} in body must be of type string: \"integer\"");
+        add(
+            field,
+            "a number",
+            json!({name: 1}),
+            &number,
+            warns(&format!("{field}: invalid type: integer `1`, expected a string")),
+        );
     }
-    let too_long = format!("{field}: Too long: may not be more than 64 bytes");
-    add(field, "65 letters", json!({"vpcUUID": "a".repeat(65)}), &too_long, Node::Ignores);
-    let number = format!("{field} in body must be of type string: \"integer\"");
-    add(
-        field,
-        "a number",
-        json!({"vpcUUID": 1}),
-        &number,
-        warns(&format!("{field}: invalid type: integer `1`, expected a string")),
-    );
 
     let words = "spec.droplet.monitoring in body must be of type boolean: \"string\"";
     let node = warns("spec.droplet.monitoring: invalid type: string \"yes\", expected a boolean");

@@ -17,12 +17,14 @@ use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use testkit::ApiServer;
 
-pub use cloud::{Cloud, Fault};
-pub use programs::Controller;
+pub use cloud::{Cloud, Fault, SCOPES};
+pub use programs::{Controller, Program};
 pub use world::World;
 
 pub const VPC: &str = "0e1f0f0e-c8a5-4e4c-a8b6-5d7b9f3b7f11";
 pub const OTHER_VPC: &str = "1e1f0f0e-c8a5-4e4c-a8b6-5d7b9f3b7f22";
+/// A project of the account that is not the default one.
+pub const PROJECT: &str = "3c2b1a09-dc3e-41f2-a18f-1b4d7ba71679";
 pub const NODES: [(&str, u64); 2] = [("pool-1", 501), ("pool-2", 502)];
 const NAMESPACE: &str = "egress-gateway";
 pub const TOKEN: &str = "dop_v1_of_this_test";
@@ -62,6 +64,14 @@ async fn install_definitions(server: &ApiServer) {
 
 /// Plays a scene in a network namespace of its own.
 pub fn play(scene: impl AsyncFnOnce(Stage) + Send + 'static) {
+    play_among(async |_| Vec::new(), scene);
+}
+
+/// The same in a cluster and a cloud that are not empty: `furnish` makes objects and gives the Droplets that go with them.
+pub fn play_among(
+    furnish: impl AsyncFnOnce(Client) -> Vec<Value> + Send + 'static,
+    scene: impl AsyncFnOnce(Stage) + Send + 'static,
+) {
     assert!(nix::unistd::geteuid().is_root(), "this test makes a network namespace and needs root");
     programs::build_control_plane();
     let name = std::thread::current().name().unwrap_or_default().to_owned();
@@ -83,7 +93,7 @@ pub fn play(scene: impl AsyncFnOnce(Stage) + Send + 'static) {
             assert!(done.status.success(), "ip {line}: {}", String::from_utf8_lossy(&done.stderr));
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { scene(Stage::set().await).await });
+        runtime.block_on(async { scene(Stage::set(furnish).await).await });
     });
     if let Err(panic) = thread.unwrap().join() {
         std::panic::resume_unwind(panic);
@@ -91,7 +101,7 @@ pub fn play(scene: impl AsyncFnOnce(Stage) + Send + 'static) {
 }
 
 impl Stage {
-    async fn set() -> Self {
+    async fn set(furnish: impl AsyncFnOnce(Client) -> Vec<Value>) -> Self {
         let server = ApiServer::start().await.unwrap();
         install_definitions(&server).await;
         let client = server.admin().unwrap();
@@ -106,8 +116,11 @@ impl Stage {
             nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
             ready_agent(&client, name).await;
         }
-        let cloud = Cloud::start(TOKEN).await;
-        let world = World::begin(server.admin().unwrap(), server.kubeconfig(), &cloud);
+        let furniture = furnish(client.clone()).await;
+        // Agents of nodes report a few dozen gateways; those of the furniture are taken as they are.
+        let reports = furniture.is_empty();
+        let cloud = Cloud::start(TOKEN, furniture).await;
+        let world = World::begin(server.admin().unwrap(), server.kubeconfig(), &cloud, reports);
         let stage = Self { client, cloud, world, kubeconfig, server };
         stage.put_token().await;
         stage

@@ -44,7 +44,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn begin(_client: Client, kubeconfig: PathBuf, _cloud: &Cloud) -> Self {
+    pub fn begin(_client: Client, kubeconfig: PathBuf, _cloud: &Cloud, reports: bool) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         let over = Arc::new(AtomicBool::new(false));
         let listener = TcpListener::bind("0.0.0.0:9180").unwrap();
@@ -61,7 +61,9 @@ impl World {
         let (shared, stop) = (state.clone(), over.clone());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(report(kubeconfig, shared, stop));
+            if reports {
+                runtime.block_on(report(kubeconfig, shared, stop));
+            }
         });
         Self { state, over, thread: Some(thread) }
     }

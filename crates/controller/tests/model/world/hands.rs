@@ -124,12 +124,12 @@ impl Ports for Hands<'_> {
         end(crash)
     }
 
-    async fn create_firewall(&self, wanted: &FirewallSpec) -> Result<FirewallId, FirewallFailure<Failed>> {
+    async fn create_firewall(&self, wanted: &FirewallSpec) -> Result<FirewallId, CallFailure<Failed>> {
         let mut state = self.world.state();
-        let crash = state.begin().map_err(FirewallFailure::Unknown)?;
+        let crash = state.begin().map_err(CallFailure::Unknown)?;
         refused(&state)?;
         let id = state.make_wall(wanted, if crash == Some(Crash::LateSuccess) { 25 } else { 0 });
-        end(crash).map_err(FirewallFailure::Unknown)?;
+        end(crash).map_err(CallFailure::Unknown)?;
         Ok(id)
     }
 
@@ -137,21 +137,21 @@ impl Ports for Hands<'_> {
         &self,
         firewall: &OwnedFirewall,
         wanted: &FirewallSpec,
-    ) -> Result<bool, FirewallFailure<Failed>> {
+    ) -> Result<bool, CallFailure<Failed>> {
         let mut state = self.world.state();
-        let crash = state.begin().map_err(FirewallFailure::Unknown)?;
+        let crash = state.begin().map_err(CallFailure::Unknown)?;
         refused(&state)?;
-        state.change_wall(firewall, wanted).map_err(FirewallFailure::Unknown)?;
-        end(crash).map_err(FirewallFailure::Unknown)?;
+        state.change_wall(firewall, wanted).map_err(CallFailure::Unknown)?;
+        end(crash).map_err(CallFailure::Unknown)?;
         Ok(true)
     }
 
-    async fn delete_firewall(&self, firewall: &OwnedFirewall) -> Result<(), FirewallFailure<Failed>> {
+    async fn delete_firewall(&self, firewall: &OwnedFirewall) -> Result<(), CallFailure<Failed>> {
         let mut state = self.world.state();
-        let crash = state.begin().map_err(FirewallFailure::Unknown)?;
+        let crash = state.begin().map_err(CallFailure::Unknown)?;
         refused(&state)?;
         state.take_wall(firewall);
-        end(crash).map_err(FirewallFailure::Unknown)
+        end(crash).map_err(CallFailure::Unknown)
     }
 
     async fn admit(&self, admission: &Admission) -> Result<(), Failed> {
@@ -195,12 +195,24 @@ impl Ports for Hands<'_> {
         end(crash)
     }
 
-    async fn delete(&self, droplet: &OwnedDroplet) -> Result<(), Failed> {
+    async fn assign(&self, droplet: &OwnedDroplet, project: &str) -> Result<(), Failed> {
         let mut state = self.world.state();
         let crash = state.begin()?;
+        let words = format!("put {} into {project}", droplet.name());
+        state.journal.push(words);
+        end(crash)
+    }
+
+    async fn delete(&self, droplet: &OwnedDroplet) -> Result<(), CallFailure<Failed>> {
+        let mut state = self.world.state();
+        let crash = state.begin().map_err(CallFailure::Unknown)?;
+        if state.deletes_refused {
+            let words = "You are not authorized to perform this operation.".to_owned();
+            return Err(CallFailure::Refused { words, pause: Duration::from_secs(300) });
+        }
         let (id, now) = (droplet.id().0, state.now);
         let machine = &state.machines[&id];
-        if !machine_is_ours(&machine.name, &machine.tags, &machine.vpc) || id < 100 {
+        if !is_made(id) {
             let words = format!("I1: foreign delete of {}", machine.name);
             state.violations.push(words);
         }
@@ -231,7 +243,7 @@ impl Ports for Hands<'_> {
             state.machines.get_mut(&id).unwrap().deleted = Some(now);
         }
         state.delete_accepted.insert(DropletId(id), timestamp(now));
-        end(crash)
+        end(crash).map_err(CallFailure::Unknown)
     }
 }
 
@@ -250,7 +262,7 @@ fn end(crash: Option<Crash>) -> Result<(), Failed> {
     if matches!(crash, Some(Crash::ReplyLost | Crash::LateSuccess)) { Err(Failed::Crashed) } else { Ok(()) }
 }
 
-fn refused(state: &State) -> Result<(), FirewallFailure<Failed>> {
+fn refused(state: &State) -> Result<(), CallFailure<Failed>> {
     let Some(words) = state.walls_refused else { return Ok(()) };
-    Err(FirewallFailure::Refused { words: words.to_owned(), pause: Duration::from_secs(60) })
+    Err(CallFailure::Refused { words: words.to_owned(), pause: Duration::from_secs(60) })
 }

@@ -14,12 +14,16 @@ impl State {
             .map(|(id, machine)| (*id, self.droplet(*id, machine)))
             .filter(|(id, droplet)| {
                 let listed = droplet.has_tag(&cluster_tag) == Some(true);
-                listed || recorded.contains(id) || looked_up.contains(&droplet.name)
+                let named = gateway.spec.existing_droplets.contains(&i64::try_from(*id).unwrap());
+                listed || named || recorded.contains(id) || looked_up.contains(&droplet.name)
             })
             .map(|(id, droplet)| (DropletId(id), droplet))
             .collect();
         let gone = recorded.iter().map(|id| DropletId(*id)).filter(|id| !droplets.contains_key(id)).collect();
+        let theirs: BTreeSet<u64> =
+            status.gateways.iter().filter(|one| one.existing).filter_map(droplet_id).map(|id| id.0).collect();
         let health = there()
+            .filter(|(id, _)| !theirs.contains(id))
             .map(|(id, machine)| {
                 let health = if self.is_up(machine) {
                     HealthSeen::Ready { version: None, public_address: None, peers: Some(admitted(machine)) }
@@ -100,6 +104,8 @@ impl State {
             undefined: Vec::new(),
             cloud: Ok(CloudSeen {
                 taken: timestamp(self.now),
+                missing: BTreeSet::new(),
+                fleet: self.fleet(),
                 droplets,
                 gone,
                 looked_up,
@@ -114,8 +120,18 @@ impl State {
                 sources: vec!["10.116.0.0/20".parse().unwrap()],
                 user_data,
             }),
+            offer: self.offer.clone(),
             failure: None,
         })
+    }
+
+    // Every Droplet of the cluster, whoever's.
+    fn fleet(&self) -> usize {
+        let cluster = format!("egress-cluster:{CLUSTER}");
+        self.machines
+            .values()
+            .filter(|machine| self.is_there(machine) && machine.tags.contains(&cluster))
+            .count()
     }
 
     fn droplet(&self, id: u64, machine: &Machine) -> Droplet {
