@@ -54,7 +54,7 @@ pub struct EgressGatewayStatus {
     pub user_data_outdated_since: Option<Time>,
 
     /// What the Droplets that are asked for cost a month, in US dollars: DigitalOcean's list price of `spec.droplet.size` times
-    /// `spec.replicas`. Left out while it is not known.
+    /// `spec.replicas` less `spec.existingDroplets`. Left out while it is not known.
     #[serde(default, rename = "monthlyPriceUSD", skip_serializing_if = "Option::is_none")]
     pub monthly_price_usd: Option<String>,
 

@@ -36,8 +36,11 @@ const QUIET_AGE: Duration = Duration::from_secs(30);
 // And this old while something is.
 const BUSY_AGE: Duration = Duration::from_secs(2);
 
-// How old what is known of a Droplet may be that people have named.
-const EXISTING_AGE: Duration = Duration::from_secs(600);
+// How old what is known of a Droplet may be that people have named: where it is does not change, and whether it works the nodes say.
+const EXISTING_AGE: Duration = Duration::from_secs(3600);
+
+// And of one that does not serve yet: somebody may be mending it.
+const AWAITED_AGE: Duration = Duration::from_secs(60);
 
 // So many nodes are asked for before a "not found" is put down to the token.
 const WITNESSES: usize = 3;
@@ -116,18 +119,26 @@ impl Observer {
     /// depend on them.
     pub async fn observe(&self, name: &str, failure: Option<Trouble>) -> Result<Found, CallError> {
         let gateways: Api<Guarded<EgressGateway>> = Api::all(self.client.clone());
+        match within_deadline(gateways.get_opt(name)).await?.map(|gateway| gateway.0) {
+            None => Ok(Found::Nothing),
+            Some(Ok(gateway)) => self.observe_as(gateway, failure).await,
+            Some(Err(invalid)) => Ok(Found::Unreadable(Box::new(Unreadable::itself(invalid)))),
+        }
+    }
+
+    /// The same look if the EgressGateway were like this, whatever the API server has.
+    pub async fn observe_as(
+        &self,
+        gateway: EgressGateway,
+        failure: Option<Trouble>,
+    ) -> Result<Found, CallError> {
         let routes: Api<Guarded<StaticRoute>> = Api::all(self.client.clone());
-        let Some(gateway) = within_deadline(gateways.get_opt(name)).await? else {
-            return Ok(Found::Nothing);
-        };
-        let unreadable = |what| Ok(Found::Unreadable(Box::new(what)));
-        let gateway = match gateway.0 {
-            Ok(gateway) => gateway,
-            Err(invalid) => return unreadable(Unreadable::itself(invalid)),
-        };
-        let route = match within_deadline(routes.get_opt(name)).await?.map(|route| route.0).transpose() {
+        let name = gateway.metadata.name.clone().unwrap_or_default();
+        let route = match within_deadline(routes.get_opt(&name)).await?.map(|route| route.0).transpose() {
             Ok(route) => route,
-            Err(invalid) => return unreadable(Unreadable::route(gateway, &invalid)),
+            Err(invalid) => {
+                return Ok(Found::Unreadable(Box::new(Unreadable::route(gateway, &invalid))));
+            }
         };
         let definition = self.definition_if_leaving(&gateway).await?;
         // What is deleted while a node still routes through it is a black hole; a mirror whose watch broke would not tell.
@@ -139,7 +150,7 @@ impl Observer {
             let nodes = self.hearing.listen(self.cloud.now(), || self.mirrors.nodes());
             Quorum { nodes, routes: self.mirrors.routes(), undefined: Vec::new() }
         };
-        let followers = followers(name, &routes);
+        let followers = followers(&name, &routes);
         let node_droplets: BTreeSet<DropletId> = nodes.iter().filter_map(|node| node.droplet).collect();
         let site = self.site(&gateway, &node_droplets).await;
         let offer = self.offer(&gateway, &site).await;
@@ -277,17 +288,22 @@ impl Observer {
         Ok(CloudSeen { taken: snapshot.taken, droplets, missing, fleet, gone, looked_up, delete_accepted })
     }
 
-    // What people have named, read seldom: where it is does not change, and whether it works the nodes say. Gives what there is not.
+    // What people have named, read seldom. Gives what there is not.
     async fn read_existing(
         &self,
         gateway: &EgressGateway,
         droplets: &mut BTreeMap<DropletId, Droplet>,
     ) -> BTreeSet<DropletId> {
         let mut missing = BTreeSet::new();
+        let recorded = gateway.status.iter().flat_map(|status| &status.gateways);
+        let serving: BTreeSet<DropletId> =
+            recorded.filter(|entry| entry.existing).filter_map(droplet_id).collect();
         let named = gateway.spec.existing_droplets.iter().filter_map(|id| u64::try_from(*id).ok());
         for id in named.map(DropletId) {
             let read = || self.cloud.droplet(id);
-            let found = self.existing.at_most(&id.to_string(), EXISTING_AGE, Timestamp::now(), read).await;
+            let serves = serving.contains(&id);
+            let age = if serves { EXISTING_AGE } else { AWAITED_AGE };
+            let found = self.existing.at_most(&id.to_string(), age, self.cloud.now(), read).await;
             match found.as_deref() {
                 Some(Some(droplet)) => drop(droplets.insert(id, droplet.clone())),
                 Some(None) => drop(missing.insert(id)),

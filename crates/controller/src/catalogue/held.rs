@@ -25,8 +25,8 @@ struct Reading<T> {
 /// What did not come, or may not be read, is not asked for again before this.
 const REST: Duration = Duration::from_secs(120);
 
-/// Keys beside each other: more are names that somebody tries out, and begin anew.
-const MOST_KEYS: usize = 64;
+/// From so many keys on those go whose readings are too old to be of use: names that somebody has tried out.
+const MANY_KEYS: usize = 64;
 
 impl<T> Default for Held<T> {
     fn default() -> Self {
@@ -74,21 +74,25 @@ impl<T> HeldByKey<T> {
         F: Future<Output = Result<T, Error>>,
     {
         let mut all = self.0.lock().await;
-        if all.len() >= MOST_KEYS && !all.contains_key(key) {
-            all.clear();
+        if all.len() >= MANY_KEYS && !all.contains_key(key) {
+            all.retain(|_, reading| reading.is_of_use(age, now));
         }
         all.entry(key.to_owned()).or_default().at_most(age, now, read).await
     }
 }
 
 impl<T> Reading<T> {
+    fn is_of_use(&self, age: Duration, now: Timestamp) -> bool {
+        let is_young = self.taken.is_some_and(|taken| elapsed(taken, now) < age);
+        let rests = self.failed.is_some_and(|failed| elapsed(failed, now) < REST);
+        is_young || rests
+    }
+
     async fn at_most<F>(&mut self, age: Duration, now: Timestamp, read: impl FnOnce() -> F) -> Option<Arc<T>>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let young = self.taken.is_some_and(|taken| elapsed(taken, now) < age);
-        let rests = self.failed.is_some_and(|failed| elapsed(failed, now) < REST);
-        if young || rests {
+        if self.is_of_use(age, now) {
             return self.value.clone();
         }
         match read().await {
@@ -131,5 +135,24 @@ mod tests {
         assert_eq!(look(780, 60, true).await, Some(1), "it rests");
         assert_eq!(look(840, 60, true).await, Some(3));
         assert_eq!(reads.load(Ordering::Relaxed), 4);
+    }
+
+    #[tokio::test]
+    async fn however_many_are_kept_each_is_read_once_in_its_time_and_old_ones_go() {
+        let reads = AtomicU32::new(0);
+        let held: HeldByKey<u32> = HeldByKey::default();
+        let look = async |key: usize, second: i64| {
+            let read = async || Ok(reads.fetch_add(1, Ordering::Relaxed));
+            let now = Timestamp::from_second(second).unwrap();
+            held.at_most(&key.to_string(), Duration::from_secs(600), now, read).await
+        };
+        for second in [0, 300] {
+            for key in 0..200 {
+                assert!(look(key, second).await.is_some());
+            }
+        }
+        assert_eq!(reads.load(Ordering::Relaxed), 200, "nobody's reading made room for another's");
+        assert!(look(1000, 700).await.is_some());
+        assert_eq!(held.0.lock().await.len(), 1);
     }
 }

@@ -34,8 +34,11 @@ pub(super) fn summarize(look: &Look<'_>, status: &mut EgressGatewayStatus, plan:
 fn price(look: &Look<'_>) -> Option<String> {
     let same = look.before.observed_generation == look.seen.gateway.metadata.generation;
     let before = || look.before.monthly_price_usd.clone().filter(|_| same);
-    let each = look.seen.offer.price;
-    each.map(|each| format!("{:.2}", each * f64::from(look.seen.gateway.spec.replicas))).or_else(before)
+    let spec = &look.seen.gateway.spec;
+    // People's own are no cost of what is asked for here.
+    let theirs = i32::try_from(spec.existing_droplets.len()).unwrap_or(spec.replicas);
+    let many = spec.replicas.saturating_sub(theirs).max(0);
+    look.seen.offer.price.map(|each| format!("{:.2}", each * f64::from(many))).or_else(before)
 }
 
 /// Conditions of an EgressGateway that is being deleted: what is done, and what blocks it.

@@ -61,6 +61,8 @@ fn the_price_is_that_of_all_replicas_and_outlives_a_silent_cloud_but_not_another
     seen.gateway.spec.replicas = 5;
     seen.offer.price = Some(4.0);
     assert_eq!(at(&world, &seen, now).status.monthly_price_usd.as_deref(), Some("20.00"));
+    seen.gateway.spec.existing_droplets = vec![50, 51];
+    assert_eq!(at(&world, &seen, now).status.monthly_price_usd.as_deref(), Some("12.00"));
 }
 
 #[test]
