@@ -38,7 +38,7 @@ fn a_dead_gateway_is_replaced_and_who_must_delete_it_is_told() {
     let calls = world.state().calls;
     world.steps(250);
     assert!(world.state().calls - calls <= 10, "{} calls", world.state().calls - calls);
-    assert_eq!(world.state().journal.len(), journal, "{:?}", world.state().journal);
+    assert_eq!(world.state().journal.len(), journal);
 
     world.state().delete_by_hand();
     world.state().tick(10);

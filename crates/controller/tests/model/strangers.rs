@@ -60,7 +60,8 @@ fn a_worker_node_with_our_name_and_our_tags_is_a_worker_node() {
     assert_eq!(world.state().ours().len(), 2);
     world.state().delete();
     assert!(world.settle(ENOUGH));
-    assert!(world.state().gateway.is_none() && world.state().machines.contains_key(&1));
+    assert!(world.state().gateway.is_none());
+    assert!(world.state().machines.contains_key(&1));
     no_violation(&world, &"a node");
 }
 

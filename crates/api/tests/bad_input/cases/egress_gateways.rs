@@ -43,9 +43,17 @@ pub fn rows(all: &mut Vec<Case>) {
         "spec.replicas in body must be of type integer: \"string\"",
         warns("spec.replicas: invalid type: string \"2\", expected i32"),
     );
-    let field = "spec.existingDroplets";
+    let (field, entry) = ("spec.existingDroplets", "spec.existingDroplets[]");
     let low = "spec.existingDroplets[0] in body should be greater than or equal to 1";
-    add(field, "no id: `0`", json!({"existingDroplets": [0]}), low, Node::Ignores);
+    add(entry, "no id: `0`", json!({"existingDroplets": [0]}), low, Node::Ignores);
+    let many = "spec.existingDroplets: Too many: 6: must have at most 5 items";
+    add(
+        field,
+        "6 entries",
+        json!({"replicas": 5, "existingDroplets": [1, 2, 3, 4, 5, 6]}),
+        many,
+        Node::Ignores,
+    );
     add(
         field,
         "more than `replicas`",
@@ -62,6 +70,13 @@ pub fn rows(all: &mut Vec<Case>) {
     );
     add(
         field,
+        "no list",
+        json!({"existingDroplets": 7}),
+        "spec.existingDroplets in body must be of type array: \"integer\"",
+        warns("spec.existingDroplets: invalid type: integer `7`, expected a sequence"),
+    );
+    add(
+        entry,
         "a name",
         json!({"existingDroplets": ["my-nat"]}),
         "spec.existingDroplets[0] in body must be of type integer: \"string\"",

@@ -15,8 +15,10 @@ fn what_cannot_be_had_is_not_asked_for_and_takes_nothing_away() {
     let world = World::new(Vec::new());
     world.state().offer.trouble = Some(not_to_be_had());
     assert!(world.settle(100));
-    assert!(world.state().ours().is_empty() && world.state().route.is_none());
-    let (mut seen, now) = (world.state().observe().unwrap(), world.state().now);
+    assert!(world.state().ours().is_empty());
+    assert!(world.state().route.is_none());
+    let mut seen = world.state().observe().unwrap();
+    let now = world.state().now;
     let (_, decision) = effect_at(&world, &mut seen, now);
     assert_eq!(reason(&decision, READY), no("InvalidSize"));
     // An intent from before is not carried out either.
@@ -47,7 +49,8 @@ fn what_cannot_be_had_is_not_asked_for_and_takes_nothing_away() {
     assert_eq!((found(READY), found(DEGRADED)), (yes("EgressWorks"), yes("InvalidSize")));
     world.state().delete();
     assert!(world.settle(crate::ENOUGH));
-    assert!(world.state().gateway.is_none() && world.state().ours().is_empty());
+    assert!(world.state().gateway.is_none());
+    assert!(world.state().ours().is_empty());
 }
 
 #[test]
