@@ -13,6 +13,7 @@ pub mod credentials;
 pub mod decide;
 pub mod decision;
 pub mod firewall;
+pub mod forecast;
 pub mod health;
 pub mod hearing;
 pub mod identity;

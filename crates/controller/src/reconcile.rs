@@ -119,7 +119,7 @@ async fn step(
 ) -> Result<Action, StepError> {
     let name = gateway.metadata.name.clone().unwrap_or_default();
     let failure = context.failures().get(&name).and_then(|failures| failures.trouble.clone());
-    let observed = context.observer.observe(&name, failure).await.map_err(StepError::Observe)?;
+    let observed = Box::pin(context.observer.observe(&name, failure)).await.map_err(StepError::Observe)?;
     let now = context.cloud.now();
     let seen = match observed {
         Found::Nothing => {

@@ -24,6 +24,7 @@ mod idle;
 mod lives;
 mod manners;
 mod older_operator;
+mod plan;
 mod repair;
 mod scale;
 mod secrets;

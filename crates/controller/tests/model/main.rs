@@ -9,6 +9,7 @@ mod adoption;
 mod existing;
 mod exploration;
 mod firewall;
+mod forecast;
 mod no_delete;
 mod order;
 mod pause;

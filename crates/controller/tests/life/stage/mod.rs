@@ -151,6 +151,21 @@ impl Stage {
         Controller::start(name, &self.kubeconfig, more)
     }
 
+    /// `kubectl egress plan` on this manifest: exit code, what it printed, and what it complained of.
+    pub fn plan(&self, manifest: &Value, more: &[&str]) -> (Option<i32>, String, String) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), manifest.to_string()).unwrap();
+        let planned = Command::new(programs::command_line())
+            .env("KUBECONFIG", self.server.kubeconfig())
+            .args(["plan", "--digitalocean-api", cloud::ADDRESS, "-f"])
+            .arg(file.path())
+            .args(more)
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (planned.status.code(), text(planned.stdout), text(planned.stderr))
+    }
+
     /// Everything that the API server holds, but Secrets, as YAML.
     pub fn every_object(&self) -> String {
         let run = |arguments: &[&str]| {

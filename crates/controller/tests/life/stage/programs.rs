@@ -133,8 +133,17 @@ pub fn build_control_plane() {
 
 /// The simulator, built beside this test.
 pub fn simulator() -> PathBuf {
-    let program = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("do-simulator");
-    assert!(program.exists(), "{} is missing: cargo build -p do-simulator", program.display());
+    beside("do-simulator")
+}
+
+/// The command line, built beside this test.
+pub fn command_line() -> PathBuf {
+    beside("kubectl-egress")
+}
+
+fn beside(name: &str) -> PathBuf {
+    let program = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join(name);
+    assert!(program.exists(), "{} is missing: cargo build --workspace --bins", program.display());
     program
 }
 
