@@ -54,8 +54,13 @@ pub(super) fn strangers<'a>(look: &Look<'a>, status: &EgressGatewayStatus) -> Ve
     cloud.droplets.values().filter(|droplet| possible(droplet) && !recorded(droplet)).collect()
 }
 
-/// A new intent in the lowest free slot from this one on.
-pub(super) fn intend(look: &Look<'_>, status: &mut EgressGatewayStatus, from: i32) {
+/// A new intent in the lowest free slot.
+pub(super) fn intend(look: &Look<'_>, status: &mut EgressGatewayStatus) {
+    intend_in(look, status, 0..=look.seen.gateway.spec.replicas);
+}
+
+// A new intent in the first of these slots that is free.
+fn intend_in(look: &Look<'_>, status: &mut EgressGatewayStatus, mut slots: impl Iterator<Item = i32>) {
     let Ok(site) = &look.seen.site else { return };
     let strangers = strangers(look, status);
     let taken = |slot: i32| {
@@ -64,7 +69,7 @@ pub(super) fn intend(look: &Look<'_>, status: &mut EgressGatewayStatus, from: i3
             || status.creating.iter().any(|intent| intent.slot == slot)
             || strangers.iter().any(|droplet| droplet.name.eq_ignore_ascii_case(&name))
     };
-    let Some(slot) = (from..=look.seen.gateway.spec.replicas).find(|slot| !taken(*slot)) else { return };
+    let Some(slot) = slots.find(|slot| !taken(*slot)) else { return };
     status.creating.push(CreationIntent {
         name: look.identity.droplet_name(slot),
         slot,
@@ -83,8 +88,8 @@ pub(super) fn is_in_vain(look: &Look<'_>, strangers: &[&Droplet], intent: &Creat
         && strangers.iter().any(|droplet| droplet.name.eq_ignore_ascii_case(&intent.name))
 }
 
-/// Moves an intent whose name somebody else's Droplet has to a later slot, if one is free. Never back: only names of intents
-/// are looked up, so an earlier slot looks free whether it is or not.
+/// Moves an intent whose name somebody else's Droplet has to a later slot, if one is free, or to that of the one that was replaced last,
+/// when it is gone. Back to no other: only names of intents are looked up, so an earlier slot looks free whether it is or not.
 pub(super) fn make_way(look: &Look<'_>, status: &mut EgressGatewayStatus) {
     let strangers = strangers(look, status);
     let Some(at) = status.creating.iter().position(|intent| is_in_vain(look, &strangers, intent)) else {
@@ -92,7 +97,10 @@ pub(super) fn make_way(look: &Look<'_>, status: &mut EgressGatewayStatus) {
     };
     let given_up = status.creating.remove(at);
     let others = status.creating.len();
-    intend(look, status, given_up.slot + 1);
+    let later = given_up.slot + 1..=look.seen.gateway.spec.replicas;
+    let replaced = status.last_replacement.as_ref().and_then(|last| look.identity.slot_of(&last.from));
+    let replaced = replaced.filter(|slot| *slot < given_up.slot);
+    intend_in(look, status, later.chain(replaced));
     if status.creating.len() == others {
         status.creating.push(given_up);
     }

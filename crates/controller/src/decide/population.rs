@@ -41,7 +41,7 @@ pub(super) fn choose(look: &Look<'_>, status: &mut EgressGatewayStatus) {
     }
     let alive = status.gateways.len() + creation::strangers(look, status).len() + status.creating.len();
     if expected + status.creating.len() < look.replicas && alive < look.most() && may_create(look, status) {
-        creation::intend(look, status, 0);
+        creation::intend(look, status);
     }
 }
 
@@ -181,9 +181,12 @@ fn who_leaves<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Option<&'
         return None;
     }
     let proven = status.gateways.iter().filter(|gateway| is_proven(gateway)).count();
-    let coming = expected(look, status) + status.creating.len();
-    let strangers = creation::strangers(look, status).len();
-    let full = status.gateways.len() + status.creating.len() + strangers >= look.most();
+    let strangers = creation::strangers(look, status);
+    // One whose name somebody else's Droplet has comes when a slot is free.
+    let in_vain =
+        status.creating.iter().filter(|intent| creation::is_in_vain(look, &strangers, intent)).count();
+    let coming = expected(look, status) + status.creating.len() - in_vain;
+    let full = status.gateways.len() + status.creating.len() + strangers.len() >= look.most();
     let dead = status.gateways.iter().find(|gateway| repair::is_given_up(look, status, gateway));
     // A dead one goes when its successor works, or when its slot is all that the next successor waits for.
     let in_the_way = proven > 0 && full && coming < look.replicas;
