@@ -18,6 +18,9 @@ use crate::site::of_cloud;
 /// While it is open whether a create has happened, or a change is not in force yet: nodes prove the addresses of gateways only then.
 const OPEN_AGE: Duration = Duration::from_secs(5);
 
+/// While the EgressGateway is being deleted: a person may have deleted what the token may not.
+const LEAVING_AGE: Duration = Duration::from_secs(30);
+
 /// Every scope that calls about firewalls need.
 const SCOPES: &str = "firewall:read, firewall:create, firewall:update and firewall:delete";
 
@@ -74,7 +77,9 @@ impl Observer {
     ) -> Result<(Arc<FirewallList>, Vec<Firewall>), Error> {
         let now = self.cloud.now();
         let needed = needed(gateway, recorded, now);
-        let wanted = (now - self.known.firewall_age).max(condemned(gateway));
+        let is_leaving = gateway.metadata.deletion_timestamp.is_some();
+        let age = self.known.firewall_age.min(if is_leaving { LEAVING_AGE } else { Duration::MAX });
+        let wanted = (now - age).max(condemned(gateway));
         let mut list = self.cloud.firewalls(wanted, needed).await?;
         let ids: Vec<FirewallId> =
             recorded.into_iter().flat_map(recorded_ids).filter_map(|id| FirewallId::new(id).ok()).collect();
