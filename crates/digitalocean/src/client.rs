@@ -14,7 +14,7 @@ use crate::deadline;
 use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::fence::Fence;
-use crate::model::account::{Account, ReservedIp};
+use crate::model::account::Account;
 use crate::model::action::{Action, DropletAction};
 use crate::model::catalog::{Image, Region, Size};
 use crate::model::droplet::Droplet;
@@ -344,16 +344,15 @@ impl Client {
         Ok(answer.json::<AccountRoot>()?.account)
     }
 
-    /// All reserved IPv4 addresses of the account.
-    pub async fn reserved_ips(&self) -> Result<Vec<ReservedIp>, Error> {
-        self.list("reserved_ips.list", "/v2/reserved_ips", None).await
-    }
-
     async fn read(&self, call: Call) -> Result<Answer, Error> {
         self.transport.read(call, self.reads).await
     }
 
-    async fn find<T: DeserializeOwned>(&self, name: &'static str, path: String) -> Result<Option<T>, Error> {
+    pub(crate) async fn find<T: DeserializeOwned>(
+        &self,
+        name: &'static str,
+        path: String,
+    ) -> Result<Option<T>, Error> {
         self.find_with(Call::get(name, path)).await
     }
 
@@ -365,7 +364,7 @@ impl Client {
         }
     }
 
-    async fn post<T: serde::Serialize + Sync>(
+    pub(crate) async fn post<T: serde::Serialize + Sync>(
         &self,
         name: &'static str,
         path: String,
@@ -376,7 +375,12 @@ impl Client {
         self.send(Method::POST, name, path, body, repetition, fence).await
     }
 
-    async fn delete(&self, name: &'static str, path: String, fence: &dyn Fence) -> Result<Deletion, Error> {
+    pub(crate) async fn delete(
+        &self,
+        name: &'static str,
+        path: String,
+        fence: &dyn Fence,
+    ) -> Result<Deletion, Error> {
         let call = Call { method: Method::DELETE, ..Call::get(name, path) };
         match self.transport.change(call, fence).await {
             Ok(_) => Ok(Deletion::Accepted),
@@ -402,7 +406,7 @@ impl Client {
         self.transport.change(call, fence).await
     }
 
-    async fn list<T: Listed>(
+    pub(crate) async fn list<T: Listed>(
         &self,
         name: &'static str,
         path: &str,

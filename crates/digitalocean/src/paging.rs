@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::model::account::ReservedIp;
 use crate::model::catalog::{Image, Region, Size, SshKey};
 use crate::model::droplet::Droplet;
 use crate::model::firewall::Firewall;
 use crate::model::project::Project;
+use crate::model::reserved_ip::ReservedIp;
 use crate::model::vpc::Vpc;
 
 /// The most that the API gives per page.

@@ -9,4 +9,5 @@ pub mod ids;
 pub mod lenient;
 pub mod project;
 pub mod request;
+pub mod reserved_ip;
 pub mod vpc;

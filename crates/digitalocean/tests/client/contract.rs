@@ -135,7 +135,7 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
         let lists =
             r#""actions": [], "droplets": [], "vpcs": [], "sizes": [], "regions": [], "reserved_ips": [], "firewalls": [],
                "images": [], "ssh_keys": [], "projects": [], "resources": []"#;
-        let things = r#""droplet": {"id": 1}, "vpc": {"id": "a"}, "image": {"id": 1}, "account": {}, "firewall": {"id": "a"}"#;
+        let things = r#""droplet": {"id": 1}, "vpc": {"id": "a"}, "image": {"id": 1}, "account": {}, "firewall": {"id": "a"}, "reserved_ip": {"ip": "203.0.113.200"}"#;
         match request.method.as_str() {
             "DELETE" => answer(204, ""),
             _ => answer(200, &format!("{{{action}, {lists}, {things}}}")),
@@ -183,6 +183,12 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
     client.assign_droplet(&project, id, &Leader).await.unwrap();
     client.account().await.unwrap();
     client.reserved_ips().await.unwrap();
+    let ip = std::net::Ipv4Addr::new(203, 0, 113, 200);
+    client.reserved_ip(ip).await.unwrap();
+    client.reserve_ip(id, &Leader).await.unwrap();
+    client.assign_ip(ip, id, &Leader).await.unwrap();
+    client.release_ip(ip, &Leader).await.unwrap();
+    client.tag_droplet(&tag, id, &Leader).await.unwrap();
 
     let mut used = BTreeSet::new();
     for request in fake.asked() {
@@ -209,9 +215,14 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
         "projects_assign_resources",
         "projects_list",
         "regions_list",
+        "reservedIPsActions_post",
+        "reservedIPs_create",
+        "reservedIPs_delete",
+        "reservedIPs_get",
         "reservedIPs_list",
         "sizes_list",
         "sshKeys_list",
+        "tags_assign_resources",
         "tags_create",
         "vpcs_get",
         "vpcs_list",
