@@ -45,6 +45,7 @@ pub fn fixtures() -> Value {
         })
     });
     json!({
+        "account": {"floating_ip_limit": 20},
         "vpcs": [{"id": VPC_ID, "name": "lab", "region": REGION, "ip_range": VPC, "default": true}],
         "droplets": nodes.chain(gateways).collect::<Vec<_>>(),
     })

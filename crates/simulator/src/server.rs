@@ -117,6 +117,8 @@ pub(crate) struct Shell {
     changed: Notify,
     /// Wakes the task that tells the machine room what firewalls do.
     pub(crate) policies: Notify,
+    /// Wakes the task that tells it which reserved addresses are whose.
+    pub(crate) addresses: Notify,
 }
 
 pub(crate) struct Inner {
@@ -176,6 +178,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         held: Mutex::default(),
         changed: Notify::new(),
         policies: Notify::new(),
+        addresses: Notify::new(),
     });
 
     let address = |listener: &TcpListener, asked: SocketAddr| listener.local_addr().unwrap_or(asked);
@@ -189,6 +192,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     }
     running.tasks.spawn(pass_time(Arc::clone(&shell)));
     running.tasks.spawn(Arc::clone(&shell).enforce_firewalls());
+    running.tasks.spawn(Arc::clone(&shell).translate_addresses());
     shell.after_change();
     Ok(running)
 }
@@ -241,13 +245,17 @@ impl Shell {
 
     /// Writes the snapshot and starts what machines are asked to do.
     pub(crate) fn after_change(self: &Arc<Self>) {
-        let (effects, policies) = {
+        let (effects, policies, addresses) = {
             let mut inner = self.lock();
             if let Some(path) = &self.state {
                 inner.write_state(path);
             }
-            (inner.cloud.take_effects(), inner.cloud.has_enforcements())
+            let cloud = &mut inner.cloud;
+            (cloud.take_effects(), cloud.has_enforcements(), cloud.untold_translations().is_some())
         };
+        if addresses {
+            self.addresses.notify_one();
+        }
         if policies {
             self.policies.notify_one();
         }

@@ -49,7 +49,7 @@ pub use firewall::{Enforcement, Firewall};
 pub use image::Image;
 pub use project::Project;
 pub use request::{Answer, Refusal, Request};
-pub use reserved_ip::ReservedIp;
+pub use reserved_ip::{ReservedIp, Translation};
 pub use ssh_key::SshKey;
 pub use tag::{Tag, Tagged};
 pub use vpc::Vpc;
@@ -91,6 +91,9 @@ pub struct Cloud {
     pub lost_addresses: BTreeSet<Ipv4Addr>,
     /// Droplets whose firewalls' effect the machine room has yet to confirm.
     enforcing: BTreeSet<u64>,
+    /// Which reserved addresses the machine room translates.
+    #[serde(default)]
+    translated: Vec<Translation>,
     /// When the next tag lands on a Droplet, while there are firewalls.
     landing: Option<Timestamp>,
     counters: Counters,
@@ -128,6 +131,7 @@ impl Cloud {
             machines,
             lost_addresses: BTreeSet::new(),
             enforcing: BTreeSet::new(),
+            translated: Vec::new(),
             landing: None,
             counters: Counters { droplet: 3_164_494, action: 36_804_636, ssh_key: 289_794, uuid: 1 },
             outbox: Vec::new(),
