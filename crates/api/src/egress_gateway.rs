@@ -1,10 +1,10 @@
 //! EgressGateway: gateways with fixed public addresses, and what leaves through them.
 
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::health_check::HealthCheck;
+use crate::public_ip::{DeletionPolicy, PublicIp};
 use crate::static_route::default_drain_seconds;
 use crate::{Destination, EgressGatewayStatus, NodeSelector, OnNoGateway, RouteMode};
 
@@ -32,6 +32,11 @@ use crate::{Destination, EgressGatewayStatus, NodeSelector, OnNoGateway, RouteMo
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.reservedIPs) || self.reservedIPs.size() == 0 || self.publicIP == 'ReservedPerGateway'").message("reservedIPs are used with publicIP: ReservedPerGateway only; write that, or leave reservedIPs out"),
+    validation = Rule::new("!has(self.reservedIPs) || self.reservedIPs.size() <= self.replicas").message("reservedIPs has more addresses than there are gateways; raise replicas, or leave some out"),
+    validation = Rule::new("!has(oldSelf.reservedIPs) || oldSelf.reservedIPs.all(ip, has(self.reservedIPs) && ip in self.reservedIPs)").message("reservedIPs: an address that is in use cannot be taken out, because partners may admit it; make another EgressGateway for other addresses")
+)]
 pub struct EgressGatewaySpec {
     /// What leaves through the gateways: IPv4 addresses and prefixes, 1 to 10,000. All egress is written `0.0.0.0/0`.
     #[schemars(length(min = 1, max = 10_000))]
@@ -53,8 +58,11 @@ pub struct EgressGatewaySpec {
     #[serde(default)]
     pub mode: RouteMode,
 
-    /// Where the public addresses come from.
+    /// Where the public addresses come from. It can't be changed later: the addresses would.
     #[serde(rename = "publicIP")]
+    #[x_kube(
+        validation = Rule::new("self == oldSelf").message("cannot be changed, because the addresses that partners admit would change with it; make another EgressGateway and move destinations there")
+    )]
     pub public_ip: PublicIp,
 
     /// Droplets of your own that serve as gateways, by id, at most 5. They count towards `replicas`, and the controller makes the
@@ -63,8 +71,17 @@ pub struct EgressGatewaySpec {
     #[schemars(length(max = 5), inner(range(min = 1)), extend("x-kubernetes-list-type" = "set"))]
     pub existing_droplets: Vec<i64>,
 
-    /// The Droplets. A change of `size` or `image` replaces them one by one, the new one first; other changes apply to Droplets made
-    /// from then on.
+    /// Reserved addresses of yours for `publicIP: ReservedPerGateway`, one a gateway at most; the rest is reserved for you. They are
+    /// assigned, never given back. More can be added; one that is there stays.
+    #[serde(default, rename = "reservedIPs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5), inner(length(max = 15)))]
+    #[x_kube(
+        validation = Rule::new("self.all(ip, ip.matches('^[0-9.]+$') && isIP(ip))").message("must be IPv4 addresses, as doctl compute reserved-ip list shows them, like 203.0.113.40"),
+        validation = Rule::new("self.all(ip, self.exists_one(other, other == ip))").message("an address is listed twice; every gateway needs one of its own")
+    )]
+    pub reserved_ips: Vec<String>,
+
+    /// The Droplets. A change of `size` or `image` replaces them one by one; other changes apply to Droplets made from then on.
     #[serde(default)]
     pub droplet: DropletTemplate,
 
@@ -85,6 +102,10 @@ pub struct EgressGatewaySpec {
     #[schemars(range(min = 0, max = 3_600))]
     pub drain_seconds: i32,
 
+    /// What becomes of what was made in the cloud when this object is deleted: `Delete`, or `Retain`, which keeps reserved addresses.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+
     /// The nodes that leave through the gateways. Left out: every node. All nodes help to prove the gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<NodeSelector>,
@@ -92,13 +113,6 @@ pub struct EgressGatewaySpec {
 
 fn default_replicas() -> i32 {
     2
-}
-
-/// Where the public address of a gateway comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum PublicIp {
-    /// The Droplet's own address. It goes with the Droplet: a replaced gateway has another one.
-    Ephemeral,
 }
 
 /// What the Droplets are.

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::public_ip::{ReservedIpStatus, ReservingIpStatus};
 use crate::{NextRoll, Roll};
 
 /// What became of it.
@@ -21,7 +22,7 @@ pub struct EgressGatewayStatus {
     pub conditions: Vec<Condition>,
 
     /// Public addresses with which traffic may leave: what a partner must allow. Those of all proven gateways in their order, then
-    /// those of gateways that were proven and are not gone yet.
+    /// those of gateways that were proven and are not gone yet; or all reserved ones of `publicIP: ReservedPerGateway`.
     #[serde(default, rename = "publicIPs", skip_serializing_if = "Vec::is_empty")]
     pub public_ips: Vec<String>,
 
@@ -89,6 +90,15 @@ pub struct EgressGatewayStatus {
     /// The cloud firewall around the gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firewall: Option<FirewallStatus>,
+
+    /// Its reserved addresses.
+    #[serde(default, rename = "reservedIPs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["ip"]))]
+    pub reserved_ips: Vec<ReservedIpStatus>,
+
+    /// The next one, from when it was decided to reserve it until the cloud shows it.
+    #[serde(default, rename = "reservingIP", skip_serializing_if = "Option::is_none")]
+    pub reserving_ip: Option<ReservingIpStatus>,
 }
 
 /// The cloud firewall of an EgressGateway: on the public side it lets in nothing but probes of one gateway by the others. Gateways work
@@ -203,7 +213,7 @@ pub struct GatewayStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_address: Option<String>,
 
-    /// Public address, once the cloud has given one.
+    /// The public address with which it leaves, once the cloud has given one: its reserved address where it is to have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_address: Option<String>,
 
@@ -310,6 +320,9 @@ impl GatewayStatus {
 pub struct Refused {
     /// Why, in its own words.
     pub message: String,
+
+    /// Since when it refuses that without interruption.
+    pub since: Time,
 
     /// When it is asked again at the earliest; a change of the spec does not wait.
     pub not_before: Time,

@@ -16,12 +16,13 @@ mod names;
 mod node_egress;
 mod node_selector;
 mod prefix;
+mod public_ip;
 mod renewal;
 mod roll;
 mod static_route;
 
 pub use definition::Definition;
-pub use egress_gateway::{DropletTemplate, EgressGateway, EgressGatewaySpec, PublicIp};
+pub use egress_gateway::{DropletTemplate, EgressGateway, EgressGatewaySpec};
 pub use egress_gateway_status::{
     CreationIntent, EgressGatewayStatus, Failover, FirewallStatus, GatewayRole, GatewayStatus, Refused,
     Replacement,
@@ -34,6 +35,7 @@ pub use node_egress::{
 };
 pub use node_selector::{InvalidSelector, NodeOperator, NodeRequirement, NodeSelector};
 pub use prefix::{Destination, EgressAddress, GatewayAddress};
+pub use public_ip::{Assigning, DeletionPolicy, PublicIp, ReservedIpStatus, ReservingIpStatus};
 pub use renewal::{RENEWALS_PER_SECOND, SHORTEST_RENEWAL, fresh_for, renewal_interval};
 pub use roll::{NextRoll, Roll};
 pub use static_route::{

@@ -27,6 +27,9 @@ pub const OWNER_TAG_PREFIX: &str = "egress-owner:";
 /// Prefix of the tag that names the slot of a Droplet among those of its EgressGateway; a decimal number follows.
 pub const SLOT_TAG_PREFIX: &str = "egress-slot:";
 
+/// Prefix of the tag that names a reserved address which was made for the owner of the Droplet; the address follows, with dashes.
+pub const ADDRESS_TAG_PREFIX: &str = "egress-address:";
+
 /// TCP port of a gateway's health endpoint, on its private address only.
 pub const GATEWAY_HEALTH_PORT: u16 = 9180;
 

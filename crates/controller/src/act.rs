@@ -3,6 +3,9 @@
 //! Every primitive call asks the lease first and has a deadline; both are the duty of [`Ports`]. A call that fails ends the
 //! step, and the next step begins with a new look at the world.
 
+mod reserved_ips;
+
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use egress_api::{EgressGatewayStatus, FirewallStatus, GatewayRole, GatewayStatus, Refused, StaticRouteSpec};
@@ -13,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::decision::{Admission, Decision, Effect, Order};
 use crate::firewall::OwnedFirewall;
 use crate::identity::OwnedDroplet;
+use crate::reserved_ip::{OwnedIp, ReleasableIp};
 
 /// Why a create gave no id.
 #[derive(Debug)]
@@ -100,6 +104,28 @@ pub trait Ports: Sync {
         droplet: &OwnedDroplet,
         project: &str,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Reserves an address for a Droplet, to which the cloud begins to assign it.
+    fn reserve_ip(
+        &self,
+        droplet: &OwnedDroplet,
+    ) -> impl Future<Output = Result<Ipv4Addr, CallFailure<Self::Error>>> + Send;
+    /// Puts the tag on a Droplet that says whose this address is.
+    fn mark_ip(
+        &self,
+        droplet: &OwnedDroplet,
+        ip: Ipv4Addr,
+    ) -> impl Future<Output = Result<(), CallFailure<Self::Error>>> + Send;
+    /// Begins to assign an address.
+    fn assign_ip(
+        &self,
+        ip: &OwnedIp,
+        droplet: &OwnedDroplet,
+    ) -> impl Future<Output = Result<(), CallFailure<Self::Error>>> + Send;
+    /// Gives an address back.
+    fn release_ip(
+        &self,
+        ip: &ReleasableIp,
+    ) -> impl Future<Output = Result<(), CallFailure<Self::Error>>> + Send;
     /// Sends the list. One that the gateway does not take is no error: the next look shows it.
     fn admit(&self, admission: &Admission) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
@@ -128,6 +154,18 @@ pub async fn perform<P: Ports>(decision: &Decision, ports: &P, now: Timestamp) -
         }
         Some(Effect::DeleteFirewall(firewall)) => {
             return note(ports.delete_firewall(firewall).await, None, status.clone(), ports, now).await;
+        }
+        Some(Effect::ReserveIp(droplet)) => {
+            return reserved_ips::reserve(droplet, status.clone(), ports, now).await;
+        }
+        Some(Effect::MarkIp(droplet, ip)) => {
+            return reserved_ips::mark(droplet, *ip, status.clone(), ports, now).await;
+        }
+        Some(Effect::AssignIp(ip, droplet)) => {
+            return reserved_ips::assign(ip, droplet, status.clone(), ports, now).await;
+        }
+        Some(Effect::ReleaseIp(ip)) => {
+            return reserved_ips::release(ip, status.clone(), ports, now).await;
         }
         Some(Effect::AdmitPeers(admission)) => ports.admit(admission).await,
         Some(Effect::AssignToProject(droplet, project)) => {
@@ -239,8 +277,10 @@ async fn delete<P: Ports>(
         Err(CallFailure::Refused { words, pause }) => {
             let id = i64::try_from(droplet.id().0).unwrap_or_default();
             for gateway in status.gateways.iter_mut().filter(|gateway| gateway.droplet_id == id) {
+                let before = gateway.delete_refused.as_ref();
+                let since = before.map_or_else(|| whole_second(now), |before| before.since.clone());
                 let not_before = whole_second(now + pause);
-                gateway.delete_refused = Some(Refused { message: words.clone(), not_before });
+                gateway.delete_refused = Some(Refused { message: words.clone(), since, not_before });
             }
             ports.write_status(&status).await.map(|()| Outcome::Refused)
         }

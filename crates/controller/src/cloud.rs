@@ -4,6 +4,8 @@
 mod firewalls;
 mod fleet;
 mod outage;
+mod reserved_ips;
+mod shared_list;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +25,8 @@ use crate::metrics::ControllerMetrics;
 pub use firewalls::FirewallList;
 use fleet::Fleet;
 use outage::Standing;
+pub use reserved_ips::ReservedIpList;
+use shared_list::SharedList;
 
 /// One reading of the list.
 #[derive(Debug)]
@@ -49,7 +53,8 @@ pub struct Cloud {
     metrics: ControllerMetrics,
     // Held while the list is read: whoever comes meanwhile waits for that reading instead of starting another.
     list: tokio::sync::Mutex<Shared>,
-    firewalls: tokio::sync::Mutex<firewalls::Shared>,
+    firewalls: tokio::sync::Mutex<SharedList<FirewallList>>,
+    reserved_ips: tokio::sync::Mutex<SharedList<ReservedIpList>>,
     memory: Mutex<Memory>,
 }
 
@@ -89,6 +94,7 @@ impl Cloud {
             metrics,
             list: tokio::sync::Mutex::default(),
             firewalls: tokio::sync::Mutex::default(),
+            reserved_ips: tokio::sync::Mutex::default(),
             memory: Mutex::default(),
         }
     }

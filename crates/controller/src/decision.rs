@@ -8,6 +8,7 @@ use egress_digitalocean::FirewallSpec;
 
 use crate::firewall::OwnedFirewall;
 use crate::identity::OwnedDroplet;
+use crate::reserved_ip::{OwnedIp, ReleasableIp};
 
 /// Times that rule the decisions.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +57,9 @@ pub const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// How long to wait before a delete that was accepted is asked for again.
 pub const DELETE_AGAIN: Duration = Duration::from_secs(20);
+
+/// How long to wait for an address to be where the cloud accepted to assign it, once it is not locked, before that is asked for again.
+pub const ASSIGN_AGAIN: Duration = Duration::from_secs(20);
 
 /// Between two replacements of one EgressGateway there is at least so much: should the nodes be wrong about gateways, no more than
 /// one is made anew until somebody can look. Recorded in the status, so that a restart does not begin anew.
@@ -113,6 +117,14 @@ pub enum Effect {
     UpdateFirewall(OwnedFirewall, FirewallSpec),
     /// Deletes a firewall by id.
     DeleteFirewall(OwnedFirewall),
+    /// Marks the next address as asked for, sends one request that reserves it and begins to assign it, records it.
+    ReserveIp(OwnedDroplet),
+    /// Puts the tag on a Droplet that says of an address that it was made for the Droplet's owner.
+    MarkIp(OwnedDroplet, Ipv4Addr),
+    /// Begins to assign an address, and records that the cloud said yes.
+    AssignIp(OwnedIp, OwnedDroplet),
+    /// Gives an address back.
+    ReleaseIp(ReleasableIp),
     /// Tells a gateway which others may probe its public side.
     AdmitPeers(Admission),
     /// Puts a Droplet into this project, and records that.
@@ -136,6 +148,10 @@ impl Effect {
             Self::CreateFirewall(_) => "create_firewall",
             Self::UpdateFirewall(..) => "update_firewall",
             Self::DeleteFirewall(_) => "delete_firewall",
+            Self::ReserveIp(_) => "reserve_ip",
+            Self::MarkIp(..) => "mark_ip",
+            Self::AssignIp(..) => "assign_ip",
+            Self::ReleaseIp(_) => "release_ip",
             Self::AdmitPeers(_) => "admit_peers",
             Self::AssignToProject(..) => "assign_to_project",
             Self::RemoveFinalizer => "remove_finalizer",

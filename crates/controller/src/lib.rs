@@ -27,6 +27,7 @@ pub mod orphans;
 pub mod process;
 pub mod reconcile;
 pub mod relisting;
+pub mod reserved_ip;
 pub mod route_status;
 pub mod settings;
 pub mod site;

@@ -2,6 +2,7 @@
 //!
 //! Each call asks the lease right before it is sent and ends at a deadline.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use egress_api::{
@@ -26,6 +27,7 @@ use crate::firewall::OwnedFirewall;
 use crate::health::Endpoints;
 use crate::identity::OwnedDroplet;
 use crate::observation::Observation;
+use crate::reserved_ip::{OwnedIp, ReleasableIp, address_tag};
 use crate::site::of_cloud;
 
 // Others take the lease over at the earliest 5 s after our claim on it ends, and a changing cloud call ends after 10 s.
@@ -255,6 +257,29 @@ impl Ports for Live<'_> {
         let project =
             ProjectId::new(project).map_err(|source| Error::Invalid { call: "projects.assign", source })?;
         Ok(self.cloud.assign(droplet.id(), &project, &self.fence()).await?)
+    }
+
+    async fn reserve_ip(&self, droplet: &OwnedDroplet) -> Result<Ipv4Addr, CallFailure<ActError>> {
+        let made = self.cloud.reserve_ip(droplet.id(), &self.fence()).await;
+        made.map_err(|error| resting(error, "reserved_ip:create"))
+    }
+
+    async fn mark_ip(&self, droplet: &OwnedDroplet, ip: Ipv4Addr) -> Result<(), CallFailure<ActError>> {
+        let tag = TagName::new(address_tag(ip))
+            .map_err(|source| Error::Invalid { call: "tags.create", source })
+            .map_err(|error| CallFailure::Unknown(error.into()))?;
+        let marked = self.cloud.tag(&tag, droplet.id(), &self.fence()).await;
+        marked.map_err(|error| resting(error, "tag:create"))
+    }
+
+    async fn assign_ip(&self, ip: &OwnedIp, droplet: &OwnedDroplet) -> Result<(), CallFailure<ActError>> {
+        let assigned = self.cloud.assign_ip(ip.ip(), droplet.id(), &self.fence()).await;
+        assigned.map_err(|error| resting(error, "reserved_ip:update"))
+    }
+
+    async fn release_ip(&self, ip: &ReleasableIp) -> Result<(), CallFailure<ActError>> {
+        let released = self.cloud.release_ip(ip.ip(), &self.fence()).await;
+        released.map_err(|error| resting(error, "reserved_ip:delete"))
     }
 
     async fn admit(&self, admission: &Admission) -> Result<(), ActError> {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use egress_api::{Definition, EgressGateway, NodeEgressStatus, NodeSelector, StaticRoute};
-use egress_digitalocean::{Droplet, DropletId, Firewall};
+use egress_digitalocean::{Droplet, DropletId, Firewall, ReservedIp};
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
@@ -40,6 +40,8 @@ pub struct Observation {
     pub cloud: Result<CloudSeen, Trouble>,
     /// The cloud's firewalls, or why they could not be read. Gateways do without.
     pub firewalls: Result<FirewallsSeen, Trouble>,
+    /// The cloud's reserved addresses, or why they could not be read.
+    pub reserved_ips: Result<ReservedIpsSeen, Trouble>,
     /// What each gateway's own endpoint answers, by Droplet.
     pub health: BTreeMap<DropletId, HealthSeen>,
     /// Since when an endpoint has not said that it is ready, without interruption, as far as this process remembers.
@@ -108,6 +110,16 @@ pub struct FirewallsSeen {
     /// Recorded ones and those with our name, by id. A recorded one that is missing was asked for by id too, while the token showed
     /// that it sees this account.
     pub firewalls: Vec<Firewall>,
+}
+
+/// The reserved addresses that matter.
+#[derive(Clone, Debug)]
+pub struct ReservedIpsSeen {
+    /// When the reading of the list began.
+    pub taken: Timestamp,
+    /// Those that are recorded, that the user gives, or that a Droplet of ours holds. A recorded one that is missing was asked for
+    /// by itself too, while the token showed that it sees this account.
+    pub addresses: Vec<ReservedIp>,
 }
 
 /// Why something is not known or not possible, for a condition.

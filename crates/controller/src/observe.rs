@@ -1,6 +1,7 @@
 //! Reads what a step needs. Changes nothing.
 
 mod firewalls;
+mod reserved_ips;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -66,6 +67,8 @@ pub struct Known {
     pub pod_range: Option<Ipv4Net>,
     /// How old the list of firewalls may be while nothing is known to change.
     pub firewall_age: Duration,
+    /// How old the list of reserved addresses may be while nothing is known to change.
+    pub reserved_ip_age: Duration,
 }
 
 /// Where observations come from.
@@ -121,7 +124,7 @@ impl Observer {
         let gateways: Api<Guarded<EgressGateway>> = Api::all(self.client.clone());
         match within_deadline(gateways.get_opt(name)).await?.map(|gateway| gateway.0) {
             None => Ok(Found::Nothing),
-            Some(Ok(gateway)) => self.observe_as(gateway, failure).await,
+            Some(Ok(gateway)) => Box::pin(self.observe_as(gateway, failure)).await,
             Some(Err(invalid)) => Ok(Found::Unreadable(Box::new(Unreadable::itself(invalid)))),
         }
     }
@@ -159,6 +162,10 @@ impl Observer {
             Ok(cloud) => self.firewalls(&gateway, &nodes, cloud).await,
             Err(trouble) => Err(trouble.clone()),
         };
+        let reserved_ips = match &cloud {
+            Ok(cloud) => Box::pin(self.reserved_ips(&gateway, &nodes, cloud)).await,
+            Err(trouble) => Err(trouble.clone()),
+        };
         let health = match &cloud {
             Ok(cloud) => self.health.ask(addresses(&gateway, Some(cloud))).await,
             Err(_) => self.health.ask(addresses(&gateway, None)).await,
@@ -175,6 +182,7 @@ impl Observer {
             undefined,
             cloud,
             firewalls,
+            reserved_ips,
             health,
             failing_since,
             site,
@@ -211,7 +219,7 @@ impl Observer {
     async fn site(&self, gateway: &EgressGateway, nodes: &BTreeSet<DropletId>) -> Result<Site, Trouble> {
         let of_nodes = self.mirrors.pod_ranges();
         let pods = pod_ranges(self.known.pod_range, of_nodes.iter().map(String::as_str));
-        self.locator.locate(&self.cloud, &gateway.spec.droplet, nodes, &pods).await
+        self.locator.locate(&self.cloud, &gateway.spec, nodes, &pods).await
     }
 
     async fn offer(&self, gateway: &EgressGateway, site: &Result<Site, Trouble>) -> Offer {

@@ -214,6 +214,16 @@ fn log_effect(effect: &Effect) {
         Effect::DeleteFirewall(firewall) => {
             tracing::info!(firewall = firewall.name(), id = %firewall.id(), "delete firewall");
         }
+        Effect::ReserveIp(droplet) => {
+            tracing::info!(droplet = droplet.name(), id = %droplet.id(), "reserve an address");
+        }
+        Effect::MarkIp(droplet, ip) => {
+            tracing::info!(droplet = droplet.name(), id = %droplet.id(), %ip, "mark reserved address");
+        }
+        Effect::AssignIp(ip, droplet) => {
+            tracing::info!(ip = %ip.ip(), droplet = droplet.name(), id = %droplet.id(), "assign reserved address");
+        }
+        Effect::ReleaseIp(ip) => tracing::info!(ip = %ip.ip(), "release reserved address"),
         Effect::AdmitPeers(admission) => {
             tracing::info!(gateway = admission.name, peers = ?admission.peers, "name the gateway's peers");
         }

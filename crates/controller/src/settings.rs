@@ -73,6 +73,11 @@ pub struct Settings {
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(5..))]
     pub firewall_age_seconds: u32,
 
+    /// How old the list of the account's reserved addresses may be while nothing is known to change: within this time an address that
+    /// was moved by hand is found, if the gateway's own endpoint does not tell before. At least 5, as with firewalls.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(5..))]
+    pub reserved_ip_age_seconds: u32,
+
     /// How long a node may be gone before its report is deleted, should Kubernetes' garbage collector not have done so.
     #[arg(long, default_value_t = 60)]
     pub forget_node_after_seconds: u32,

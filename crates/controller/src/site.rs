@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use egress_api::DropletTemplate;
+use egress_api::{DropletTemplate, EgressGatewaySpec, PublicIp};
 use egress_digitalocean::{DropletId, Error, RefusalKind, VpcId};
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
@@ -43,14 +43,15 @@ struct Place {
 }
 
 impl Locator {
-    /// The site for gateways of this template among these nodes.
+    /// The site for gateways of this kind among these nodes.
     pub async fn locate(
         &self,
         cloud: &Cloud,
-        template: &DropletTemplate,
+        spec: &EgressGatewaySpec,
         nodes: &BTreeSet<DropletId>,
         pod_ranges: &[Ipv4Net],
     ) -> Result<Site, Trouble> {
+        let template = &spec.droplet;
         let places = self.places(cloud, nodes).await.map_err(|error| of_cloud(&error))?;
         let place = choose(template, &places)?;
         let range = self.range(cloud, &place.vpc).await.map_err(|error| of_cloud(&error))?;
@@ -59,8 +60,12 @@ impl Locator {
                 format!("The cloud does not show VPC {}; the token needs the scope vpc:read", place.vpc);
             return Err(Trouble { reason: "VpcUnknown", message });
         };
-        let input =
-            UserDataInput { vpc_range, pod_ranges: pod_ranges.to_vec(), ssh: !template.ssh_keys.is_empty() };
+        let input = UserDataInput {
+            vpc_range,
+            pod_ranges: pod_ranges.to_vec(),
+            ssh: !template.ssh_keys.is_empty(),
+            reserved_address: spec.public_ip == PublicIp::ReservedPerGateway,
+        };
         let user_data = self.user_data(&input).map_err(|error| Trouble {
             reason: "UserDataInvalid",
             message: format!("No user data: {error}"),

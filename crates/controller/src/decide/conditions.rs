@@ -4,7 +4,7 @@ use egress_api::condition::{DEGRADED, PROGRESSING, READY, Verdict, set};
 use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, NodeRouteState, NodeSelector};
 
 use super::route::{self, RoutePlan};
-use super::{Look, degraded, is_proven, pause, population, roll};
+use super::{Look, addresses, degraded, is_proven, pause, population, roll};
 use crate::observation::{NodeSeen, Trouble};
 
 /// Message of Ready when there is nobody to route for.
@@ -54,6 +54,10 @@ pub(super) fn summarize_deletion(
     let there =
         |address: &String| status.gateways.iter().any(|one| one.public_address.as_ref() == Some(address));
     status.public_ips.retain(there);
+    if addresses::are_wanted(look) {
+        // Of gateways that were just taken over, too.
+        status.public_ips = addresses::public_ips(status);
+    }
     status.roll = None;
     status.next_roll = None;
     status.gateways_ready = Some(format!("0/{}", look.replicas));

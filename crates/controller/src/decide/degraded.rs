@@ -7,7 +7,7 @@ use egress_api::{EGRESS_GATEWAY_FINALIZER, EgressGatewayStatus, GatewayRole, Gat
 
 use super::conditions::{in_words, obstacle, verdict};
 use super::quorum::{ballot, complaint};
-use super::{Look, creation, existing, firewall, is_proven, pause, population, roll};
+use super::{Look, addresses, creation, existing, firewall, is_proven, pause, population, roll};
 use crate::cloud::elapsed;
 use crate::identity::droplet_id;
 
@@ -28,6 +28,7 @@ pub(super) fn degraded(look: &Look<'_>, status: &EgressGatewayStatus, proven: us
         .or_else(|| population::not_provably_ours(look, status).map(|message| ("NotProvablyOurs", message)))
         .or_else(|| existing::complaint(look).map(|message| ("ExistingDropletUnfit", message)))
         .or_else(|| population::no_longer_ours(look, status).map(|message| ("NotProvablyOurs", message)))
+        .or_else(|| addresses::complaint(look, status))
         .or_else(|| unknown_droplet(look, status))
         .or_else(|| nobody_may_say(look, status))
         .or_else(|| condemned(look, status))

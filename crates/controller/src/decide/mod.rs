@@ -8,8 +8,9 @@
 //! - One gateway leaves at a time, and never the last one that works; one is replaced in ten minutes. A roll of gateways that work comes
 //!   after every repair.
 //! - Who is deleted with its definition (CRD) is kept like any other: only a deletion that somebody wants takes anything away (I6).
-//! - What changes or deletes a Droplet or a firewall carries the proof that it is ours.
+//! - What changes or deletes a Droplet, a firewall or an address carries the proof that it is ours.
 
+mod addresses;
 mod admits;
 mod conditions;
 mod creation;
@@ -91,6 +92,7 @@ fn keep(look: &Look<'_>) -> Decision {
     forget_refused_deletes(look, &mut status);
     existing::record(look, &mut status);
     creation::adopt(look, &mut status);
+    addresses::record(look, &mut status);
     judge::judge(look, &mut status);
     firewall::record(look, &mut status);
     admits::record(look, &mut status);
@@ -105,6 +107,7 @@ fn keep(look: &Look<'_>) -> Decision {
         None.or_else(|| route.change.clone().map(Effect::ApplyStaticRoute))
             .or_else(|| repair::power(look, &status))
             .or_else(|| creation::order(look, &status))
+            .or_else(|| addresses::change(look, &status))
             .or_else(|| population::deletion(look, &status))
             .or_else(|| firewall::change(look, &status))
             .or_else(|| admits::admission(look, &status))

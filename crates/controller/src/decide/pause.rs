@@ -5,7 +5,7 @@
 
 use egress_api::PAUSED_ANNOTATION;
 
-use super::{Look, QUIET, SOON, conditions, creation, events, judge, route, stamp};
+use super::{Look, QUIET, SOON, addresses, conditions, creation, events, judge, route, stamp};
 use crate::decision::{Decision, Effect};
 use crate::observation::Trouble;
 
@@ -35,6 +35,7 @@ fn value<'a>(look: &Look<'a>) -> Option<&'a String> {
 pub(super) fn decide(look: &Look<'_>) -> Decision {
     let mut status = look.before.clone();
     creation::adopt(look, &mut status);
+    addresses::record_for_pause(look, &mut status);
     judge::judge(look, &mut status);
     let is_deleted = look.seen.gateway.metadata.deletion_timestamp.is_some();
     if is_deleted && !look.seen.goes_with_its_definition() {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, Replacement};
 use egress_digitalocean::{Droplet, DropletStatus};
 
-use super::{Look, Presence, is_leaving, judge};
+use super::{Look, Presence, addresses, is_leaving, judge};
 use crate::decision::{Effect, POWER_CYCLE_WINDOW, REPAIR_MEMORY, REPLACEMENT_PAUSE};
 use crate::identity::OwnedDroplet;
 use crate::observation::HealthSeen;
@@ -40,7 +40,11 @@ fn rung(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) 
         return Rung::Wait;
     }
     let why = gateway.message.clone().unwrap_or_else(|| "it is not proven".to_owned());
+    let reserved = addresses::held_by(status, gateway).map(|held| look.since(&held.since));
     let since = gateway.since.as_ref().map_or(Duration::ZERO, |since| look.since(since));
+    // Without its address it could not show that it works.
+    let since =
+        if addresses::are_wanted(look) { reserved.map_or(since, |held| held.min(since)) } else { since };
     let over = |tried| look.since(tried) >= look.limits.power_on;
     let ours = owned(look, gateway).is_some();
     let condemned =
@@ -55,6 +59,10 @@ fn rung(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) 
         };
     }
     if gateway.powered_on.as_ref().is_some_and(|tried| !over(tried)) {
+        return Rung::Wait;
+    }
+    // What an address lacks no other machine has.
+    if addresses::lacks(look, status, gateway).is_some() {
         return Rung::Wait;
     }
     if gateway.role != GatewayRole::Failed {

@@ -6,7 +6,7 @@ use egress_api::{EgressGatewayStatus, GatewayRole, NodeRoute, NodeRouteState};
 use egress_digitalocean::Droplet;
 
 use super::{
-    LATER, Look, Presence, SOON, conditions, creation, events, firewall, first_the_status,
+    LATER, Look, Presence, SOON, addresses, conditions, creation, events, firewall, first_the_status,
     forget_refused_deletes, population, route, stamp,
 };
 use crate::decision::{Decision, Effect};
@@ -22,6 +22,7 @@ pub(super) fn decide(look: &Look<'_>) -> Decision {
         .retain(|intent| intent.sent.as_ref().is_some_and(|sent| !creation::has_settled(look, sent)));
     status.gateways.retain(|gateway| !matches!(look.presence(gateway), Presence::Gone));
     firewall::record_for_removal(look, &mut status);
+    addresses::record_for_removal(look, &mut status);
     let holding = nodes_holding_routes(look);
     let routed = route::ours(look).is_some() || !holding.is_empty() || nobody_knows_who_routes(look);
     if !routed {
@@ -45,12 +46,16 @@ pub(super) fn decide(look: &Look<'_>) -> Decision {
         if routed {
             return None;
         }
-        let delete = status.gateways.iter().find_map(|gateway| population::delete(look, &status, gateway));
+        let mut deletable =
+            status.gateways.iter().filter(|gateway| !addresses::may_come_for(&status, gateway));
+        let delete = deletable.find_map(|gateway| population::delete(look, &status, gateway));
         if delete.is_some() || !status.gateways.is_empty() || !status.creating.is_empty() {
             return delete;
         }
         let last = || is_all_gone(look, &status).then_some(Effect::RemoveFinalizer);
-        firewall::removal(look, &status).or_else(last)
+        None.or_else(|| addresses::removal(look, &status))
+            .or_else(|| firewall::removal(look, &status))
+            .or_else(last)
     };
     let effect = first_the_status(look, &status, next);
     let events = events::between(look, &status, effect.as_ref());
@@ -90,7 +95,11 @@ fn nobody_knows_who_routes(look: &Look<'_>) -> bool {
 }
 
 fn is_all_gone(look: &Look<'_>, status: &EgressGatewayStatus) -> bool {
-    if !status.gateways.is_empty() || !status.creating.is_empty() || status.firewall.is_some() {
+    if !status.gateways.is_empty()
+        || !status.creating.is_empty()
+        || status.firewall.is_some()
+        || !addresses::are_gone(status)
+    {
         return false;
     }
     let deleted = look.seen.gateway.metadata.deletion_timestamp.as_ref();
@@ -134,6 +143,9 @@ fn doing(look: &Look<'_>, status: &EgressGatewayStatus, holding: &[String]) -> S
     }
     if let Some(intent) = status.creating.first() {
         return format!("Waiting whether Droplet {} appears, which was asked for", intent.name);
+    }
+    if let Some(address) = status.reserved_ips.iter().find(|recorded| !recorded.given) {
+        return format!("Reserved address {} is still there", address.ip);
     }
     if let Some(firewall) = &status.firewall {
         return format!("Firewall {} is still there", firewall.name);
@@ -216,7 +228,7 @@ fn blocked(look: &Look<'_>, status: &EgressGatewayStatus, holding: &[String]) ->
         });
     }
     if status.gateways.is_empty() && status.creating.is_empty() {
-        return firewall_stays(look, status);
+        return addresses::stays(look, status).or_else(|| firewall_stays(look, status));
     }
     if let Err(trouble) = &look.seen.cloud {
         return Some(Trouble {

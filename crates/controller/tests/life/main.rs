@@ -26,6 +26,7 @@ mod manners;
 mod older_operator;
 mod plan;
 mod repair;
+mod reserved_ips;
 mod scale;
 mod secrets;
 mod stage;

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so by ending")]
 
+mod addresses;
 mod admits;
 mod adoption;
 mod existing;
@@ -13,6 +14,7 @@ mod forecast;
 mod no_delete;
 mod order;
 mod pause;
+mod pool;
 mod quorum;
 mod references;
 mod repair;

@@ -4,6 +4,7 @@ mod creating;
 mod deleting;
 mod offered;
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use egress_api::condition::{DEGRADED, PROGRESSING, READY};
@@ -14,6 +15,7 @@ use egress_controller::decision::{Admission, Decision, Effect, Order};
 use egress_controller::firewall::OwnedFirewall;
 use egress_controller::identity::OwnedDroplet;
 use egress_controller::observation::{HealthSeen, NODE_EGRESS, Observation, STATIC_ROUTE, Trouble};
+use egress_controller::reserved_ip::{OwnedIp, ReleasableIp};
 use egress_digitalocean::{DropletId, DropletStatus, FirewallId, FirewallSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -271,6 +273,18 @@ impl Ports for Refusing {
     }
     async fn assign(&self, _: &OwnedDroplet, _: &str) -> Result<(), String> {
         Err("unexpected".into())
+    }
+    async fn reserve_ip(&self, _: &OwnedDroplet) -> Result<Ipv4Addr, CallFailure<String>> {
+        Err(CallFailure::Unknown("unexpected".into()))
+    }
+    async fn mark_ip(&self, _: &OwnedDroplet, _: Ipv4Addr) -> Result<(), CallFailure<String>> {
+        Err(CallFailure::Unknown("unexpected".into()))
+    }
+    async fn assign_ip(&self, _: &OwnedIp, _: &OwnedDroplet) -> Result<(), CallFailure<String>> {
+        Err(CallFailure::Unknown("unexpected".into()))
+    }
+    async fn release_ip(&self, _: &ReleasableIp) -> Result<(), CallFailure<String>> {
+        Err(CallFailure::Unknown("unexpected".into()))
     }
     async fn admit(&self, _admission: &Admission) -> Result<(), Self::Error> {
         unreachable!()

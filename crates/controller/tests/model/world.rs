@@ -20,7 +20,7 @@ use egress_controller::decision::{Admission, Decision, Limits, Order, POWER_CYCL
 use egress_controller::firewall::{OwnedFirewall, recorded_ids};
 use egress_controller::identity::{OwnedDroplet, droplet_id};
 use egress_controller::observation::{
-    CloudSeen, FirewallsSeen, Follower, HealthSeen, NodeSeen, Observation, Site,
+    CloudSeen, FirewallsSeen, Follower, HealthSeen, NodeSeen, Observation, ReservedIpsSeen, Site,
 };
 use egress_controller::user_data::UserData;
 use egress_digitalocean::{Droplet, DropletId, FirewallId, FirewallSpec};
@@ -30,6 +30,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 pub use seen::follower_entry;
 use serde_json::json;
 
+use crate::pool::Address;
 use crate::walls::Wall;
 
 pub const OWNER: &str = "1a2b3c4d-5e6f";
@@ -50,10 +51,10 @@ pub enum Crash {
 #[derive(Clone, Default)]
 pub struct Machine {
     name: String,
-    tags: Vec<String>,
+    pub tags: Vec<String>,
     vpc: String,
     made: i64,
-    deleted: Option<i64>,
+    pub deleted: Option<i64>,
     /// Beyond repair.
     pub dead: bool,
     pub off: bool,
@@ -106,6 +107,14 @@ pub struct State {
     pub offer: Offer,
     /// Whether the token may delete no Droplet.
     pub deletes_refused: bool,
+    pub addresses: BTreeMap<std::net::Ipv4Addr, Address>,
+    pub addresses_gone: usize,
+    /// Why the cloud refuses everything about reserved addresses, if it does.
+    pub addresses_refused: Option<&'static str>,
+    /// Whether actions that the cloud takes come to nothing.
+    pub addresses_fail: bool,
+    /// Whether they are to stay when the object goes.
+    pub retains_addresses: bool,
     delete_accepted: BTreeMap<DropletId, Timestamp>,
     versions: u64,
     /// Every change, in words.
@@ -142,7 +151,28 @@ pub fn is_made(id: u64) -> bool {
 
 const FIRST_MADE: u64 = 100;
 
+impl Machine {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 impl World {
+    /// With reserved addresses, the first of them given by the user.
+    pub fn reserved(crashes: Vec<(usize, Crash)>, given: &[&str]) -> Self {
+        let world = Self::new(crashes);
+        {
+            let mut state = world.state();
+            // Somebody else's: one that is free, one that a node holds.
+            state.foreign_address(180, None);
+            state.foreign_address(181, Some(2));
+            let spec = &mut state.gateway.as_mut().unwrap().spec;
+            spec.public_ip = egress_api::PublicIp::ReservedPerGateway;
+            spec.reserved_ips = given.iter().map(|ip| (*ip).to_owned()).collect();
+        }
+        world
+    }
+
     pub fn new(crashes: Vec<(usize, Crash)>) -> Self {
         let gateway: EgressGateway = serde_json::from_value(json!({
             "apiVersion": "networking.digitalocean.com/v1alpha1", "kind": "EgressGateway",
@@ -185,6 +215,11 @@ impl World {
             walls_fail: false,
             offer: Offer { trouble: None, price: Some(6.0) },
             deletes_refused: false,
+            addresses: BTreeMap::new(),
+            addresses_gone: 0,
+            addresses_refused: None,
+            addresses_fail: false,
+            retains_addresses: false,
             delete_accepted: BTreeMap::new(),
             versions: 1,
             journal: Vec::new(),
@@ -273,7 +308,10 @@ pub fn timestamp(seconds: i64) -> Timestamp {
 
 impl State {
     pub fn tick(&mut self, seconds: i64) {
-        self.now += seconds;
+        for _ in 0..seconds {
+            self.now += 1;
+            self.settle_addresses();
+        }
         self.move_follower();
         if self.nodes_follow {
             self.applied = self
@@ -315,12 +353,9 @@ impl State {
         let sends: Vec<u64> = sends.filter(|id| self.answers_and_forwards(*id) == (true, true)).collect();
         for id in sends {
             let recorded = status.gateways.iter().any(|one| u64::try_from(one.droplet_id) == Ok(id));
-            if recorded && !status.public_ips.contains(&public(id)) {
-                self.violations.push(format!(
-                    "{} leaves and is not in publicIPs at {}",
-                    public(id),
-                    self.now
-                ));
+            let Some(address) = self.leaves_with(id).filter(|_| recorded) else { continue };
+            if !status.public_ips.contains(&address) {
+                self.violations.push(format!("{address} leaves and is not in publicIPs at {}", self.now));
             }
         }
     }
@@ -411,6 +446,21 @@ impl State {
         machine.made <= self.now && machine.deleted.is_none_or(|deleted| self.now < deleted + 3)
     }
 
+    /// Whether gateways leave with reserved addresses.
+    pub fn has_reserved_addresses(&self) -> bool {
+        let spec = self.gateway.as_ref().map(|gateway| gateway.spec.public_ip);
+        spec == Some(egress_api::PublicIp::ReservedPerGateway)
+    }
+
+    /// The address with which it leaves, if it may leave at all.
+    fn leaves_with(&self, id: u64) -> Option<String> {
+        if self.has_reserved_addresses() {
+            self.held_by(id).map(|ip| ip.to_string())
+        } else {
+            Some(public(id))
+        }
+    }
+
     fn is_up(&self, machine: &Machine) -> bool {
         self.is_there(machine)
             && self.now - machine.made.max(machine.booted) >= 8
@@ -423,7 +473,7 @@ impl State {
     /// Whether a gateway's kernel answers, and whether it leads outside, too.
     pub fn answers_and_forwards(&self, id: u64) -> (bool, bool) {
         let up = self.machines.get(&id).filter(|machine| self.is_up(machine));
-        (up.is_some(), up.is_some_and(|machine| !machine.gray))
+        (up.is_some(), up.is_some_and(|machine| !machine.gray && self.leaves_with(id).is_some()))
     }
 
     /// The process dies at its next call.

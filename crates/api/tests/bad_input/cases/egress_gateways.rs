@@ -102,30 +102,6 @@ pub fn rows(all: &mut Vec<Case>) {
         "spec.mode in body must be of type string: \"integer\"",
         warns("spec.mode: invalid type: integer `2`, expected string or map"),
     );
-    let field = "spec.publicIP";
-    add(
-        field,
-        "missing",
-        json!({"publicIP": null}),
-        "spec.publicIP: Required value",
-        warns("spec: missing field `publicIP`"),
-    );
-    for value in ["Fixed", "ephemeral"] {
-        add(
-            field,
-            &format!("unknown: `{value}`"),
-            json!({"publicIP": value}),
-            &format!("spec.publicIP: Unsupported value: \"{value}\": supported values: \"Ephemeral\""),
-            warns(&format!("spec.publicIP: unknown variant `{value}`, expected `Ephemeral`")),
-        );
-    }
-    add(
-        field,
-        "a number",
-        json!({"publicIP": 4}),
-        "spec.publicIP in body must be of type string: \"integer\"",
-        warns("spec.publicIP: invalid type: integer `4`, expected string or map"),
-    );
     add(
         "spec.healthCheck",
         "without a target",

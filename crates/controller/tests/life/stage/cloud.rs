@@ -38,8 +38,8 @@ impl Cloud {
             json!({"id": id, "name": name, "vpc": VPC, "tags": ["k8s", "k8s:worker"], "private_address": format!("10.116.0.{host}"),
                    "public_address": format!("203.0.113.{}", 9 + host)})
         });
-        let elsewhere =
-            json!({"id": 601, "name": "elsewhere", "vpc": OTHER_VPC, "private_address": "10.117.0.9"});
+        let elsewhere = json!({"id": 601, "name": "elsewhere", "vpc": OTHER_VPC, "private_address": "10.117.0.9",
+                    "public_address": "203.0.113.90", "anchor_address": "10.17.0.9"});
         let droplets: Vec<Value> = nodes.chain([elsewhere]).chain(more).collect();
         let fixtures = json!({
             "account": {"droplet_limit": 200},
@@ -145,6 +145,20 @@ impl Cloud {
     pub async fn firewalls(&self) -> Vec<Value> {
         let listed = self.by_hand(reqwest::Method::GET, "/v2/firewalls", None).await;
         listed["firewalls"].as_array().unwrap().clone()
+    }
+
+    /// Every reserved address of the account, with the Droplet that holds it.
+    pub async fn reserved_ips(&self) -> Vec<(String, Option<u64>)> {
+        let listed = self.by_hand(reqwest::Method::GET, "/v2/reserved_ips", None).await;
+        let pair = |one: &Value| (one["ip"].as_str().unwrap().to_owned(), one["droplet"]["id"].as_u64());
+        listed["reserved_ips"].as_array().unwrap().iter().map(pair).collect()
+    }
+
+    /// Somebody else's address.
+    pub async fn reserve(&self) -> String {
+        let body = json!({"region": "nyc1"});
+        let made = self.by_hand(reqwest::Method::POST, "/v2/reserved_ips", Some(body)).await;
+        made["reserved_ip"]["ip"].as_str().unwrap().to_owned()
     }
 
     /// What acts on a Droplet's packets now: what may come in, as `protocol ports address`.

@@ -1,5 +1,9 @@
 //! What the controller changes in the world, and which of it must never be.
 
+use std::net::Ipv4Addr;
+
+use egress_controller::reserved_ip::{OwnedIp, ReleasableIp};
+
 use super::*;
 
 /// The controller's hands in this world, with the version of the EgressGateway that it saw.
@@ -53,6 +57,10 @@ impl Ports for Hands<'_> {
         if state.walls.iter().any(is_left) {
             state.violations.push("I2: the object is gone and a firewall is left".into());
         }
+        let retained = state.retains_addresses;
+        if !retained && !state.our_addresses().is_empty() {
+            state.violations.push("I2: the object is gone and reserved addresses are left".into());
+        }
         end(crash)
     }
 
@@ -78,6 +86,14 @@ impl Ports for Hands<'_> {
         route.metadata.generation = Some(generation);
         let owner = OwnerReference { uid: OWNER.into(), controller: Some(true), ..OwnerReference::default() };
         route.metadata.owner_references = Some(vec![owner]);
+        for entry in spec.ordered_gateways() {
+            let id =
+                entry.address.0.rsplit('.').next().and_then(|last| last.parse().ok()).unwrap_or_default();
+            let egress = entry.egress_address.map(|address| address.0);
+            if state.has_reserved_addresses() && state.leaves_with(id) != egress {
+                state.violations.push(format!("a gateway is listed with {egress:?}, which it does not have"));
+            }
+        }
         let changed = state.route.as_ref().is_none_or(|old| old.spec != *spec);
         if changed {
             state.route = Some(route);
@@ -151,6 +167,35 @@ impl Ports for Hands<'_> {
         let crash = state.begin().map_err(CallFailure::Unknown)?;
         refused(&state)?;
         state.take_wall(firewall);
+        end(crash).map_err(CallFailure::Unknown)
+    }
+
+    async fn reserve_ip(&self, droplet: &OwnedDroplet) -> Result<Ipv4Addr, CallFailure<Failed>> {
+        let mut state = self.world.state();
+        let crash = state.begin().map_err(CallFailure::Unknown)?;
+        let made = state.reserve(droplet.id(), crash).map_err(no)?;
+        end(crash).map_err(CallFailure::Unknown)?;
+        Ok(made)
+    }
+
+    async fn mark_ip(&self, droplet: &OwnedDroplet, ip: Ipv4Addr) -> Result<(), CallFailure<Failed>> {
+        let mut state = self.world.state();
+        let crash = state.begin().map_err(CallFailure::Unknown)?;
+        state.mark(droplet.id(), ip);
+        end(crash).map_err(CallFailure::Unknown)
+    }
+
+    async fn assign_ip(&self, ip: &OwnedIp, droplet: &OwnedDroplet) -> Result<(), CallFailure<Failed>> {
+        let mut state = self.world.state();
+        let crash = state.begin().map_err(CallFailure::Unknown)?;
+        state.assign(ip, droplet.id()).map_err(no)?;
+        end(crash).map_err(CallFailure::Unknown)
+    }
+
+    async fn release_ip(&self, ip: &ReleasableIp) -> Result<(), CallFailure<Failed>> {
+        let mut state = self.world.state();
+        let crash = state.begin().map_err(CallFailure::Unknown)?;
+        state.release(ip).map_err(no)?;
         end(crash).map_err(CallFailure::Unknown)
     }
 
@@ -260,6 +305,10 @@ fn is_hasty(state: &State, status: &EgressGatewayStatus) -> bool {
 
 fn end(crash: Option<Crash>) -> Result<(), Failed> {
     if matches!(crash, Some(Crash::ReplyLost | Crash::LateSuccess)) { Err(Failed::Crashed) } else { Ok(()) }
+}
+
+fn no(words: String) -> CallFailure<Failed> {
+    CallFailure::Refused { words, pause: Duration::from_secs(10) }
 }
 
 fn refused(state: &State) -> Result<(), CallFailure<Failed>> {

@@ -1,5 +1,8 @@
 //! What the controller sees of the world: the cloud late and in part, nodes by their reports.
 
+use egress_controller::reserved_ip::recorded as recorded_ip;
+use egress_digitalocean::ReservedIp;
+
 use super::*;
 
 impl State {
@@ -25,23 +28,28 @@ impl State {
         let health = there()
             .filter(|(id, _)| !theirs.contains(id))
             .map(|(id, machine)| {
-                let health = if self.is_up(machine) {
-                    HealthSeen::Ready { version: None, public_address: None, peers: Some(admitted(machine)) }
-                } else {
+                let public_address = self.held_by(*id);
+                let health = if !self.is_up(machine) {
                     HealthSeen::Silent("no connection".into())
+                } else if self.leaves_with(*id).is_some() {
+                    HealthSeen::Ready { version: None, public_address, peers: Some(self.admitted(machine)) }
+                } else {
+                    HealthSeen::NotReady("no reserved address is assigned to this Droplet".into())
                 };
                 (DropletId(*id), health)
             })
             .collect();
         let probed = || there().filter(|(id, _)| recorded.contains(id));
-        let forwards = |machine: &Machine| self.is_up(machine) && !machine.gray;
-        let another = |id: u64| probed().any(|(other, machine)| *other != id && forwards(machine));
+        let forwards = |id: &u64, machine: &Machine| {
+            self.is_up(machine) && !machine.gray && self.leaves_with(*id).is_some()
+        };
+        let another = |id: u64| probed().any(|(other, machine)| *other != id && forwards(other, machine));
         let views: Vec<GatewayObservation> = probed()
             .map(|(id, machine)| GatewayObservation {
                 address: private(*id),
                 reachable: self.is_up(machine),
-                forwards: self.is_up(machine).then_some(!machine.gray),
-                condemned: !forwards(machine) && another(*id),
+                forwards: self.is_up(machine).then_some(forwards(id, machine)),
+                condemned: !forwards(id, machine) && another(*id),
                 ..GatewayObservation::default()
             })
             .collect();
@@ -89,6 +97,14 @@ impl State {
         let ours = |id: &str, name: &str| name == firewall_name() || recorded.contains(&id);
         let firewalls =
             self.shown_walls().into_iter().filter(|wall| ours(wall.id.as_str(), &wall.name)).collect();
+        let given = |ip: &std::net::Ipv4Addr| gateway.spec.reserved_ips.contains(&ip.to_string());
+        let known = |ip: &std::net::Ipv4Addr| recorded_ip(&status, *ip).is_some();
+        let holder = |shown: &ReservedIp| shown.droplet.is_some_and(|id| droplets.contains_key(&id));
+        let addresses = self
+            .shown_addresses()
+            .into_iter()
+            .filter(|shown| given(&shown.ip) || known(&shown.ip) || holder(shown))
+            .collect();
         let user_data = UserData { text: "#cloud-config".into(), version: "v1".into() };
         Some(Observation {
             gateway,
@@ -112,6 +128,7 @@ impl State {
                 delete_accepted: self.delete_accepted.clone(),
             }),
             firewalls: Ok(FirewallsSeen { taken: timestamp(self.now), firewalls }),
+            reserved_ips: Ok(ReservedIpsSeen { taken: timestamp(self.now), addresses }),
             health,
             failing_since: BTreeMap::new(),
             site: Ok(Site {
@@ -151,7 +168,8 @@ impl State {
         // Tags land late.
         let tags: Vec<&String> = machine.tags.iter().filter(|_| age >= 4).collect();
         serde_json::from_value(json!({
-            "id": id, "name": machine.name, "status": status, "networks": networks, "tags": tags, "vpc_uuid": machine.vpc
+            "id": id, "name": machine.name, "status": status, "networks": networks, "tags": tags, "vpc_uuid": machine.vpc,
+            "locked": self.is_busy(id)
         }))
         .unwrap()
     }
@@ -183,6 +201,8 @@ pub fn follower_entry(gateway: Option<String>) -> NodeRoute {
     }
 }
 
-fn admitted(machine: &Machine) -> BTreeSet<std::net::Ipv4Addr> {
-    machine.admits.iter().map(|id| public(*id).parse().unwrap()).collect()
+impl State {
+    fn admitted(&self, machine: &Machine) -> BTreeSet<std::net::Ipv4Addr> {
+        machine.admits.iter().filter_map(|id| self.leaves_with(*id)?.parse().ok()).collect()
+    }
 }
