@@ -18,6 +18,7 @@
 
 mod births;
 mod crash_points;
+mod deletion;
 mod discovery;
 mod firewalls;
 mod idle;
@@ -27,6 +28,7 @@ mod older_operator;
 mod plan;
 mod repair;
 mod reserved_ips;
+mod rolls;
 mod scale;
 mod secrets;
 mod stage;
