@@ -4,9 +4,9 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::health_check::HealthCheck;
-use crate::public_ip::{DeletionPolicy, PublicIp};
+use crate::public_ip::PublicIp;
 use crate::static_route::default_drain_seconds;
-use crate::{Destination, EgressGatewayStatus, NodeSelector, OnNoGateway, RouteMode};
+use crate::{DeletionPolicy, Destination, EgressGatewayStatus, NodeSelector, OnNoGateway, RouteMode};
 
 /// What the user asks for.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +102,8 @@ pub struct EgressGatewaySpec {
     #[schemars(range(min = 0, max = 3_600))]
     pub drain_seconds: i32,
 
-    /// What becomes of what was made in the cloud when this object is deleted: `Delete`, or `Retain`, which keeps reserved addresses.
+    /// What becomes of what was made in the cloud when this object is deleted: `Delete`, or `Retain`, which leaves it there and billed.
+    /// Routes go off the nodes either way.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 

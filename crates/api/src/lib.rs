@@ -9,6 +9,7 @@
 
 pub mod condition;
 mod definition;
+mod deletion_policy;
 mod egress_gateway;
 mod egress_gateway_status;
 mod health_check;
@@ -22,6 +23,7 @@ mod roll;
 mod static_route;
 
 pub use definition::Definition;
+pub use deletion_policy::DeletionPolicy;
 pub use egress_gateway::{DropletTemplate, EgressGateway, EgressGatewaySpec};
 pub use egress_gateway_status::{
     CreationIntent, EgressGatewayStatus, Failover, FirewallStatus, GatewayRole, GatewayStatus, Refused,
@@ -35,7 +37,7 @@ pub use node_egress::{
 };
 pub use node_selector::{InvalidSelector, NodeOperator, NodeRequirement, NodeSelector};
 pub use prefix::{Destination, EgressAddress, GatewayAddress};
-pub use public_ip::{Assigning, DeletionPolicy, PublicIp, ReservedIpStatus, ReservingIpStatus};
+pub use public_ip::{Assigning, PublicIp, ReservedIpStatus, ReservingIpStatus};
 pub use renewal::{RENEWALS_PER_SECOND, SHORTEST_RENEWAL, fresh_for, renewal_interval};
 pub use roll::{NextRoll, Roll};
 pub use static_route::{

@@ -16,16 +16,6 @@ pub enum PublicIp {
     ReservedPerGateway,
 }
 
-/// What becomes of addresses when the EgressGateway is deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum DeletionPolicy {
-    /// What was made for it is given back.
-    #[default]
-    Delete,
-    /// Reserved addresses stay in the account, and are billed there.
-    Retain,
-}
-
 /// A reserved address. It belongs to the EgressGateway, not to one of its Droplets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

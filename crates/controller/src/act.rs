@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::decision::{Admission, Decision, Effect, Order};
 use crate::firewall::OwnedFirewall;
-use crate::identity::OwnedDroplet;
+use crate::identity::{OwnTag, OwnedDroplet};
 use crate::reserved_ip::{OwnedIp, ReleasableIp};
 
 /// Why a create gave no id.
@@ -82,6 +82,8 @@ pub trait Ports: Sync {
         &self,
         droplet: &OwnedDroplet,
     ) -> impl Future<Output = Result<(), CallFailure<Self::Error>>> + Send;
+    /// Takes a tag off.
+    fn untag(&self, tag: &OwnTag) -> impl Future<Output = Result<(), Self::Error>> + Send;
     /// Sends one create.
     fn create_firewall(
         &self,
@@ -143,6 +145,7 @@ pub async fn perform<P: Ports>(decision: &Decision, ports: &P, now: Timestamp) -
         Some(Effect::PowerCycle(droplet)) => power_cycle(droplet, status.clone(), ports, now).await,
         Some(Effect::PowerOn(droplet)) => power_on(droplet, status.clone(), ports, now).await,
         Some(Effect::DeleteDroplet(droplet)) => return delete(droplet, status.clone(), ports, now).await,
+        Some(Effect::Untag(tag)) => ports.untag(tag).await,
         Some(Effect::CreateFirewall(wanted)) => {
             return create_firewall(wanted, status.clone(), ports, now).await;
         }

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 
 use crate::backoff;
 use crate::clock::Clock;
-use crate::identity::cluster_tag;
+use crate::identity::{OwnTag, cluster_tag};
 use crate::metrics::ControllerMetrics;
 
 pub use firewalls::FirewallList;
@@ -241,6 +241,15 @@ impl Cloud {
         }
         self.memory().delete_accepted.insert(id, self.now());
         Ok(())
+    }
+
+    /// Takes a tag off a Droplet that stays.
+    pub async fn untag(&self, own: &OwnTag, fence: &dyn Fence) -> Result<(), Error> {
+        let tag = TagName::new(own.tag()).map_err(|source| Error::Invalid { call: "tags.untag", source })?;
+        let untagged =
+            self.counted("tags.untag", self.client.untag_droplet(&tag, own.droplet(), fence)).await;
+        self.has_changed();
+        untagged
     }
 
     /// Powers on.

@@ -7,7 +7,7 @@ use egress_api::{EgressGatewayStatus, StaticRouteSpec};
 use egress_digitalocean::FirewallSpec;
 
 use crate::firewall::OwnedFirewall;
-use crate::identity::OwnedDroplet;
+use crate::identity::{OwnTag, OwnedDroplet};
 use crate::reserved_ip::{OwnedIp, ReleasableIp};
 
 /// Times that rule the decisions.
@@ -113,6 +113,8 @@ pub enum Effect {
     DeleteDroplet(OwnedDroplet),
     /// Marks the firewall as asked for, sends one create, records the id.
     CreateFirewall(FirewallSpec),
+    /// Takes a tag of ours off a Droplet that stays.
+    Untag(OwnTag),
     /// Makes the firewall what it is to be.
     UpdateFirewall(OwnedFirewall, FirewallSpec),
     /// Deletes a firewall by id.
@@ -145,6 +147,7 @@ impl Effect {
             Self::PowerOn(_) => "power_on",
             Self::PowerCycle(_) => "power_cycle",
             Self::DeleteDroplet(_) => "delete_droplet",
+            Self::Untag(_) => "untag",
             Self::CreateFirewall(_) => "create_firewall",
             Self::UpdateFirewall(..) => "update_firewall",
             Self::DeleteFirewall(_) => "delete_firewall",

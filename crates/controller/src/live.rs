@@ -25,7 +25,7 @@ use crate::cloud::{Cloud, CreateError};
 use crate::decision::{Admission, Limits, Order};
 use crate::firewall::OwnedFirewall;
 use crate::health::Endpoints;
-use crate::identity::OwnedDroplet;
+use crate::identity::{OwnTag, OwnedDroplet};
 use crate::observation::Observation;
 use crate::reserved_ip::{OwnedIp, ReleasableIp, address_tag};
 use crate::site::of_cloud;
@@ -300,6 +300,10 @@ impl Ports for Live<'_> {
             Some(RefusalKind::Forbidden) => resting(error, "droplet:delete"),
             _ => CallFailure::Unknown(error.into()),
         })
+    }
+
+    async fn untag(&self, tag: &OwnTag) -> Result<(), ActError> {
+        Ok(self.cloud.untag(tag, &self.fence()).await?)
     }
 }
 

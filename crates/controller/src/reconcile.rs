@@ -194,6 +194,9 @@ fn log_effect(effect: &Effect) {
         Effect::DeleteDroplet(droplet) => {
             tracing::info!(droplet = droplet.name(), id = %droplet.id(), "delete Droplet");
         }
+        Effect::Untag(own) => {
+            tracing::info!(droplet = own.name(), id = %own.droplet(), tag = own.tag(), "take tag off Droplet");
+        }
         Effect::PowerOn(droplet) => {
             tracing::info!(droplet = droplet.name(), id = %droplet.id(), "power on Droplet");
         }

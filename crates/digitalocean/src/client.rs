@@ -20,7 +20,7 @@ use crate::model::catalog::{Image, Region, Size};
 use crate::model::droplet::Droplet;
 use crate::model::firewall::{Firewall, FirewallSpec};
 use crate::model::ids::{ActionId, DropletId, DropletName, FirewallId, ImageRef, TagName, VpcId};
-use crate::model::request::{CreateDroplet, CreateTag, CreatedDroplet, PostAction};
+use crate::model::request::{CreateDroplet, CreateTag, CreatedDroplet, PostAction, TaggedDroplet};
 use crate::model::vpc::Vpc;
 use crate::paging::{Listed, PER_PAGE, Page, Step, Sweep};
 use crate::refusal::RefusalKind;
@@ -269,6 +269,21 @@ impl Client {
                 Ok(TagCreation::AlreadyThere)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Takes a tag off one Droplet, which stays. Safe to repeat; a tag or Droplet that there is not is none that carries it.
+    pub async fn untag_droplet(
+        &self,
+        tag: &TagName,
+        droplet: DropletId,
+        fence: &dyn Fence,
+    ) -> Result<(), Error> {
+        let (path, body) = (format!("/v2/tags/{tag}/resources"), TaggedDroplet::new(droplet));
+        let sent = self.send(Method::DELETE, "tags.untag", path, &body, Repetition::Harmless, fence).await;
+        match sent {
+            Err(error) if error.refused_as() != Some(RefusalKind::NotFound) => Err(error),
+            _ => Ok(()),
         }
     }
 

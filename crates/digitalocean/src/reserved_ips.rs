@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::fence::Fence;
 use crate::model::action::Action;
 use crate::model::ids::{DropletId, TagName};
-use crate::model::request::TagDroplet;
+use crate::model::request::TaggedDroplet;
 use crate::model::reserved_ip::{CreateReservedIp, ReservedIp, ReservedIpAction};
 use crate::transport::Repetition;
 
@@ -71,7 +71,7 @@ impl Client {
         droplet: DropletId,
         fence: &dyn Fence,
     ) -> Result<(), Error> {
-        let (path, body) = (format!("/v2/tags/{tag}/resources"), TagDroplet::new(droplet));
+        let (path, body) = (format!("/v2/tags/{tag}/resources"), TaggedDroplet::new(droplet));
         self.post("tags.tag", path, &body, Repetition::Harmless, fence).await.map(drop)
     }
 }

@@ -4,7 +4,7 @@ use egress_api::condition::{DEGRADED, READY};
 use egress_api::{EgressGatewayStatus, Failover, GatewayRole, Replacement, Roll};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Look, addresses, degraded, happening};
+use super::{Look, addresses, degraded, happening, teardown};
 use crate::decision::{Effect, Happening};
 use crate::firewall::recorded_ids;
 
@@ -80,6 +80,7 @@ fn of_effect(effect: &Effect) -> Option<Happening> {
         | Effect::DeleteStaticRoute { .. }
         | Effect::AdmitPeers(_)
         | Effect::AssignToProject(..)
+        | Effect::Untag(_)
         | Effect::RemoveFinalizer => None,
     }
 }
@@ -128,16 +129,15 @@ fn transitions(look: &Look<'_>, after: &EgressGatewayStatus) -> Vec<Happening> {
         .iter()
         .filter(|old| !after.gateways.iter().any(|new| new.droplet_id == old.droplet_id))
     {
-        told.push(happening(
-            false,
-            "DropletGone",
-            format!(
-                "Droplet {} ({}) is gone, and {} with it",
-                gone.name,
-                gone.droplet_id,
-                in_words(gone.public_address.as_ref())
-            ),
-        ));
+        let droplet = format!("Droplet {} ({})", gone.name, gone.droplet_id);
+        let address = in_words(gone.public_address.as_ref());
+        told.push(if teardown::is_released(look, gone) {
+            let note =
+                format!("{droplet} stays in the cloud with {address}, without our tags, and is billed");
+            happening(false, "DropletRetained", note)
+        } else {
+            happening(false, "DropletGone", format!("{droplet} is gone, and {address} with it"))
+        });
     }
     told.extend(firewall_lost(before, after));
     told.extend(reserved_ips_lost(look, after));

@@ -1,8 +1,11 @@
-//! Deletion of an EgressGateway: routes off every live node, then the Droplets one by one, the firewall, the finalizer.
+//! Deletion of an EgressGateway: routes off every live node, then the Droplets one by one, the firewall, the finalizer. With
+//! `deletionPolicy: Retain` Droplets and firewall stay, and our tags come off.
 //!
 //! Never hangs without a word: whatever blocks it is in the Degraded condition, with the way out (invariant I12).
 
-use egress_api::{EgressGatewayStatus, GatewayRole, NodeRoute, NodeRouteState};
+use egress_api::{
+    DeletionPolicy, EgressGatewayStatus, GatewayRole, GatewayStatus, NodeRoute, NodeRouteState,
+};
 use egress_digitalocean::Droplet;
 
 use super::{
@@ -30,6 +33,11 @@ pub(super) fn decide(look: &Look<'_>) -> Decision {
             gateway.role = GatewayRole::Leaving;
         }
         status.gateways.retain(|gateway| !gateway.existing);
+        status.gateways.retain(|gateway| !is_released(look, gateway));
+        if retains(look) && status.gateways.is_empty() && status.creating.is_empty() {
+            // It stays round its Droplets.
+            status.firewall = None;
+        }
     }
     stamp(look, &mut status);
     let doing = format!("{}{}", doing(look, &status, &holding), left_without(look));
@@ -46,9 +54,14 @@ pub(super) fn decide(look: &Look<'_>) -> Decision {
         if routed {
             return None;
         }
-        let mut deletable =
-            status.gateways.iter().filter(|gateway| !addresses::may_come_for(&status, gateway));
-        let delete = deletable.find_map(|gateway| population::delete(look, &status, gateway));
+        let mut settled = status.gateways.iter().filter(|gateway| !addresses::may_come_for(&status, gateway));
+        let delete = settled.find_map(|gateway| {
+            if retains(look) {
+                release(look, &status, gateway)
+            } else {
+                population::delete(look, &status, gateway)
+            }
+        });
         if delete.is_some() || !status.gateways.is_empty() || !status.creating.is_empty() {
             return delete;
         }
@@ -61,6 +74,23 @@ pub(super) fn decide(look: &Look<'_>) -> Decision {
     let events = events::between(look, &status, effect.as_ref());
     let requeue_after = if effect.is_some() { SOON } else { pause };
     Decision { effect, status, requeue_after, events }
+}
+
+fn retains(look: &Look<'_>) -> bool {
+    look.seen.gateway.spec.deletion_policy == DeletionPolicy::Retain
+}
+
+/// Whether this Droplet was to stay, and carries none of our tags any more.
+pub(super) fn is_released(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
+    let Presence::Found(droplet) = look.presence(gateway) else { return false };
+    let deleting = look.seen.gateway.metadata.deletion_timestamp.is_some();
+    let left = look.identity.tag_to_take_off(&look.before.gateways, droplet, &look.nodes);
+    deleting && retains(look) && left == Ok(None)
+}
+
+fn release(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> Option<Effect> {
+    let Presence::Found(droplet) = look.presence(gateway) else { return None };
+    look.identity.tag_to_take_off(&status.gateways, droplet, &look.nodes).ok()?.map(Effect::Untag)
 }
 
 // Live nodes whose report still names a StaticRoute of ours, or one that follows and still routes, and those whose agent is Ready and has
@@ -137,6 +167,9 @@ fn doing(look: &Look<'_>, status: &EgressGatewayStatus, holding: &[String]) -> S
     }
     if !holding.is_empty() {
         return format!("{} nodes still have the routes, among them {}", holding.len(), holding[0]);
+    }
+    if !status.gateways.is_empty() && retains(look) {
+        return format!("{} Droplets stay and still carry our tags", status.gateways.len());
     }
     if !status.gateways.is_empty() {
         return format!("{} Droplets are still there", status.gateways.len());
@@ -229,6 +262,15 @@ fn blocked(look: &Look<'_>, status: &EgressGatewayStatus, holding: &[String]) ->
     }
     if status.gateways.is_empty() && status.creating.is_empty() {
         return addresses::stays(look, status).or_else(|| firewall_stays(look, status));
+    }
+    if retains(look) {
+        let trouble = look.seen.cloud.as_ref().err().or(look.seen.failure.as_ref())?;
+        let message = format!(
+            "{}. The Droplets stay in any case, and only our tags are to be taken off them, for which the API token needs the scope \
+             tag:delete; to leave the tags too, remove the finalizer",
+            trouble.message
+        );
+        return Some(Trouble { reason: trouble.reason, message });
     }
     if let Err(trouble) = &look.seen.cloud {
         return Some(Trouble {

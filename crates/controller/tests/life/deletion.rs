@@ -145,3 +145,36 @@ fn definitions_that_are_deleted_first_hold_a_deletion_up_until_they_are_back_and
         assert!(stage.cloud.firewalls().await.is_empty());
     });
 }
+
+#[test]
+fn what_is_to_be_retained_stays_untagged_and_without_the_scope_for_it_the_condition_says_so() {
+    play(async |stage| {
+        let _controller = stage.controller("a");
+        stage.ask_for("demo", 2, json!({"deletionPolicy": "Retain"})).await;
+        let status = stage.whole("demo", 2).await;
+        let body = json!({"id": "forbidden", "message": "You are not authorized to perform this operation"});
+        let kind = json!({"status": 403, "body": body});
+        stage.cloud.break_with(Fault { route: "DELETE /v2/tags/**", times: 10_000, kind }).await;
+        delete(&stage, "demo").await;
+        says(&stage, "demo", "CloudForbids", &["tag:delete", "remove the finalizer"]).await;
+        stage.cloud.mend().await;
+        stage.gone("demo").await;
+        assert!(stage.route("demo").await.is_none());
+        assert_eq!(stage.cloud.droplets().await.len(), 2);
+        for gateway in status.gateways {
+            let path = format!("/v2/droplets/{}", gateway.droplet_id);
+            let droplet = stage.cloud.by_hand(reqwest::Method::GET, &path, None).await;
+            assert_eq!(droplet["droplet"]["tags"], json!([]));
+        }
+        assert_eq!(stage.cloud.firewalls().await.len(), 1, "it goes on protecting them");
+        until("people are told", async || {
+            let told = stage.told().await;
+            if told.iter().any(|reason| reason == "DropletRetained") {
+                Ok(())
+            } else {
+                Err(format!("{told:?}"))
+            }
+        })
+        .await;
+    });
+}

@@ -114,12 +114,14 @@ fn with_the_object_addresses_go_too_or_stay_if_that_is_asked_for() {
     for policy in [DeletionPolicy::Delete, DeletionPolicy::Retain] {
         let world = prepared();
         let ours = world.state().our_addresses();
-        world.state().gateway.as_mut().unwrap().spec.deletion_policy = policy;
-        world.state().retains_addresses = policy == DeletionPolicy::Retain;
+        if policy == DeletionPolicy::Retain {
+            world.state().retain();
+        }
         world.state().delete();
         assert!(world.settle(ENOUGH), "{:#?}", world.state().status());
         no_violation(&world, &policy);
-        assert!(world.state().gateway.is_none() && world.state().ours().is_empty());
+        assert!(world.state().gateway.is_none());
+        assert_eq!(world.state().ours().is_empty(), policy == DeletionPolicy::Delete);
         let left = world.state().our_addresses();
         assert_eq!(left, if policy == DeletionPolicy::Retain { ours } else { Vec::new() });
         assert_eq!(done(&world, "release"), 2 - left.len());

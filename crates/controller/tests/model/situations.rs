@@ -13,7 +13,7 @@ use egress_controller::act::{CallFailure, CreateFailure, Ports, perform};
 use egress_controller::decide::decide;
 use egress_controller::decision::{Admission, Decision, Effect, Order};
 use egress_controller::firewall::OwnedFirewall;
-use egress_controller::identity::OwnedDroplet;
+use egress_controller::identity::{OwnTag, OwnedDroplet};
 use egress_controller::observation::{HealthSeen, NODE_EGRESS, Observation, STATIC_ROUTE, Trouble};
 use egress_controller::reserved_ip::{OwnedIp, ReleasableIp};
 use egress_digitalocean::{DropletId, DropletStatus, FirewallId, FirewallSpec};
@@ -288,6 +288,10 @@ impl Ports for Refusing {
     }
     async fn admit(&self, _admission: &Admission) -> Result<(), Self::Error> {
         unreachable!()
+    }
+
+    async fn untag(&self, _: &OwnTag) -> Result<(), String> {
+        Err("unexpected".into())
     }
 
     async fn delete(&self, _: &OwnedDroplet) -> Result<(), CallFailure<String>> {

@@ -10,15 +10,15 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use egress_api::{
-    EGRESS_GATEWAY_FINALIZER, EgressGateway, EgressGatewayStatus, GatewayObservation, NodeEgressStatus,
-    NodeRoute, NodeRouteState, StaticRoute, StaticRouteSpec,
+    DeletionPolicy, EGRESS_GATEWAY_FINALIZER, EgressGateway, EgressGatewayStatus, GatewayObservation,
+    NodeEgressStatus, NodeRoute, NodeRouteState, StaticRoute, StaticRouteSpec,
 };
 use egress_controller::act::{CallFailure, CreateFailure, Outcome, Ports, perform};
 use egress_controller::catalogue::Offer;
 use egress_controller::decide::decide;
 use egress_controller::decision::{Admission, Decision, Limits, Order, POWER_CYCLE_WINDOW};
 use egress_controller::firewall::{OwnedFirewall, recorded_ids};
-use egress_controller::identity::{OwnedDroplet, droplet_id};
+use egress_controller::identity::{OwnTag, OwnedDroplet, droplet_id};
 use egress_controller::observation::{
     CloudSeen, FirewallsSeen, Follower, HealthSeen, NodeSeen, Observation, ReservedIpsSeen, Site,
 };
@@ -87,6 +87,8 @@ pub struct State {
     pub uses: Option<u64>,
     /// The one that open connections still use, and until when.
     pub drains: Option<(u64, i64)>,
+    /// The object went and was to take nothing along.
+    pub deletes_nothing: bool,
     /// What is made does not come up.
     pub stillborn: bool,
     pub nodes_follow: bool,
@@ -113,8 +115,6 @@ pub struct State {
     pub addresses_refused: Option<&'static str>,
     /// Whether actions that the cloud takes come to nothing.
     pub addresses_fail: bool,
-    /// Whether they are to stay when the object goes.
-    pub retains_addresses: bool,
     delete_accepted: BTreeMap<DropletId, Timestamp>,
     versions: u64,
     /// Every change, in words.
@@ -203,6 +203,7 @@ impl World {
             applied: None,
             uses: None,
             drains: None,
+            deletes_nothing: false,
             stillborn: false,
             nodes_follow: true,
             follower: None,
@@ -219,7 +220,6 @@ impl World {
             addresses_gone: 0,
             addresses_refused: None,
             addresses_fail: false,
-            retains_addresses: false,
             delete_accepted: BTreeMap::new(),
             versions: 1,
             journal: Vec::new(),
@@ -423,6 +423,11 @@ impl State {
             gateway.metadata.generation = gateway.metadata.generation.map(|generation| generation + 1);
         }
         self.bump();
+    }
+
+    /// What is there is to stay when the object goes.
+    pub fn retain(&mut self) {
+        self.gateway.as_mut().unwrap().spec.deletion_policy = DeletionPolicy::Retain;
     }
 
     /// Somebody changes the size of the Droplets.

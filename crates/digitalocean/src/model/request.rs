@@ -60,9 +60,9 @@ pub struct CreateTag<'a> {
     pub name: &'a TagName,
 }
 
-/// Puts a tag on one Droplet.
+/// One Droplet that carries a tag, or is to.
 #[derive(Serialize)]
-pub struct TagDroplet {
+pub struct TaggedDroplet {
     resources: [TaggedResource; 1],
 }
 
@@ -73,7 +73,7 @@ struct TaggedResource {
     resource_type: &'static str,
 }
 
-impl TagDroplet {
+impl TaggedDroplet {
     pub fn new(droplet: DropletId) -> Self {
         Self { resources: [TaggedResource { resource_id: droplet.to_string(), resource_type: "droplet" }] }
     }

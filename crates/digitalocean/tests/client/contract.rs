@@ -161,6 +161,7 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
     client.droplet_action(id, ActionId(1)).await.unwrap();
     client.recent_droplet_actions(id).await.unwrap();
     client.ensure_tag(&tag, &Leader).await.unwrap();
+    client.untag_droplet(&tag, id, &Leader).await.unwrap();
     let wall = FirewallId::new("bb4b2611-3d72-467b-8602-280330ecd65c").unwrap();
     client.create_firewall(&firewall(), &Leader).await.unwrap();
     client
@@ -224,6 +225,7 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
         "sshKeys_list",
         "tags_assign_resources",
         "tags_create",
+        "tags_unassign_resources",
         "vpcs_get",
         "vpcs_list",
     ];

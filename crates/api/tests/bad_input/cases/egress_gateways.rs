@@ -102,6 +102,21 @@ pub fn rows(all: &mut Vec<Case>) {
         "spec.mode in body must be of type string: \"integer\"",
         warns("spec.mode: invalid type: integer `2`, expected string or map"),
     );
+    let field = "spec.deletionPolicy";
+    add(
+        field,
+        "unknown: `Keep`",
+        json!({"deletionPolicy": "Keep"}),
+        &format!("{field}: Unsupported value: \"Keep\": supported values: \"Delete\", \"Retain\""),
+        warns(&format!("{field}: unknown variant `Keep`, expected `Delete` or `Retain`")),
+    );
+    add(
+        field,
+        "a number",
+        json!({"deletionPolicy": 1}),
+        &format!("{field} in body must be of type string: \"integer\""),
+        warns(&format!("{field}: invalid type: integer `1`, expected string or map")),
+    );
     add(
         "spec.healthCheck",
         "without a target",

@@ -39,21 +39,6 @@ pub fn rows(all: &mut Vec<Case>) {
         "spec.publicIP in body must be of type string: \"integer\"",
         warns("spec.publicIP: invalid type: integer `4`, expected string or map"),
     );
-    let field = "spec.deletionPolicy";
-    add(
-        field,
-        "unknown: `Keep`",
-        json!({"deletionPolicy": "Keep"}),
-        "spec.deletionPolicy: Unsupported value: \"Keep\": supported values: \"Delete\", \"Retain\"",
-        warns("spec.deletionPolicy: unknown variant `Keep`, expected `Delete` or `Retain`"),
-    );
-    add(
-        field,
-        "a number",
-        json!({"deletionPolicy": 1}),
-        "spec.deletionPolicy in body must be of type string: \"integer\"",
-        warns("spec.deletionPolicy: invalid type: integer `1`, expected string or map"),
-    );
     reserved_ips(all);
 }
 

@@ -46,19 +46,21 @@ impl Ports for Hands<'_> {
         if state.version() != *self.version.lock().unwrap() {
             return Err(Failed::Conflict);
         }
+        let policy = state.gateway.as_ref().map(|gateway| gateway.spec.deletion_policy);
+        state.deletes_nothing = policy == Some(DeletionPolicy::Retain);
         state.gateway = None;
         state.journal.push("object gone".into());
-        if !state.ours().is_empty() {
+        let retains = state.deletes_nothing;
+        if !retains && !state.ours().is_empty() {
             state.violations.push("I2: the object is gone and Droplets are left".into());
         }
         // One that still comes is there too.
         let is_left =
             |(id, wall): (&String, &Wall)| wall.name == firewall_name() && !state.foreign_walls.contains(id);
-        if state.walls.iter().any(is_left) {
+        if !retains && state.walls.iter().any(is_left) {
             state.violations.push("I2: the object is gone and a firewall is left".into());
         }
-        let retained = state.retains_addresses;
-        if !retained && !state.our_addresses().is_empty() {
+        if !retains && !state.our_addresses().is_empty() {
             state.violations.push("I2: the object is gone and reserved addresses are left".into());
         }
         end(crash)
@@ -137,6 +139,21 @@ impl Ports for Hands<'_> {
             machine.off = false;
         }
         state.journal.push(format!("power on {}", droplet.name()));
+        end(crash)
+    }
+
+    async fn untag(&self, own: &OwnTag) -> Result<(), Failed> {
+        let mut state = self.world.state();
+        let crash = state.begin()?;
+        let id = own.droplet().0;
+        if id < 100 {
+            state.violations.push(format!("I1: a tag was taken off {}", own.name()));
+        }
+        if state.route.is_some() || state.uses.is_some() {
+            state.violations.push("a Droplet was let go of while nodes route to it".into());
+        }
+        state.machines.get_mut(&id).unwrap().tags.retain(|tag| tag != own.tag());
+        state.journal.push(format!("untag {}", own.tag()));
         end(crash)
     }
 
