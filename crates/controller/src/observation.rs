@@ -156,6 +156,11 @@ pub enum HealthSeen {
         /// Public addresses that may probe its public side; `None` if it does not say.
         peers: Option<BTreeSet<Ipv4Addr>>,
     },
+    /// All is in place but its reserved address, without which it forwards nothing.
+    Awaiting {
+        /// Version of the user data it runs.
+        version: Option<String>,
+    },
     /// It answers, and says why it is not ready.
     NotReady(String),
     /// It did not answer in time.

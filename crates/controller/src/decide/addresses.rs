@@ -21,11 +21,11 @@ use egress_api::{
 };
 use egress_digitalocean::{Droplet, DropletId, DropletStatus, ReservedIp};
 
-use super::{Look, Presence, is_leaving, judge, repair};
+use super::{Look, Presence, is_leaving, is_proven, judge, population, repair};
 use crate::act::LONGEST_REST;
 use crate::decision::{ASSIGN_AGAIN, Effect};
 use crate::identity::OwnedDroplet;
-use crate::observation::{HealthSeen, ReservedIpsSeen};
+use crate::observation::ReservedIpsSeen;
 use crate::reserved_ip::{OwnedIp, address, is_marked, is_usable, prove, prove_releasable, recorded};
 
 pub(super) use hold::{held_by, lacks, public_ips};
@@ -297,6 +297,13 @@ fn gives_up(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStat
     is_leaving(gateway) || repair::is_given_up(look, status, gateway)
 }
 
+// Who leaves and works is used until the nodes have let go of it; where no other works, until its address is gone.
+fn lets_go(look: &Look<'_>, status: &EgressGatewayStatus, holder: &GatewayStatus) -> bool {
+    let is_other = |other: &GatewayStatus| other.droplet_id != holder.droplet_id && is_proven(other);
+    let is_used = || status.gateways.iter().any(is_other) && !population::has_been_let_go(look, holder);
+    repair::is_given_up(look, status, holder) || (is_leaving(holder) && !is_used())
+}
+
 // Free ones first; then those of gateways that are given up, once the one that is to have it is up.
 fn candidates<'a>(
     look: &'a Look<'_>,
@@ -304,12 +311,11 @@ fn candidates<'a>(
     seen: &'a ReservedIpsSeen,
     gateway: &'a GatewayStatus,
 ) -> impl Iterator<Item = (&'a ReservedIpStatus, OwnedIp)> + 'a {
-    let answers =
-        matches!(judge::health(look, gateway), Some(HealthSeen::Ready { .. } | HealthSeen::NotReady(_)));
+    let answers = judge::answers(look, gateway);
     let free = status.reserved_ips.iter().filter(|recorded| recorded.droplet_id.is_none());
     let held = status.reserved_ips.iter().filter(move |recorded| {
         let holder = |one: &&GatewayStatus| recorded.droplet_id == Some(one.droplet_id);
-        answers && status.gateways.iter().find(holder).is_some_and(|holder| gives_up(look, status, holder))
+        answers && status.gateways.iter().find(holder).is_some_and(|holder| lets_go(look, status, holder))
     });
     free.chain(held).filter(|recorded| recorded.assigning.is_none()).filter_map(move |recorded| {
         let shown = address(recorded).and_then(|ip| found(seen, ip))?;

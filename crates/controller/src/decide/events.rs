@@ -136,14 +136,16 @@ fn transitions(look: &Look<'_>, after: &EgressGatewayStatus) -> Vec<Happening> {
                 format!("{droplet} stays in the cloud with {address}, without our tags, and is billed");
             happening(false, "DropletRetained", note)
         } else {
-            happening(false, "DropletGone", format!("{droplet} is gone, and {address} with it"))
+            let taken =
+                if addresses::are_wanted(look) { String::new() } else { format!(", and {address} with it") };
+            happening(false, "DropletGone", format!("{droplet} is gone{taken}"))
         });
     }
     told.extend(firewall_lost(before, after));
     told.extend(reserved_ips_lost(look, after));
     told.extend(failed_over(look, after));
     told.extend(replaced(look, after));
-    told.extend(rolled(before, after));
+    told.extend(rolled(look, after));
     told.extend(of_conditions(&before.conditions, &after.conditions));
     told
 }
@@ -207,7 +209,8 @@ fn replaced(look: &Look<'_>, after: &EgressGatewayStatus) -> Option<Happening> {
 }
 
 // What a roll has come to since.
-fn rolled(before: &EgressGatewayStatus, after: &EgressGatewayStatus) -> Option<Happening> {
+fn rolled(look: &Look<'_>, after: &EgressGatewayStatus) -> Option<Happening> {
+    let (before, reserved) = (&look.before, addresses::are_wanted(look));
     let roll = after.roll.as_ref()?;
     let same = |old: &&Roll| (&old.since, old.from_droplet_id) == (&roll.since, roll.from_droplet_id);
     let known = before.roll.as_ref().filter(same);
@@ -222,12 +225,19 @@ fn rolled(before: &EgressGatewayStatus, after: &EgressGatewayStatus) -> Option<H
         return Some(happening(true, "RollStopped", note));
     }
     if roll.ended.is_some() && known.ended.is_none() {
-        let note =
-            format!("{from} ({old}) was replaced by {to} ({new}): who admits {old} must admit {new} now");
+        let note = if reserved {
+            format!("{from} was replaced by {to}, which has {new}: the addresses to admit are the same")
+        } else {
+            format!("{from} ({old}) was replaced by {to} ({new}): who admits {old} must admit {new} now")
+        };
         return Some(happening(false, "Rolled", note));
     }
-    let until = roll.drain_until.as_ref().filter(|_| known.drain_since.is_none())?;
-    let note = format!("{to} ({new}) is proven; {from} ({old}) drains until {} at the latest", until.0);
+    let until = roll.drain_until.as_ref().filter(|_| known.drain_since.is_none())?.0;
+    let note = if reserved {
+        format!("{to} is up; {from} drains until {until} at the latest, and then {old} moves to {to}")
+    } else {
+        format!("{to} ({new}) is proven; {from} ({old}) drains until {until} at the latest")
+    };
     Some(happening(false, "Draining", note))
 }
 

@@ -70,6 +70,11 @@ pub(super) fn health<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> Option<&'a
     droplet_id(gateway).and_then(|id| look.seen.health.get(&id))
 }
 
+/// Whether it answers, whatever it says.
+pub(super) fn answers(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
+    health(look, gateway).is_some_and(|seen| !matches!(seen, HealthSeen::Silent(_)))
+}
+
 /// Whether another gateway than this one carries traffic: proven, powered, with nodes that get through it and no quorum
 /// against it.
 pub(super) fn another_stands(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> bool {
@@ -143,6 +148,10 @@ impl Verdict {
             Some(HealthSeen::NotReady(words) | HealthSeen::Silent(words)) => {
                 Some(format!("its own endpoint: {words}; the nodes do not agree, so it stays"))
             }
+            Some(HealthSeen::Awaiting { .. }) => Some(
+                "its own endpoint: it has no reserved address; the nodes do not agree, so it stays"
+                    .to_owned(),
+            ),
             _ if ballot.condemns() => {
                 let words = why_not(look, gateway, &ballot);
                 Some(format!("{words}; no other gateway works, so it stays"))
@@ -315,6 +324,7 @@ fn why_not(look: &Look<'_>, gateway: &GatewayStatus, ballot: &Ballot<'_>) -> Str
         None => format!("of {} nodes {} get through it", ballot.reporting, ballot.through),
     };
     match health(look, gateway) {
+        Some(HealthSeen::Awaiting { .. }) => format!("its own endpoint: it has no reserved address; {nodes}"),
         Some(HealthSeen::NotReady(words)) => format!("its own endpoint: {words}; {nodes}"),
         Some(HealthSeen::Silent(words)) => format!("its own endpoint does not answer ({words}); {nodes}"),
         Some(HealthSeen::Ready { .. }) | None => nodes,

@@ -51,6 +51,7 @@ pub(super) fn deletion(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<
         .gateways
         .iter()
         .filter(|gateway| is_leaving(gateway) && !gateway.existing && has_been_let_go(look, gateway))
+        .filter(|gateway| !roll::keeps(look, status, gateway))
         .find_map(|gateway| delete(look, status, gateway))
 }
 

@@ -61,8 +61,8 @@ fn rung(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) 
     if gateway.powered_on.as_ref().is_some_and(|tried| !over(tried)) {
         return Rung::Wait;
     }
-    // What an address lacks no other machine has.
-    if addresses::lacks(look, status, gateway).is_some() {
+    // What an address lacks no other machine has; one that does not answer lacks more.
+    if addresses::lacks(look, status, gateway).is_some() && judge::answers(look, gateway) {
         return Rung::Wait;
     }
     if gateway.role != GatewayRole::Failed {

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use egress_api::{EgressGateway, EgressGatewayStatus, GatewayRole, PublicIp};
+use egress_api::{EgressGateway, EgressGatewayStatus, GatewayRole, GatewayStatus, PublicIp};
 use egress_digitalocean::{DropletId, Error, RefusalKind, ReservedIp};
 use jiff::Timestamp;
 
@@ -90,8 +90,18 @@ impl Observer {
     fn age(&self, gateway: &EgressGateway, status: &EgressGatewayStatus) -> Duration {
         let busy = status.reserved_ips.iter().any(|recorded| recorded.assigning.is_some());
         let staying = || status.gateways.iter().filter(|one| one.role != GatewayRole::Leaving);
+        // The successor of one that still drains.
+        let rolled = status.roll.as_ref().filter(|roll| roll.is_under_way());
+        let drained = rolled.filter(|roll| staying().any(|one| one.droplet_id == roll.from_droplet_id));
+        let its_turn = |id| drained.is_none_or(|roll| roll.to_droplet_id != Some(id));
         let held = |id| status.reserved_ips.iter().any(|recorded| recorded.droplet_id == Some(id));
-        let waiting = staying().any(|one| one.private_address.is_some() && !held(one.droplet_id));
+        let waits = |one: &GatewayStatus| {
+            one.private_address.is_some()
+                && !one.existing
+                && !held(one.droplet_id)
+                && its_turn(one.droplet_id)
+        };
+        let waiting = staying().any(waits);
         if busy || waiting || gateway.metadata.deletion_timestamp.is_some() {
             OPEN_AGE
         } else if staying().any(|one| !one.ready) {

@@ -17,7 +17,7 @@ fn ip(text: &str) -> Ipv4Addr {
     text.parse().unwrap()
 }
 
-fn prepared() -> World {
+pub fn prepared() -> World {
     let world = World::reserved(Vec::new(), &[]);
     assert!(world.settle(ENOUGH), "{:#?}", world.state().status());
     world
@@ -30,7 +30,7 @@ fn given(world: &World) {
 }
 
 /// A pair, each with an address of its own, all of them promised and no other.
-fn assert_whole(world: &World) -> Vec<String> {
+pub fn assert_whole(world: &World) -> Vec<String> {
     let state = world.state();
     let status = state.status();
     assert!(is_true(&status.conditions, READY), "{status:#?}");
@@ -59,11 +59,11 @@ fn assert_whole(world: &World) -> Vec<String> {
     status.public_ips
 }
 
-fn done(world: &World, words: &str) -> usize {
+pub fn done(world: &World, words: &str) -> usize {
     world.state().journal.iter().filter(|line| line.starts_with(words)).count()
 }
 
-fn degraded(world: &World) -> (String, String) {
+pub fn degraded(world: &World) -> (String, String) {
     let status = world.state().status();
     let found = status.conditions.iter().find(|one| one.type_ == DEGRADED).unwrap();
     assert_eq!(found.status, "True", "{status:#?}");

@@ -11,6 +11,7 @@ mod existing;
 mod exploration;
 mod firewall;
 mod forecast;
+mod handing_over;
 mod no_delete;
 mod order;
 mod pause;

@@ -114,6 +114,11 @@ impl State {
         if holder.is_some_and(|holder| holder < 100) {
             self.violations.push(format!("I1: {ip} was taken from Droplet {holder:?}"));
         }
+        if let Some(holder) = holder
+            && self.is_used_beside_another(holder)
+        {
+            self.violations.push(format!("{ip} was taken from a gateway that is used while another works"));
+        }
         let wanted = self.gateway.as_ref().is_some_and(|one| one.spec.reserved_ips.contains(&ip.to_string()));
         let Some(address) = self.addresses.get_mut(&ip) else { return Err("not found".to_owned()) };
         if !address.ours && !wanted {

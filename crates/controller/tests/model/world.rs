@@ -346,6 +346,13 @@ impl State {
         listed.iter().filter_map(|entry| id(&entry.address.0)).collect()
     }
 
+    /// Whether nodes use this one, which works, although another one that is listed works.
+    pub fn is_used_beside_another(&self, id: u64) -> bool {
+        let works = |id: u64| self.answers_and_forwards(id) == (true, true);
+        let used = self.uses == Some(id) || self.drains.is_some_and(|(drained, _)| drained == id);
+        used && works(id) && self.listed().into_iter().any(|other| other != id && works(other))
+    }
+
     // What leaves, leaves with an address that people were told of.
     fn check_addresses(&mut self) {
         let status = self.status();

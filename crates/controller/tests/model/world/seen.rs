@@ -34,7 +34,7 @@ impl State {
                 } else if self.leaves_with(*id).is_some() {
                     HealthSeen::Ready { version: None, public_address, peers: Some(self.admitted(machine)) }
                 } else {
-                    HealthSeen::NotReady("no reserved address is assigned to this Droplet".into())
+                    HealthSeen::Awaiting { version: None }
                 };
                 (DropletId(*id), health)
             })
