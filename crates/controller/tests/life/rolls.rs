@@ -96,3 +96,30 @@ fn one_that_never_comes_up_stops_it_and_says_so_and_the_next_change_begins_anew(
         all_are(&stage, "s-2vcpu-4gb").await;
     });
 }
+
+#[test]
+fn with_reserved_addresses_each_new_droplet_takes_over_the_address_of_the_old_one() {
+    play(async |stage| {
+        let _controller = stage.controller_with("a", &[SOON[0], "--reserved-ip-age-seconds=5"]);
+        stage.ask_for("demo", 2, json!({"drainSeconds": 4, "publicIP": "ReservedPerGateway"})).await;
+        let before = stage.whole("demo", 2).await;
+        let calls = stage.cloud.last().await;
+        change(&stage, json!({"droplet": {"size": "s-2vcpu-2gb"}})).await;
+        let after = all_are(&stage, "s-2vcpu-2gb").await;
+        assert_eq!(after.public_ips, before.public_ips);
+        let is_told = |line: &String| line.contains("/v2/droplets") || line.contains("/v2/reserved_ips");
+        let done: Vec<String> = stage.cloud.changes(calls).await.into_iter().filter(is_told).collect();
+        let of_one = |old: usize| {
+            let address = before.gateways[old].public_address.as_deref().unwrap();
+            [
+                "POST /v2/droplets".to_owned(),
+                format!("POST /v2/reserved_ips/{address}/actions"),
+                format!("DELETE /v2/droplets/{}", before.gateways[old].droplet_id),
+            ]
+        };
+        assert_eq!(done, [of_one(1), of_one(0)].concat());
+        let mut held: Vec<(String, Option<u64>)> = stage.cloud.reserved_ips().await;
+        held.retain(|(_, holder)| ids(&after).iter().any(|id| u64::try_from(*id).ok() == *holder));
+        assert_eq!(held.len(), 2, "{held:?}");
+    });
+}

@@ -107,6 +107,7 @@ fn a_gateway_leaves_with_its_reserved_address_or_not_at_all_and_the_address_move
         use_gateway(&world, gateway);
         assert_eq!(gateway.leaves_with(&world), None);
         assert!(world.hears_nothing("node-1", WHOAMI), "it leaves with another address");
+        eventually("it lacks nothing else", || (gateway.says(&world)["awaitsAddress"] == true).then_some(()));
     }
     let assign = |to: &Gateway| json!({"type": "assign", "droplet_id": to.id});
     for (holder, other) in [(&a, &b), (&b, &a), (&a, &b)] {

@@ -2,7 +2,7 @@
 //! connections and send numbered datagrams all the time. What comes out is judged by its source.
 //!
 //! Not part of `cargo test --workspace`: it needs the release build, the images and the control plane, which `scripts/rolls.sh` sees to.
-//! `ROLLS=4` is how many gateways are replaced.
+//! `ROLLS=4` is how many gateways are replaced, `PUBLIC_IP=Ephemeral` where their addresses come from.
 
 #![allow(
     clippy::unwrap_used,
@@ -43,6 +43,7 @@ fn rolls_lose_nothing_and_show_only_addresses_that_were_told_and_a_delete_takes_
     install(&lab);
     apply(&lab);
     until("the pair is ready", &true, 3 * MINUTE, || lab.is_ready("rolls"));
+    let promised = addresses(&lab);
     let told = Told::begin(&lab, "rolls");
     let mut clients = Clients::start(&lab, TARGET);
     until("every node leaves through a gateway", &true, MINUTE, || clients.all_leave_through(&told.all()));
@@ -64,6 +65,7 @@ fn rolls_lose_nothing_and_show_only_addresses_that_were_told_and_a_delete_takes_
         assert!(failed.is_empty(), "connections failed while gateways that work were replaced: {failed:?}");
     }
     assert_eq!(clients.lost(&lab, begun), 0, "datagrams were lost while gateways that work were replaced");
+    assert_eq!(addresses(&lab) == promised, public_ip() == "ReservedPerGateway", "{promised}");
 
     let dead = lab.gateway_ids("rolls")[0].to_string();
     lab.lab(&["kill", &dead]);
@@ -147,10 +149,18 @@ fn install(lab: &Lab) {
     }
 }
 
+fn public_ip() -> String {
+    std::env::var("PUBLIC_IP").unwrap_or_else(|_| "Ephemeral".to_owned())
+}
+
+fn addresses(lab: &Lab) -> Value {
+    lab.get(&["egressgateway", "rolls"])["status"]["publicIPs"].clone()
+}
+
 fn apply(lab: &Lab) {
     lab.apply(&json!({
         "apiVersion": "networking.digitalocean.com/v1alpha1", "kind": "EgressGateway", "metadata": {"name": "rolls"},
-        "spec": {"destinations": [TARGET], "publicIP": "Ephemeral", "drainSeconds": DRAIN_SECONDS},
+        "spec": {"destinations": [TARGET], "publicIP": public_ip(), "drainSeconds": DRAIN_SECONDS},
     }));
     for node in NODES {
         lab.apply(&json!({
