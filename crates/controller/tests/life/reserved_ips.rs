@@ -176,3 +176,24 @@ fn an_address_that_was_moved_by_hand_takes_its_gateway_off_the_list_and_is_not_t
         assert_eq!(stage.cloud.droplets().await.len(), 2, "no machine was made for it");
     });
 }
+
+#[test]
+fn an_assignment_that_the_cloud_puts_off_is_asked_for_again_and_no_droplet_is_made_for_it() {
+    play(async |stage| {
+        let _controller = stage.controller_with("a", &KEEN);
+        stage.ask_for("demo", 2, json!({"publicIP": "ReservedPerGateway"})).await;
+        let status = stage.whole("demo", 2).await;
+        let addresses = promised(&stage, &status).await;
+        let body = json!({"id": "unprocessable_entity", "message": "Droplet already has a pending event."});
+        let kind = json!({"status": 422, "body": body});
+        stage.cloud.break_with(Fault { route: "POST /v2/reserved_ips/*/actions", times: 1, kind }).await;
+        let gone = status.gateways[0].droplet_id;
+        stage.cloud.by_hand(Method::DELETE, &format!("/v2/droplets/{gone}"), None).await;
+        let before = stage.cloud.last().await;
+        let status = replaced(&stage, gone).await;
+        assert_eq!(promised(&stage, &status).await, addresses);
+        let changes = stage.cloud.changes(before).await;
+        let made = changes.iter().filter(|line| *line == "POST /v2/droplets").count();
+        assert_eq!(made, 1, "{changes:?}");
+    });
+}
