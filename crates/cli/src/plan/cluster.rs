@@ -77,6 +77,7 @@ impl Cluster {
         let known = Known {
             pod_range: settings.cluster_pod_range,
             firewall_age: Duration::from_secs(settings.firewall_age_seconds.into()),
+            reserved_ip_age: Duration::from_secs(settings.reserved_ip_age_seconds.into()),
         };
         let endpoints = Arc::new(Recorded::default());
         let observer =

@@ -117,9 +117,13 @@ fn without_uid(mut change: Change, uid: &str) -> Change {
         | Change::PowerOn { name }
         | Change::PowerCycle { name }
         | Change::AssignToProject { name, .. }
+        | Change::LeaveDroplet { name }
+        | Change::ReserveAddress { name }
+        | Change::MoveAddress { name, .. }
         | Change::CreateFirewall { name }
         | Change::UpdateFirewall { name }
         | Change::DeleteFirewall { name } => *name = anonymous(name, uid),
+        Change::ReleaseAddress { .. } => {}
     }
     change
 }
@@ -180,6 +184,10 @@ fn in_words(change: &Change, monthly_usd: Option<f64>) -> (&'static str, String)
         Change::AssignToProject { name, project } => {
             ("move", format!("Droplet {name} into project {project}"))
         }
+        Change::LeaveDroplet { name } => ("leave", format!("Droplet {name}, without our tags")),
+        Change::ReserveAddress { name } => ("reserve", format!("an address for Droplet {name}")),
+        Change::MoveAddress { address, name } => ("move", format!("address {address} to Droplet {name}")),
+        Change::ReleaseAddress { address } => ("release", format!("address {address}")),
         Change::CreateFirewall { name } => ("create", format!("firewall {name}")),
         Change::UpdateFirewall { name } => ("change", format!("firewall {name}")),
         Change::DeleteFirewall { name } => ("delete", format!("firewall {name}")),

@@ -11,6 +11,7 @@ mod nodes;
 mod world;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use egress_api::{EgressGatewayStatus, StaticRouteSpec};
@@ -88,6 +89,28 @@ pub enum Change {
         name: String,
         /// The project.
         project: String,
+    },
+    /// A Droplet is left in the cloud, without our tags.
+    LeaveDroplet {
+        /// Its name.
+        name: String,
+    },
+    /// An address is reserved.
+    ReserveAddress {
+        /// Name of the Droplet that it is for.
+        name: String,
+    },
+    /// A reserved address moves.
+    MoveAddress {
+        /// The address.
+        address: Ipv4Addr,
+        /// Name of the Droplet that gets it.
+        name: String,
+    },
+    /// A reserved address is given back.
+    ReleaseAddress {
+        /// The address.
+        address: Ipv4Addr,
     },
     /// A firewall is made.
     CreateFirewall {

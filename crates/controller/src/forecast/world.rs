@@ -1,6 +1,7 @@
 //! A copy of what was seen, on which effects are carried out as they would be at their best.
 
-use std::collections::BTreeSet;
+mod addresses;
+
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,8 +20,9 @@ use super::{Bill, Change, Prices, Why};
 use crate::act::{CallFailure, CreateFailure, Ports};
 use crate::decision::{Admission, Order};
 use crate::firewall::OwnedFirewall;
-use crate::identity::{OwnedDroplet, droplet_id};
+use crate::identity::{OwnTag, OwnedDroplet, droplet_id};
 use crate::observation::{HealthSeen, Observation};
+use crate::reserved_ip::{OwnedIp, ReleasableIp, address_tag};
 
 /// The copy, and what has been done to it.
 pub(super) struct World(Mutex<State>);
@@ -107,6 +109,9 @@ impl State {
         }
         if let Ok(firewalls) = &mut self.seen.firewalls {
             firewalls.taken = self.now;
+        }
+        if let Ok(reserved) = &mut self.seen.reserved_ips {
+            reserved.taken = self.now;
         }
         // As agents do, they learn of a new one from the status.
         let made = status
@@ -238,9 +243,8 @@ impl Ports for World {
             cloud.droplets.insert(id, droplet);
             cloud.fleet += 1;
         }
-        let version = Some(order.user_data_version.clone());
-        let ready = HealthSeen::Ready { version, public_address: Some(public), peers: Some(BTreeSet::new()) };
-        state.seen.health.insert(id, ready);
+        let said = state.first_words(order.user_data_version.clone(), public);
+        state.seen.health.insert(id, said);
         state.made.push(id);
         state.changes.push(Change::CreateDroplet {
             name: order.name.clone(),
@@ -278,12 +282,51 @@ impl Ports for World {
             firewalls.firewalls.iter_mut().for_each(|one| one.droplet_ids.retain(|member| *member != id));
         }
         state.seen.health.remove(&id);
+        state.free(id);
         let (why, known) = (state.why(id), !state.made.contains(&id));
         state.changes.push(Change::DeleteDroplet {
             name: droplet.name().to_owned(),
             id: known.then_some(id.0),
             why,
         });
+        Ok(())
+    }
+
+    async fn untag(&self, tag: &OwnTag) -> Result<(), Infallible> {
+        let mut state = self.state();
+        if let Ok(cloud) = &mut state.seen.cloud
+            && let Some(tags) =
+                cloud.droplets.get_mut(&tag.droplet()).and_then(|droplet| droplet.tags.as_mut())
+        {
+            tags.retain(|one| one != tag.tag());
+        }
+        let change = Change::LeaveDroplet { name: tag.name().to_owned() };
+        if !state.changes.contains(&change) {
+            state.changes.push(change);
+        }
+        Ok(())
+    }
+
+    async fn reserve_ip(&self, droplet: &OwnedDroplet) -> Result<Ipv4Addr, CallFailure<Infallible>> {
+        Ok(self.state().reserve(droplet.id(), droplet.name()))
+    }
+
+    async fn mark_ip(&self, droplet: &OwnedDroplet, ip: Ipv4Addr) -> Result<(), CallFailure<Infallible>> {
+        if let Ok(cloud) = &mut self.state().seen.cloud
+            && let Some(marked) = cloud.droplets.get_mut(&droplet.id())
+        {
+            marked.tags.get_or_insert_default().push(address_tag(ip));
+        }
+        Ok(())
+    }
+
+    async fn assign_ip(&self, ip: &OwnedIp, droplet: &OwnedDroplet) -> Result<(), CallFailure<Infallible>> {
+        self.state().assign(ip.ip(), droplet.id(), droplet.name());
+        Ok(())
+    }
+
+    async fn release_ip(&self, ip: &ReleasableIp) -> Result<(), CallFailure<Infallible>> {
+        self.state().release(ip.ip());
         Ok(())
     }
 
@@ -340,7 +383,7 @@ impl Ports for World {
         let mut state = self.state();
         let Ok(cloud) = &state.seen.cloud else { return Ok(()) };
         let at = |address: Ipv4Addr| cloud.droplets.values().find(|one| one.private_v4() == Some(address));
-        let named = admission.peers.iter().filter_map(|peer| at(*peer)?.public_v4(&[])).collect();
+        let named = admission.peers.iter().filter_map(|peer| state.leaves_with(at(*peer)?)).collect();
         let Some(told) = at(admission.gateway).map(|droplet| droplet.id) else { return Ok(()) };
         if let Some(HealthSeen::Ready { peers, .. }) = state.seen.health.get_mut(&told) {
             *peers = Some(named);

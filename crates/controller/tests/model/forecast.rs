@@ -26,6 +26,8 @@ fn forecast_words(forecast: &Forecast) -> Vec<String> {
         Change::PowerOn { name } => Some(format!("power on {name}")),
         Change::PowerCycle { name } => Some(format!("power cycle {name}")),
         Change::AssignToProject { name, project } => Some(format!("put {name} into {project}")),
+        Change::MoveAddress { address, name } => Some(format!("assign {address} to {name}")),
+        Change::ReleaseAddress { address } => Some(format!("release {address}")),
         _ => None,
     };
     forecast.changes.iter().filter_map(words).collect()
@@ -39,7 +41,7 @@ fn comes_true(what: &str, world: &World) -> Forecast {
     assert!(world.settle(ENOUGH), "{what}");
     no_violation(world, &what);
     let state = world.state();
-    let verbs = ["create ", "delete ", "power ", "put "];
+    let verbs = ["create ", "delete ", "power ", "put ", "assign ", "release "];
     let done = state.journal[before..].iter().filter(|line| verbs.iter().any(|verb| line.starts_with(verb)));
     assert_eq!(forecast_words(&forecast), done.cloned().collect::<Vec<_>>(), "{what}");
     assert!(forecast.is_settled, "{what}");
@@ -163,4 +165,28 @@ fn what_stands_in_the_way_is_in_the_status_of_the_forecast() {
     let forecast = forecast_of(&full);
     assert_eq!(forecast.then.droplets, 1, "two of others count");
     assert!(is_true(&forecast.status.conditions, DEGRADED), "{:#?}", forecast.status.conditions);
+}
+
+#[test]
+fn with_reserved_addresses_each_is_reserved_once_moves_with_a_roll_and_is_given_back() {
+    let world = World::reserved(Vec::new(), &[]);
+    let made = comes_true("a pair", &world);
+    let reserved = |change: &&Change| matches!(change, Change::ReserveAddress { .. });
+    assert_eq!(made.changes.iter().filter(reserved).count(), 2, "{:?}", made.changes);
+    world.state().ask_for_size(BIGGER);
+    let rolled = comes_true("another size", &world);
+    let moved = |change: &&Change| matches!(change, Change::MoveAddress { .. });
+    assert_eq!(rolled.changes.iter().filter(moved).count(), 2, "{:?}", rolled.changes);
+    world.state().delete();
+    comes_true("deleted", &world);
+}
+
+#[test]
+fn what_is_retained_is_left() {
+    let world = prepared();
+    world.state().retain();
+    world.state().delete();
+    let forecast = comes_true("retained", &world);
+    let left = |change: &&Change| matches!(change, Change::LeaveDroplet { .. });
+    assert_eq!(forecast.changes.iter().filter(left).count(), 2, "{:?}", forecast.changes);
 }
