@@ -321,6 +321,24 @@ impl Observer {
         missing
     }
 
+    // To a token of another team everything is gone. A Droplet of ours that it sees now shows that it is not such a one; the list of them
+    // may have been read with the token before, and one that people named may be anybody's.
+    async fn sees_this_account(
+        &self,
+        gateway: &EgressGateway,
+        nodes: &[NodeSeen],
+        cloud: &CloudSeen,
+    ) -> Result<bool, Error> {
+        let named = &gateway.spec.existing_droplets;
+        let is_named = |id: &DropletId| i64::try_from(id.0).is_ok_and(|id| named.contains(&id));
+        if let Some(ours) = cloud.droplets.keys().copied().find(|id| !is_named(id))
+            && self.cloud.sees(ours).await?
+        {
+            return Ok(true);
+        }
+        self.sees_the_cluster(nodes).await
+    }
+
     // Whether the token sees the account of this cluster's nodes. One node's Droplet may be gone while its Node lasts.
     async fn sees_the_cluster(&self, nodes: &[NodeSeen]) -> Result<bool, Error> {
         let live = nodes.iter().filter(|node| node.live);

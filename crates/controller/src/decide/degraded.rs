@@ -20,7 +20,7 @@ const DOUBT: Duration = Duration::from_secs(10);
 
 /// The condition.
 pub(super) fn degraded(look: &Look<'_>, status: &EgressGatewayStatus, proven: usize) -> Verdict {
-    let found = goes_with_its_definition(look)
+    let found = goes_with_its_definition(look, status)
         .or_else(|| obstacle(look, status).map(|trouble| (trouble.reason, trouble.message)))
         .or_else(|| refused(status))
         .or_else(|| population::for_a_person_to_delete(look, status).map(|words| ("DeleteForbidden", words)))
@@ -47,13 +47,21 @@ pub(super) fn degraded(look: &Look<'_>, status: &EgressGatewayStatus, proven: us
 }
 
 // Nobody can take its deletion back, and nobody is known to have wanted it.
-fn goes_with_its_definition(look: &Look<'_>) -> Option<(&'static str, String)> {
+fn goes_with_its_definition(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<(&'static str, String)> {
+    let made = status.reserved_ips.iter().filter(|recorded| !recorded.given);
+    let addresses: Vec<&str> = made.map(|recorded| recorded.ip.as_str()).collect();
+    let addresses = match addresses.as_slice() {
+        [] => String::new(),
+        addresses => {
+            format!("; release its addresses too, or name them in spec.reservedIPs: {}", addresses.join(", "))
+        }
+    };
     let message = || {
         format!(
             "The definition of EgressGateway was deleted and takes this object along, which is no wish to have its Droplets and routes \
              gone: both stay and are looked after. To go on, take the finalizer {EGRESS_GATEWAY_FINALIZER} off it and apply the \
              definitions (deploy/crds) and the object again: it gets new Droplets, and nodes keep these until then. To be rid of it, \
-             delete that one. In either case delete the Droplets of this one by hand in the cloud afterwards: their tag is {}",
+             delete that one. In either case delete the Droplets of this one by hand in the cloud afterwards: their tag is {}{addresses}",
             look.identity.owner_tag()
         )
     };

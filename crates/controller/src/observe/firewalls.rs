@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use egress_api::{EgressGateway, FirewallStatus};
-use egress_digitalocean::{DropletId, Error, Firewall, FirewallId, FirewallStatus as Progress, RefusalKind};
+use egress_digitalocean::{Error, Firewall, FirewallId, FirewallStatus as Progress, RefusalKind};
 use jiff::Timestamp;
 
 use super::{BUSY_AGE, Observer, identity_of};
@@ -44,29 +44,15 @@ impl Observer {
         let ours = |firewall: &&Firewall| ids.contains(firewall.id.as_str()) || identity.names(firewall);
         let firewalls: Vec<Firewall> =
             list.firewalls.values().filter(ours).cloned().chain(unlisted).collect();
-        // To a token of another team everything is gone. A Droplet of ours that it sees now shows that it is not such a one; the list of them
-        // may have been read with the token before.
         let gone = ids.iter().any(|id| firewalls.iter().all(|firewall| firewall.id.as_str() != *id));
         if gone && !nodes.is_empty() {
-            // One that people named may be anybody's.
-            let named = &gateway.spec.existing_droplets;
-            let is_named = |id: &DropletId| i64::try_from(id.0).is_ok_and(|id| named.contains(&id));
-            let ours = cloud.droplets.keys().copied().find(|id| !is_named(id));
-            let sees = self.sees_one_of(ours, nodes).await.map_err(|error| trouble(&error))?;
+            let sees =
+                self.sees_this_account(gateway, nodes, cloud).await.map_err(|error| trouble(&error))?;
             if !sees {
                 return Err(super::blind());
             }
         }
         Ok(FirewallsSeen { taken: list.taken, firewalls })
-    }
-
-    async fn sees_one_of(&self, ours: Option<DropletId>, nodes: &[NodeSeen]) -> Result<bool, Error> {
-        if let Some(ours) = ours
-            && self.cloud.sees(ours).await?
-        {
-            return Ok(true);
-        }
-        self.sees_the_cluster(nodes).await
     }
 
     // The list, and what it lacks and a read by id finds.

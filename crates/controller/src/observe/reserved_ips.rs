@@ -55,10 +55,10 @@ impl Observer {
         };
         let addresses: Vec<ReservedIp> =
             list.addresses.values().filter(matters).cloned().chain(unlisted).collect();
-        // To a token of another team everything is gone. Droplets of ours that it sees show that it is not such a one.
         let gone = recorded.iter().any(|ip| addresses.iter().all(|shown| shown.ip != *ip));
-        if gone && cloud.droplets.is_empty() && !nodes.is_empty() {
-            let sees = self.sees_the_cluster(nodes).await.map_err(|error| trouble(&error))?;
+        if gone && !nodes.is_empty() {
+            let sees =
+                self.sees_this_account(gateway, nodes, cloud).await.map_err(|error| trouble(&error))?;
             if !sees {
                 return Err(super::blind());
             }

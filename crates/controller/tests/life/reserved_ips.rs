@@ -150,6 +150,44 @@ fn a_quota_and_a_missing_scope_are_said_with_the_way_out_and_no_droplet_is_made_
     });
 }
 
+/// The list of Droplets may be of the token before, when the other lists are of the next one.
+#[test]
+fn to_a_token_of_another_team_no_address_counts_as_gone_and_none_is_made() {
+    play(async |stage| {
+        let _controller = stage.controller_with("a", &KEEN);
+        stage.ask_for("demo", 2, json!({"publicIP": "ReservedPerGateway"})).await;
+        let before = stage.whole("demo", 2).await;
+        let calls = stage.cloud.last().await;
+        let nothing = json!({"reserved_ips": [], "links": {}, "meta": {"total": 0}});
+        let hidden = [
+            ("GET /v2/reserved_ips", json!({"status": 200, "body": nothing})),
+            ("GET /v2/reserved_ips/*", json!({"status": 404})),
+            ("GET /v2/droplets/*", json!({"status": 404})),
+        ];
+        for (route, kind) in hidden {
+            stage.cloud.break_with(Fault { route, times: 10_000, kind }).await;
+        }
+        says(&stage, "TokenOfAnotherTeam", &["does not see the cluster's own nodes"]).await;
+        // And goes on being said, look after look.
+        until("several looks", async || {
+            let calls = stage.cloud.journal(calls).await;
+            let asked = calls.iter().filter(|line| line.starts_with("GET /v2/reserved_ips/")).count();
+            if asked >= 12 { Ok(()) } else { Err(format!("{asked} addresses were asked for")) }
+        })
+        .await;
+        let status = stage.status("demo").await;
+        assert_eq!((status.public_ips, status.reserving_ip), (before.public_ips, None));
+        stage.cloud.mend().await;
+        let status = stage.whole("demo", 2).await;
+        promised(&stage, &status).await;
+        assert_eq!(
+            stage.cloud.changes(calls).await,
+            Vec::<String>::new(),
+            "nothing is made, nothing given back"
+        );
+    });
+}
+
 #[test]
 fn an_address_that_was_moved_by_hand_takes_its_gateway_off_the_list_and_is_not_taken_back() {
     play(async |stage| {

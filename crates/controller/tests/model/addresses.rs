@@ -451,3 +451,25 @@ fn a_droplet_is_not_deleted_while_it_is_open_whether_an_address_was_reserved_for
     let Some(Effect::DeleteDroplet(droplet)) = effect else { panic!("{effect:?}") };
     assert_ne!(i64::try_from(droplet.id().0), Ok(first));
 }
+
+#[test]
+fn who_goes_with_the_definition_keeps_the_addresses_and_is_told_which_are_left_to_release() {
+    let world = World::reserved(Vec::new(), &GIVEN[..1]);
+    given(&world);
+    assert!(world.settle(ENOUGH), "{:#?}", world.state().status());
+    let addresses = assert_whole(&world);
+    let (mut seen, now) = {
+        let state = world.state();
+        (state.observe().unwrap(), timestamp(state.now))
+    };
+    seen.gateway.metadata.deletion_timestamp = Some(Time(now));
+    seen.definition = Some(egress_api::Definition::Gone);
+    let decision = egress_controller::decide::decide(&seen, &world.limits, now);
+    assert!(matches!(decision.effect, None | Some(Effect::WriteStatus)), "{:?}", decision.effect);
+    let degraded = decision.status.conditions.iter().find(|condition| condition.type_ == DEGRADED).unwrap();
+    assert_eq!(degraded.reason, "DefinitionGone");
+    let made: Vec<&String> = addresses.iter().filter(|ip| *ip != GIVEN[0]).collect();
+    assert_eq!(made.len(), 1);
+    assert!(degraded.message.contains(made[0]), "{}", degraded.message);
+    assert!(!degraded.message.contains(GIVEN[0]), "what was given is not ours to name: {}", degraded.message);
+}
