@@ -137,13 +137,20 @@ impl Observer {
     ) -> Result<Found, CallError> {
         let routes: Api<Guarded<StaticRoute>> = Api::all(self.client.clone());
         let name = gateway.metadata.name.clone().unwrap_or_default();
-        let route = match within_deadline(routes.get_opt(&name)).await?.map(|route| route.0).transpose() {
-            Ok(route) => route,
-            Err(invalid) => {
-                return Ok(Found::Unreadable(Box::new(Unreadable::route(gateway, &invalid))));
-            }
-        };
         let definition = self.definition_if_leaving(&gateway).await?;
+        let is_unwanted = gateway.metadata.deletion_timestamp.is_some()
+            && !definition.as_ref().is_some_and(|definition| definition.takes_along(&gateway.metadata));
+        let route = match within_deadline(routes.get_opt(&name)).await {
+            // Every StaticRoute went with its definition. Who holds routes all the same is looked for below; whoever is to stay is left as
+            // it is until there is one again.
+            Err(error) if is_unwanted && error.is_not_found() => None,
+            found => match found?.map(|route| route.0).transpose() {
+                Ok(route) => route,
+                Err(invalid) => {
+                    return Ok(Found::Unreadable(Box::new(Unreadable::route(gateway, &invalid))));
+                }
+            },
+        };
         // What is deleted while a node still routes through it is a black hole; a mirror whose watch broke would not tell.
         let Quorum { nodes, routes, undefined } = if gateway.metadata.deletion_timestamp.is_some() {
             let mut quorum = Quorum::read(&self.client).await?;
