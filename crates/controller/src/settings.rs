@@ -63,6 +63,7 @@ pub struct Settings {
     /// of its own, none in the first twenty-fourth. 0: all at once.
     #[arg(long, default_value_t = 86_400)]
     pub user_data_spread_seconds: u32,
+
     /// How many Droplets the controller may have for all EgressGateways of the cluster together. It makes none beyond that, whatever the
     /// objects ask for. Leave room for one more than they ask for: a gateway that is replaced is there beside its successor for a while.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
