@@ -97,6 +97,31 @@ fn named_no_more_it_leaves_the_list_another_takes_its_place_and_it_lives_on() {
 }
 
 #[test]
+fn when_fewer_are_asked_for_one_of_ours_goes_though_theirs_came_last() {
+    let world = World::new(Vec::new());
+    assert!(world.settle(ENOUGH));
+    world.state().foreign(THEIRS, "my-nat");
+    let ask = |replicas: i32, generation: i64| {
+        let mut state = world.state();
+        let gateway = state.gateway.as_mut().unwrap();
+        gateway.spec.existing_droplets = vec![50];
+        gateway.spec.replicas = replicas;
+        gateway.metadata.generation = Some(generation);
+    };
+    ask(3, 2);
+    assert!(world.settle(ENOUGH));
+    let names = || -> Vec<String> {
+        world.state().status().gateways.into_iter().map(|gateway| gateway.name).collect()
+    };
+    assert_eq!(names().last().map(String::as_str), Some("my-nat"));
+    ask(2, 3);
+    assert!(world.settle(ENOUGH));
+    assert_eq!(names(), ["demo-0-1a2b3c4d", "my-nat"]);
+    assert_eq!(world.state().ours().len(), 1);
+    no_violation(&world, &"fewer");
+}
+
+#[test]
 fn one_of_our_own_that_is_named_is_not_ours_to_delete_any_more() {
     let world = World::new(Vec::new());
     assert!(world.settle(ENOUGH));
