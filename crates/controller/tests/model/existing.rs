@@ -3,7 +3,7 @@
 use egress_api::GatewayRole;
 use egress_api::condition::{DEGRADED, READY, is_true};
 
-use crate::world::{CLUSTER, OWNER, VPC, World};
+use crate::world::{CLUSTER, OWNER, VPC, World, private};
 use crate::{ENOUGH, no_violation};
 
 const THEIRS: u64 = 50;
@@ -110,13 +110,14 @@ fn when_fewer_are_asked_for_one_of_ours_goes_though_theirs_came_last() {
     };
     ask(3, 2);
     assert!(world.settle(ENOUGH));
-    let names = || -> Vec<String> {
-        world.state().status().gateways.into_iter().map(|gateway| gateway.name).collect()
+    let listed = || -> Vec<String> {
+        let spec = world.state().route.as_ref().unwrap().spec.clone();
+        spec.ordered_gateways().into_iter().map(|gateway| gateway.address.0).collect()
     };
-    assert_eq!(names().last().map(String::as_str), Some("my-nat"));
+    assert_eq!(listed(), [private(103), private(104), private(THEIRS)]);
     ask(2, 3);
     assert!(world.settle(ENOUGH));
-    assert_eq!(names(), ["demo-0-1a2b3c4d", "my-nat"]);
+    assert_eq!(listed(), [private(103), private(THEIRS)]);
     assert_eq!(world.state().ours().len(), 1);
     no_violation(&world, &"fewer");
 }
