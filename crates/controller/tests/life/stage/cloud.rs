@@ -141,6 +141,13 @@ impl Cloud {
             .collect()
     }
 
+    /// Whether a Droplet carries this tag.
+    pub async fn carries(&self, id: i64, tag: &str) -> bool {
+        let state = self.get("/simulator/state").await;
+        let tags = state["droplets"][id.to_string()]["tags"].as_array().cloned().unwrap_or_default();
+        tags.iter().any(|one| one["name"] == tag)
+    }
+
     /// Every firewall of the account.
     pub async fn firewalls(&self) -> Vec<Value> {
         let listed = self.by_hand(reqwest::Method::GET, "/v2/firewalls", None).await;

@@ -266,13 +266,28 @@ impl Stage {
                 });
             let walled = status.firewall.as_ref().is_some_and(|firewall| firewall.id.is_some())
                 && self.is_walled(&status).await;
-            if calm && walled { Ok(status) } else { Err(format!("{status:#?}")) }
+            if calm && walled && self.are_addresses_marked(&status).await {
+                Ok(status)
+            } else {
+                Err(format!("{status:#?}"))
+            }
         })
         .await
     }
 }
 
 impl Stage {
+    /// Whether each address that was made carries its mark: that comes after its gateway is proven, and nothing waits for it.
+    async fn are_addresses_marked(&self, status: &EgressGatewayStatus) -> bool {
+        for made in status.reserved_ips.iter().filter(|recorded| !recorded.given) {
+            let mark = format!("egress-address:{}", made.ip.replace('.', "-"));
+            if !self.cloud.carries(made.droplet_id.unwrap_or_default(), &mark).await {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Whether exactly what is to come in gets to each of its gateways: the VPC, ICMP, and probes of the gateways' addresses.
     pub async fn is_walled(&self, status: &EgressGatewayStatus) -> bool {
         let pods = ["10.116.0.0/20", "10.244.0.0/16"];
