@@ -317,15 +317,24 @@ impl Stage {
 }
 
 /// Waits for a condition; fails with its last words.
-pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub async fn until<T>(what: &str, look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    until_within(PATIENCE, what, look).await
+}
+
+/// The same with another deadline; the later it is, the less often is looked.
+pub async fn until_within<T>(
+    patience: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         match look().await {
             Ok(found) => return found,
             Err(words) => {
-                assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}; last seen: {words}");
+                assert!(Instant::now() < deadline, "not within {patience:?}: {what}; last seen: {words}");
             }
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(patience / 1800).await;
     }
 }
