@@ -75,6 +75,10 @@ advisories: ## known vulnerabilities; needs the advisory database from the netwo
 test: root setup ## everything; the last line is `N passed, M failed`
 	@scripts/test.sh
 
+.PHONY: rolls
+rolls: root build ## gateways replaced one by one, and deleted, under traffic in a lab: ROLLS=4
+	@$(step) "rolls" scripts/rolls.sh
+
 .PHONY: failover-matrix
 failover-matrix: root build ## every failure of docs/failover.md in a lab: FAILOVER_ROWS=kill,nat FAILOVER_CONTROL_PLANE=up|down
 	@$(step) "failure matrix" scripts/failure-matrix.sh

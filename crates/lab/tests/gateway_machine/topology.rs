@@ -317,8 +317,12 @@ impl Drop for Topology {
 /// As the controller renders it.
 pub fn user_data(ssh: bool) -> UserData {
     let range = |text: &str| text.parse().expect("range");
-    let input =
-        UserDataInput { vpc_range: range("10.116.0.0/20"), pod_ranges: vec![range("10.244.0.0/16")], ssh };
+    let input = UserDataInput {
+        vpc_range: range("10.116.0.0/20"),
+        pod_ranges: vec![range("10.244.0.0/16")],
+        ssh,
+        reserved_address: false,
+    };
     render(&input).expect("user data")
 }
 
