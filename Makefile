@@ -75,6 +75,10 @@ advisories: ## known vulnerabilities; needs the advisory database from the netwo
 test: root setup ## everything; the last line is `N passed, M failed`
 	@scripts/test.sh
 
+.PHONY: rolls
+rolls: root build ## gateways replaced one by one, and deleted, under traffic in a lab: ROLLS=4
+	@$(step) "rolls" scripts/rolls.sh
+
 .PHONY: failover-matrix
 failover-matrix: root build ## every failure of docs/failover.md in a lab: FAILOVER_ROWS=kill,nat FAILOVER_CONTROL_PLANE=up|down
 	@$(step) "failure matrix" scripts/failure-matrix.sh
@@ -90,6 +94,10 @@ bench-agent: root setup ## speed and size of the agent: target/bench/agent.json 
 .PHONY: bench-status
 bench-status: root setup ## how fast a thousand nodes report a change, and what that costs: target/bench/status.json
 	@scripts/bench-status.sh
+
+.PHONY: bench-gateway
+bench-gateway: root setup ## what one gateway can bear: target/bench/gateway.json and the table of docs/benchmarks.md
+	@scripts/bench-gateway.sh
 
 .PHONY: bench-failover
 bench-failover: root setup ## time without a gateway: KILLS=1000 CONTROL_PLANE=down PROFILE=fast, PLANNED=1000 or SOAK=<minutes>

@@ -97,6 +97,7 @@ def egress_gateway_status():
         "active": gateway["name"],
         "egressIP": "203.0.113.100",
         "publicIPs": ["203.0.113.100"],
+        "reservedIPs": [{"ip": "203.0.113.100", "dropletID": 1, "since": TIME}],
         "gatewaysReady": "2/2",
         "gateways": [{**gateway, "publicAddress": "203.0.113.100", "message": "a sentence"}],
         "nextRoll": {"notBefore": TIME, "gateway": gateway["name"], "reason": "a sentence", "impact": "a sentence"},

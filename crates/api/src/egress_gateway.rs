@@ -1,12 +1,12 @@
 //! EgressGateway: gateways with fixed public addresses, and what leaves through them.
 
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::health_check::HealthCheck;
+use crate::public_ip::PublicIp;
 use crate::static_route::default_drain_seconds;
-use crate::{Destination, EgressGatewayStatus, NodeSelector, OnNoGateway, RouteMode};
+use crate::{DeletionPolicy, Destination, EgressGatewayStatus, NodeSelector, OnNoGateway, RouteMode};
 
 /// What the user asks for.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,15 +21,22 @@ use crate::{Destination, EgressGatewayStatus, NodeSelector, OnNoGateway, RouteMo
     derive = "PartialEq",
     doc = "NAT gateways (Droplets) in the cluster's VPC that give the cluster's egress a public address of its own, kept alive and failed over by the controller and the nodes.",
     validation = Rule::new("self.metadata.name.size() <= 50").message("metadata.name must be at most 50 characters: it becomes part of the Droplets' host names; choose a shorter name"),
+    validation = Rule::new("!has(self.spec.existingDroplets) || self.spec.existingDroplets.size() <= self.spec.replicas").message("spec.existingDroplets must not be longer than spec.replicas is high: they count towards it; raise replicas or name fewer"),
     printcolumn(name = "ACTIVE", type_ = "string", json_path = ".status.active", description = "Gateway at the head of the nodes' list"),
     printcolumn(name = "EGRESS-IP", type_ = "string", json_path = ".status.egressIP", description = "Public address of the active gateway"),
     printcolumn(name = "GATEWAYS", type_ = "string", json_path = ".status.gatewaysReady", description = "Proven gateways / gateways asked for"),
     printcolumn(name = "NODES", type_ = "string", json_path = ".status.nodes", description = "Nodes that have every route / nodes that should"),
     printcolumn(name = "READY", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "REASON", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", priority = "1"),
+    printcolumn(name = "USD/MONTH", type_ = "string", json_path = ".status.monthlyPriceUSD", priority = "1", description = "List price of the Droplets that are asked for"),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.reservedIPs) || self.reservedIPs.size() == 0 || self.publicIP == 'ReservedPerGateway'").message("reservedIPs are used with publicIP: ReservedPerGateway only; write that, or leave reservedIPs out"),
+    validation = Rule::new("!has(self.reservedIPs) || self.reservedIPs.size() <= self.replicas").message("reservedIPs has more addresses than there are gateways; raise replicas, or leave some out"),
+    validation = Rule::new("!has(oldSelf.reservedIPs) || oldSelf.reservedIPs.all(ip, has(self.reservedIPs) && ip in self.reservedIPs)").message("reservedIPs: an address that is in use cannot be taken out, because partners may admit it; make another EgressGateway for other addresses")
+)]
 pub struct EgressGatewaySpec {
     /// What leaves through the gateways: IPv4 addresses and prefixes, 1 to 10,000. All egress is written `0.0.0.0/0`.
     #[schemars(length(min = 1, max = 10_000))]
@@ -51,12 +58,30 @@ pub struct EgressGatewaySpec {
     #[serde(default)]
     pub mode: RouteMode,
 
-    /// Where the public addresses come from.
+    /// Where the public addresses come from. It can't be changed later: the addresses would.
     #[serde(rename = "publicIP")]
+    #[x_kube(
+        validation = Rule::new("self == oldSelf").message("cannot be changed, because the addresses that partners admit would change with it; make another EgressGateway and move destinations there")
+    )]
     pub public_ip: PublicIp,
 
-    /// The Droplets. A change of `size` or `image` replaces them one by one, the new one first; other changes apply to Droplets made
-    /// from then on.
+    /// Droplets of your own that serve as gateways, by id, at most 5. They count towards `replicas`, and the controller makes the
+    /// rest. They are judged by the data path alone, and never changed, replaced or deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5), inner(range(min = 1)), extend("x-kubernetes-list-type" = "set"))]
+    pub existing_droplets: Vec<i64>,
+
+    /// Reserved addresses of yours for `publicIP: ReservedPerGateway`, one a gateway at most; the rest is reserved for you. They are
+    /// assigned, never given back. More can be added; one that is there stays.
+    #[serde(default, rename = "reservedIPs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5), inner(length(max = 15)))]
+    #[x_kube(
+        validation = Rule::new("self.all(ip, ip.matches('^[0-9.]+$') && isIP(ip))").message("must be IPv4 addresses, as doctl compute reserved-ip list shows them, like 203.0.113.40"),
+        validation = Rule::new("self.all(ip, self.exists_one(other, other == ip))").message("an address is listed twice; every gateway needs one of its own")
+    )]
+    pub reserved_ips: Vec<String>,
+
+    /// The Droplets. A change of `size` or `image` replaces them one by one; other changes apply to Droplets made from then on.
     #[serde(default)]
     pub droplet: DropletTemplate,
 
@@ -77,6 +102,11 @@ pub struct EgressGatewaySpec {
     #[schemars(range(min = 0, max = 3_600))]
     pub drain_seconds: i32,
 
+    /// What becomes of what was made in the cloud when this object is deleted: `Delete`, or `Retain`, which leaves it there and billed.
+    /// Routes go off the nodes either way.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+
     /// The nodes that leave through the gateways. Left out: every node. All nodes help to prove the gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<NodeSelector>,
@@ -84,13 +114,6 @@ pub struct EgressGatewaySpec {
 
 fn default_replicas() -> i32 {
     2
-}
-
-/// Where the public address of a gateway comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum PublicIp {
-    /// The Droplet's own address. It goes with the Droplet: a replaced gateway has another one.
-    Ephemeral,
 }
 
 /// What the Droplets are.
@@ -156,6 +179,13 @@ pub struct DropletTemplate {
         validation = Rule::new("self >= 1 && self <= 365").message("must be 1 to 365 days; write 14 for two weeks, or leave it out so that no Droplet is replaced for its age")
     )]
     pub max_age_days: Option<i32>,
+    /// Project that the Droplets are put into. Left out: they stay in the account's default project.
+    #[serde(default, rename = "projectID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$')").message("is no UUID; write the one that doctl projects list shows, in lower case, or leave it out")
+    )]
+    pub project_id: Option<String>,
 }
 
 impl Default for DropletTemplate {
@@ -169,6 +199,7 @@ impl Default for DropletTemplate {
             tags: Vec::new(),
             monitoring: false,
             max_age_days: None,
+            project_id: None,
         }
     }
 }

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::public_ip::{ReservedIpStatus, ReservingIpStatus};
 use crate::{NextRoll, Roll};
 
 /// What became of it.
@@ -21,7 +22,7 @@ pub struct EgressGatewayStatus {
     pub conditions: Vec<Condition>,
 
     /// Public addresses with which traffic may leave: what a partner must allow. Those of all proven gateways in their order, then
-    /// those of gateways that were proven and are not gone yet.
+    /// those of gateways that were proven and are not gone yet; or all reserved ones of `publicIP: ReservedPerGateway`.
     #[serde(default, rename = "publicIPs", skip_serializing_if = "Vec::is_empty")]
     pub public_ips: Vec<String>,
 
@@ -52,6 +53,11 @@ pub struct EgressGatewayStatus {
     /// Since when a gateway runs another version of the user data than this controller makes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data_outdated_since: Option<Time>,
+
+    /// What the Droplets that are asked for cost a month, in US dollars: DigitalOcean's list price of `spec.droplet.size` times
+    /// `spec.replicas` less `spec.existingDroplets`. Left out while it is not known.
+    #[serde(default, rename = "monthlyPriceUSD", skip_serializing_if = "Option::is_none")]
+    pub monthly_price_usd: Option<String>,
 
     /// `proven/asked for`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,6 +90,15 @@ pub struct EgressGatewayStatus {
     /// The cloud firewall around the gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firewall: Option<FirewallStatus>,
+
+    /// Its reserved addresses.
+    #[serde(default, rename = "reservedIPs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["ip"]))]
+    pub reserved_ips: Vec<ReservedIpStatus>,
+
+    /// The next one, from when it was decided to reserve it until the cloud shows it.
+    #[serde(default, rename = "reservingIP", skip_serializing_if = "Option::is_none")]
+    pub reserving_ip: Option<ReservingIpStatus>,
 }
 
 /// The cloud firewall of an EgressGateway: on the public side it lets in nothing but probes of one gateway by the others. Gateways work
@@ -183,18 +198,22 @@ pub struct GatewayStatus {
     /// Name of the Droplet.
     pub name: String,
 
-    /// Its slot among those of this EgressGateway.
+    /// Its slot among those of this EgressGateway; -1 for a Droplet that exists already.
     pub slot: i32,
 
     /// Its id in the cloud.
     #[serde(rename = "dropletID")]
     pub droplet_id: i64,
 
+    /// Whether it is a Droplet that `spec.existingDroplets` names: not the controller's to change.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub existing: bool,
+
     /// Address in the VPC, once the cloud has given one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_address: Option<String>,
 
-    /// Public address, once the cloud has given one.
+    /// The public address with which it leaves, once the cloud has given one: its reserved address where it is to have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_address: Option<String>,
 
@@ -230,6 +249,10 @@ pub struct GatewayStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power_cycle_accepted: Option<Time>,
 
+    /// Why the cloud did not delete it, if it was asked to and refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delete_refused: Option<Refused>,
+
     /// Version of the user data it was made with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data_version: Option<String>,
@@ -245,6 +268,10 @@ pub struct GatewayStatus {
     /// When it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<Time>,
+
+    /// Project that it was put into, if one was asked for.
+    #[serde(default, rename = "projectID", skip_serializing_if = "Option::is_none")]
+    pub project_id: Option<String>,
 
     /// Nodes that send through it now.
     #[serde(default)]
@@ -264,6 +291,7 @@ impl GatewayStatus {
             name,
             slot,
             droplet_id,
+            existing: false,
             private_address: None,
             public_address: None,
             role,
@@ -274,6 +302,8 @@ impl GatewayStatus {
             powered_on: None,
             power_cycled: None,
             power_cycle_accepted: None,
+            delete_refused: None,
+            project_id: None,
             user_data_version: None,
             size: None,
             image: None,
@@ -282,6 +312,20 @@ impl GatewayStatus {
             admits: Vec::new(),
         }
     }
+}
+
+/// What the cloud refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Refused {
+    /// Why, in its own words.
+    pub message: String,
+
+    /// Since when it refuses that without interruption.
+    pub since: Time,
+
+    /// When it is asked again at the earliest; a change of the spec does not wait.
+    pub not_before: Time,
 }
 
 /// What a gateway does.

@@ -9,6 +9,7 @@
 
 pub mod condition;
 mod definition;
+mod deletion_policy;
 mod egress_gateway;
 mod egress_gateway_status;
 mod health_check;
@@ -16,14 +17,17 @@ mod names;
 mod node_egress;
 mod node_selector;
 mod prefix;
+mod public_ip;
 mod renewal;
 mod roll;
 mod static_route;
 
 pub use definition::Definition;
-pub use egress_gateway::{DropletTemplate, EgressGateway, EgressGatewaySpec, PublicIp};
+pub use deletion_policy::DeletionPolicy;
+pub use egress_gateway::{DropletTemplate, EgressGateway, EgressGatewaySpec};
 pub use egress_gateway_status::{
-    CreationIntent, EgressGatewayStatus, Failover, FirewallStatus, GatewayRole, GatewayStatus, Replacement,
+    CreationIntent, EgressGatewayStatus, Failover, FirewallStatus, GatewayRole, GatewayStatus, Refused,
+    Replacement,
 };
 pub use health_check::{HealthCheck, ProbeTarget};
 pub use names::*;
@@ -33,6 +37,7 @@ pub use node_egress::{
 };
 pub use node_selector::{InvalidSelector, NodeOperator, NodeRequirement, NodeSelector};
 pub use prefix::{Destination, EgressAddress, GatewayAddress};
+pub use public_ip::{Assigning, PublicIp, ReservedIpStatus, ReservingIpStatus};
 pub use renewal::{RENEWALS_PER_SECOND, SHORTEST_RENEWAL, fresh_for, renewal_interval};
 pub use roll::{NextRoll, Roll};
 pub use static_route::{

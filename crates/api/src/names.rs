@@ -27,6 +27,9 @@ pub const OWNER_TAG_PREFIX: &str = "egress-owner:";
 /// Prefix of the tag that names the slot of a Droplet among those of its EgressGateway; a decimal number follows.
 pub const SLOT_TAG_PREFIX: &str = "egress-slot:";
 
+/// Prefix of the tag that names a reserved address which was made for the owner of the Droplet; the address follows, with dashes.
+pub const ADDRESS_TAG_PREFIX: &str = "egress-address:";
+
 /// TCP port of a gateway's health endpoint, on its private address only.
 pub const GATEWAY_HEALTH_PORT: u16 = 9180;
 
@@ -38,6 +41,10 @@ pub const PREFERRED_GATEWAY_ANNOTATION: &str = "networking.digitalocean.com/pref
 
 /// Annotation on an EgressGateway: names of gateways, separated by commas, that nodes shall leave while another is proven.
 pub const DRAINED_GATEWAYS_ANNOTATION: &str = "networking.digitalocean.com/drained-gateways";
+
+/// Annotation on an EgressGateway: with the value `true` the controller changes nothing for it, in the cloud or on the nodes, and says
+/// so. Nodes go on failing over by themselves.
+pub const PAUSED_ANNOTATION: &str = "networking.digitalocean.com/paused";
 
 /// Taint (`NoSchedule`) that a node pool gives to new nodes, and the controller takes off once the node's guards stand.
 pub const STARTUP_TAINT: &str = "networking.digitalocean.com/egress-not-ready";

@@ -103,3 +103,40 @@ async fn the_api_server_takes_what_is_right_and_refuses_the_rest_with_field_and_
     let explained = text(&kubectl(&server, &["explain", "egressgateway.spec"], "").stdout);
     assert!(!explained.contains("<no description>"), "{explained}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_refuses_changes_that_would_take_addresses_away() {
+    let server = ApiServer::start().await.unwrap();
+    let definitions = egress_api::custom_resource_definitions();
+    server.install(definitions.into_iter().map(|(_, definition)| definition).collect()).await.unwrap();
+    let gateway = |spec: &str| {
+        let head =
+            "apiVersion: networking.digitalocean.com/v1alpha1\nkind: EgressGateway\nmetadata: {name: demo}\n";
+        format!("{head}spec: {{destinations: [192.0.2.1], {spec}}}\n")
+    };
+    let apply = |spec: &str| {
+        let output = kubectl(&server, &["apply", "-f", "-"], &gateway(spec));
+        if output.status.success() { Ok(()) } else { Err(text(&output.stderr)) }
+    };
+    let one = "publicIP: ReservedPerGateway, reservedIPs: [203.0.113.40]";
+    assert_eq!(apply(one), Ok(()));
+    for (change, words) in [
+        ("publicIP: Ephemeral", "spec.publicIP: Invalid value"),
+        (
+            "publicIP: Ephemeral",
+            "cannot be changed, because the addresses that partners admit would change with it",
+        ),
+        ("publicIP: ReservedPerGateway", "an address that is in use cannot be taken out"),
+        ("publicIP: ReservedPerGateway, reservedIPs: [203.0.113.41]", "make another EgressGateway"),
+    ] {
+        let refused = apply(change).unwrap_err();
+        assert!(refused.contains(words), "{change}: {refused}");
+    }
+    assert_eq!(apply("publicIP: ReservedPerGateway, reservedIPs: [203.0.113.40, 203.0.113.41]"), Ok(()));
+    assert_eq!(
+        apply(
+            "publicIP: ReservedPerGateway, reservedIPs: [203.0.113.41, 203.0.113.40], deletionPolicy: Retain"
+        ),
+        Ok(())
+    );
+}

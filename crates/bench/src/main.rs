@@ -1,5 +1,6 @@
 //! Measures the agent from outside: `agent` how fast and how big it is, beside any other program of its kind in the same run;
-//! `failover` how long users are without a gateway when one dies ([`failover`]). `status` writes down what a thousand agents measured.
+//! `failover` how long users are without a gateway when one dies ([`failover`]); `gateway` what one gateway can bear ([`gateway`]).
+//! `status` writes down what a thousand agents measured.
 //!
 //! ```text
 //!  this program ── create, delete ──► API server (real, on loopback)
@@ -16,6 +17,7 @@ mod apply;
 mod document;
 mod effort;
 mod failover;
+mod gateway;
 mod interruption;
 mod kernel;
 mod measure;
@@ -51,6 +53,8 @@ enum Command {
     Agent(Settings),
     /// How long users are without a gateway when one dies.
     Failover(failover::Settings),
+    /// What one gateway can bear.
+    Gateway(gateway::Settings),
     /// Writes down what `make bench-status` measured.
     Status(status::Settings),
 }
@@ -118,6 +122,7 @@ fn main() -> anyhow::Result<()> {
     match Command::parse() {
         Command::Agent(settings) => prepared().and_then(|()| measure_agent(&settings)),
         Command::Failover(settings) => prepared().and_then(|()| failover::run(&settings)),
+        Command::Gateway(settings) => prepared().and_then(|()| gateway::run(&settings)),
         Command::Status(settings) => status::run(&settings),
     }
 }

@@ -3,16 +3,20 @@
 //! Every primitive call asks the lease first and has a deadline; both are the duty of [`Ports`]. A call that fails ends the
 //! step, and the next step begins with a new look at the world.
 
+mod reserved_ips;
+
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use egress_api::{EgressGatewayStatus, FirewallStatus, GatewayRole, GatewayStatus, StaticRouteSpec};
+use egress_api::{EgressGatewayStatus, FirewallStatus, GatewayRole, GatewayStatus, Refused, StaticRouteSpec};
 use egress_digitalocean::{DropletId, FirewallId, FirewallSpec};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::decision::{Admission, Decision, Effect, Order};
 use crate::firewall::OwnedFirewall;
-use crate::identity::OwnedDroplet;
+use crate::identity::{OwnTag, OwnedDroplet};
+use crate::reserved_ip::{OwnedIp, ReleasableIp};
 
 /// Why a create gave no id.
 #[derive(Debug)]
@@ -23,9 +27,9 @@ pub enum CreateFailure<E> {
     Unknown(E),
 }
 
-/// Why nothing came of a call about a firewall.
+/// Why nothing came of a call that nothing waits for.
 #[derive(Debug)]
-pub enum FirewallFailure<E> {
+pub enum CallFailure<E> {
     /// The cloud said no, or did not answer to what may be repeated. Told and asked again, and nothing waits for it.
     Refused {
         /// Its own words, with the way out where there is one.
@@ -74,23 +78,56 @@ pub trait Ports: Sync {
     /// Power-cycles. What may have been done is done: it must not be asked for again.
     fn power_cycle(&self, droplet: &OwnedDroplet) -> impl Future<Output = Result<(), Self::Error>> + Send;
     /// Deletes by id.
-    fn delete(&self, droplet: &OwnedDroplet) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    fn delete(
+        &self,
+        droplet: &OwnedDroplet,
+    ) -> impl Future<Output = Result<(), CallFailure<Self::Error>>> + Send;
+    /// Takes a tag off.
+    fn untag(&self, tag: &OwnTag) -> impl Future<Output = Result<(), Self::Error>> + Send;
     /// Sends one create.
     fn create_firewall(
         &self,
         wanted: &FirewallSpec,
-    ) -> impl Future<Output = Result<FirewallId, FirewallFailure<Self::Error>>> + Send;
+    ) -> impl Future<Output = Result<FirewallId, CallFailure<Self::Error>>> + Send;
     /// Makes a firewall what is said; whether the cloud then shows it so.
     fn update_firewall(
         &self,
         firewall: &OwnedFirewall,
         wanted: &FirewallSpec,
-    ) -> impl Future<Output = Result<bool, FirewallFailure<Self::Error>>> + Send;
+    ) -> impl Future<Output = Result<bool, CallFailure<Self::Error>>> + Send;
     /// Deletes by id.
     fn delete_firewall(
         &self,
         firewall: &OwnedFirewall,
-    ) -> impl Future<Output = Result<(), FirewallFailure<Self::Error>>> + Send;
+    ) -> impl Future<Output = Result<(), CallFailure<Self::Error>>> + Send;
+    /// Puts a Droplet into a project.
+    fn assign(
+        &self,
+        droplet: &OwnedDroplet,
+        project: &str,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Reserves an address for a Droplet, to which the cloud begins to assign it.
+    fn reserve_ip(
+        &self,
+        droplet: &OwnedDroplet,
+    ) -> impl Future<Output = Result<Ipv4Addr, CallFailure<Self::Error>>> + Send;
+    /// Puts the tag on a Droplet that says whose this address is.
+    fn mark_ip(
+        &self,
+        droplet: &OwnedDroplet,
+        ip: Ipv4Addr,
+    ) -> impl Future<Output = Result<(), CallFailure<Self::Error>>> + Send;
+    /// Begins to assign an address.
+    fn assign_ip(
+        &self,
+        ip: &OwnedIp,
+        droplet: &OwnedDroplet,
+    ) -> impl Future<Output = Result<(), CallFailure<Self::Error>>> + Send;
+    /// Gives an address back.
+    fn release_ip(
+        &self,
+        ip: &ReleasableIp,
+    ) -> impl Future<Output = Result<(), CallFailure<Self::Error>>> + Send;
     /// Sends the list. One that the gateway does not take is no error: the next look shows it.
     fn admit(&self, admission: &Admission) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
@@ -107,7 +144,8 @@ pub async fn perform<P: Ports>(decision: &Decision, ports: &P, now: Timestamp) -
         Some(Effect::DeleteStaticRoute { uid }) => ports.delete_route(uid).await,
         Some(Effect::PowerCycle(droplet)) => power_cycle(droplet, status.clone(), ports, now).await,
         Some(Effect::PowerOn(droplet)) => power_on(droplet, status.clone(), ports, now).await,
-        Some(Effect::DeleteDroplet(droplet)) => ports.delete(droplet).await,
+        Some(Effect::DeleteDroplet(droplet)) => return delete(droplet, status.clone(), ports, now).await,
+        Some(Effect::Untag(tag)) => ports.untag(tag).await,
         Some(Effect::CreateFirewall(wanted)) => {
             return create_firewall(wanted, status.clone(), ports, now).await;
         }
@@ -120,7 +158,22 @@ pub async fn perform<P: Ports>(decision: &Decision, ports: &P, now: Timestamp) -
         Some(Effect::DeleteFirewall(firewall)) => {
             return note(ports.delete_firewall(firewall).await, None, status.clone(), ports, now).await;
         }
+        Some(Effect::ReserveIp(droplet)) => {
+            return reserved_ips::reserve(droplet, status.clone(), ports, now).await;
+        }
+        Some(Effect::MarkIp(droplet, ip)) => {
+            return reserved_ips::mark(droplet, *ip, status.clone(), ports, now).await;
+        }
+        Some(Effect::AssignIp(ip, droplet)) => {
+            return reserved_ips::assign(ip, droplet, status.clone(), ports, now).await;
+        }
+        Some(Effect::ReleaseIp(ip)) => {
+            return reserved_ips::release(ip, status.clone(), ports, now).await;
+        }
         Some(Effect::AdmitPeers(admission)) => ports.admit(admission).await,
+        Some(Effect::AssignToProject(droplet, project)) => {
+            assign(droplet, project, status.clone(), ports).await
+        }
         Some(Effect::RemoveFinalizer) => ports.remove_finalizer().await,
     };
     done.map(|()| Outcome::Done)
@@ -199,6 +252,44 @@ async fn power_cycle<P: Ports>(
     ports.write_status(&status).await
 }
 
+// Harmless when repeated, so it is recorded afterwards.
+async fn assign<P: Ports>(
+    droplet: &OwnedDroplet,
+    project: &str,
+    mut status: EgressGatewayStatus,
+    ports: &P,
+) -> Result<(), P::Error> {
+    ports.assign(droplet, project).await?;
+    let id = i64::try_from(droplet.id().0).unwrap_or_default();
+    for gateway in status.gateways.iter_mut().filter(|gateway| gateway.droplet_id == id) {
+        gateway.project_id = Some(project.to_owned());
+    }
+    ports.write_status(&status).await
+}
+
+// What the token may not do a person must, and is told. Everything else goes on.
+async fn delete<P: Ports>(
+    droplet: &OwnedDroplet,
+    mut status: EgressGatewayStatus,
+    ports: &P,
+    now: Timestamp,
+) -> Result<Outcome, P::Error> {
+    match ports.delete(droplet).await {
+        Ok(()) => Ok(Outcome::Done),
+        Err(CallFailure::Unknown(error)) => Err(error),
+        Err(CallFailure::Refused { words, pause }) => {
+            let id = i64::try_from(droplet.id().0).unwrap_or_default();
+            for gateway in status.gateways.iter_mut().filter(|gateway| gateway.droplet_id == id) {
+                let before = gateway.delete_refused.as_ref();
+                let since = before.map_or_else(|| whole_second(now), |before| before.since.clone());
+                let not_before = whole_second(now + pause);
+                gateway.delete_refused = Some(Refused { message: words.clone(), since, not_before });
+            }
+            ports.write_status(&status).await.map(|()| Outcome::Refused)
+        }
+    }
+}
+
 // As a Droplet: marked as sent, sent once, recorded.
 async fn create_firewall<P: Ports>(
     wanted: &FirewallSpec,
@@ -211,7 +302,7 @@ async fn create_firewall<P: Ports>(
         FirewallStatus { sent: Some(whole_second(now)), message: None, not_before: None, ..recorded.clone() };
     ports.write_status(&status).await?;
     let made = ports.create_firewall(wanted).await;
-    if !matches!(made, Err(FirewallFailure::Unknown(_)))
+    if !matches!(made, Err(CallFailure::Unknown(_)))
         && let Some(recorded) = &mut status.firewall
     {
         recorded.sent = None;
@@ -228,7 +319,7 @@ async fn create_firewall<P: Ports>(
 
 // A refusal is written down with the time until which it rests; what went well takes it away, and rests only if that is said.
 async fn note<P: Ports>(
-    outcome: Result<(), FirewallFailure<P::Error>>,
+    outcome: Result<(), CallFailure<P::Error>>,
     rest: Option<Duration>,
     mut status: EgressGatewayStatus,
     ports: &P,
@@ -243,7 +334,7 @@ async fn note<P: Ports>(
             recorded.not_before = rest.map(|rest| whole_second(now + rest));
             Outcome::Done
         }
-        Err(FirewallFailure::Refused { words, pause }) => {
+        Err(CallFailure::Refused { words, pause }) => {
             // As long again as it has been refused: each pause is twice the last one.
             let since = recorded.refused_since.get_or_insert_with(|| whole_second(now));
             let refused_for = Duration::try_from(now.duration_since(since.0)).unwrap_or_default();
@@ -251,7 +342,7 @@ async fn note<P: Ports>(
             recorded.not_before = Some(whole_second(now + pause.max(refused_for.min(LONGEST_REST))));
             Outcome::Refused
         }
-        Err(FirewallFailure::Unknown(error)) => return Err(error),
+        Err(CallFailure::Unknown(error)) => return Err(error),
     };
     if *recorded == before {
         return Ok(ended);
@@ -260,12 +351,12 @@ async fn note<P: Ports>(
 }
 
 // Asked for again at once it would be asked for without end.
-fn made_otherwise<E>() -> FirewallFailure<E> {
+fn made_otherwise<E>() -> CallFailure<E> {
     let words = "the cloud took what was asked for and shows something else".to_owned();
-    FirewallFailure::Refused { words, pause: LONGEST_REST }
+    CallFailure::Refused { words, pause: LONGEST_REST }
 }
 
-/// How long a request about a firewall rests at most that nothing came of.
+/// How long a request rests at most that was refused and that nothing waits for.
 pub(crate) const LONGEST_REST: Duration = Duration::from_secs(300);
 
 fn whole_second(now: Timestamp) -> Time {

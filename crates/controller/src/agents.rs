@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use egress_runtime::kubernetes::watch_settings;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
 use crate::relisting::relisted;
+use crate::watches::listed;
 
 /// What marks the agents' pods in the installation's namespace: the selector of their DaemonSet.
 pub const AGENT_LABELS: &str = "app.kubernetes.io/name=egress-agent";
@@ -53,6 +55,18 @@ impl Agents {
             }
         });
         (Self { pods, known }, stream)
+    }
+
+    /// The agents' pods of now, which nobody keeps up to date.
+    pub async fn read_once(client: &Client, namespace: &str) -> Self {
+        let agents = ListParams::default().labels(AGENT_LABELS);
+        match listed(Api::namespaced(client.clone(), namespace), &agents).await {
+            Ok(pods) => Self { pods, known: Arc::new(AtomicBool::new(true)) },
+            Err(error) => {
+                tracing::warn!(%error, "agents' pods cannot be read: it is not known which nodes may condemn a gateway");
+                Self { pods: reflector::store().0, known: Arc::default() }
+            }
+        }
     }
 
     /// Names of the nodes whose agent is Ready; `None` while that is not known.

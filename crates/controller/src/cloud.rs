@@ -2,6 +2,10 @@
 //! their number.
 
 mod firewalls;
+mod fleet;
+mod outage;
+mod reserved_ips;
+mod shared_list;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,15 +13,20 @@ use std::time::Duration;
 
 use egress_digitalocean::{
     Client, CreateDroplet, Deletion, Droplet, DropletAction, DropletFilter, DropletId, DropletName, Error,
-    Fence, InvalidValue, RefusalKind, TagName, Vpc, VpcId,
+    Fence, Image, ImageRef, InvalidValue, Project, ProjectId, Region, Size, SshKey, TagName, Vpc, VpcId,
 };
 use jiff::Timestamp;
 
+use crate::backoff;
 use crate::clock::Clock;
-use crate::identity::cluster_tag;
+use crate::identity::{OwnTag, cluster_tag};
 use crate::metrics::ControllerMetrics;
 
 pub use firewalls::FirewallList;
+use fleet::Fleet;
+use outage::Standing;
+pub use reserved_ips::ReservedIpList;
+use shared_list::SharedList;
 
 /// One reading of the list.
 #[derive(Debug)]
@@ -30,6 +39,12 @@ pub struct Snapshot {
     found: Mutex<BTreeMap<DropletId, Droplet>>,
 }
 
+impl Snapshot {
+    fn pages(&self) -> u32 {
+        u32::try_from(self.droplets.len().div_ceil(egress_digitalocean::PER_PAGE)).unwrap_or(u32::MAX).max(1)
+    }
+}
+
 /// The client, the shared list, and what this process remembers of its own calls.
 pub struct Cloud {
     client: Client,
@@ -37,9 +52,17 @@ pub struct Cloud {
     tag: Result<TagName, InvalidValue>,
     metrics: ControllerMetrics,
     // Held while the list is read: whoever comes meanwhile waits for that reading instead of starting another.
-    snapshot: tokio::sync::Mutex<Option<Arc<Snapshot>>>,
-    firewalls: tokio::sync::Mutex<firewalls::Shared>,
+    list: tokio::sync::Mutex<Shared>,
+    firewalls: tokio::sync::Mutex<SharedList<FirewallList>>,
+    reserved_ips: tokio::sync::Mutex<SharedList<ReservedIpList>>,
     memory: Mutex<Memory>,
+}
+
+#[derive(Default)]
+struct Shared {
+    last: Option<Arc<Snapshot>>,
+    // Of the list alone: a scope that is missing, or a list that changes all the time, concerns nothing else.
+    standing: Standing,
 }
 
 #[derive(Default)]
@@ -47,15 +70,12 @@ struct Memory {
     delete_accepted: BTreeMap<DropletId, Timestamp>,
     changed: Option<Timestamp>,
     node_seen: Option<Timestamp>,
-    outage: Option<Outage>,
+    fleet: Fleet,
+    standing: Standing,
 }
 
-/// The API as a whole does not answer, or answers nobody: all EgressGateways share one attempt now and then.
-struct Outage {
-    error: Error,
-    until: Timestamp,
-    pause: Duration,
-}
+// What somebody changed by hand must not stay unseen for long.
+const MOST_TIMES: u32 = 4;
 
 // Accepted deletes are forgotten after this; Droplets are gone long before.
 const DELETE_MEMORY: Duration = Duration::from_secs(600);
@@ -63,9 +83,6 @@ const DELETE_MEMORY: Duration = Duration::from_secs(600);
 // For so long a node's Droplet that was found shows that the token sees the cluster's account. Tokens can be exchanged at
 // any time.
 const SENTINEL_AGE: Duration = Duration::from_secs(5);
-
-const FIRST_OUTAGE_PAUSE: Duration = Duration::from_secs(2);
-const LONGEST_OUTAGE_PAUSE: Duration = Duration::from_secs(30);
 
 impl Cloud {
     /// The cloud as seen by the cluster with this uid.
@@ -75,8 +92,9 @@ impl Cloud {
             clock,
             tag: TagName::new(cluster_tag(cluster)),
             metrics,
-            snapshot: tokio::sync::Mutex::default(),
+            list: tokio::sync::Mutex::default(),
             firewalls: tokio::sync::Mutex::default(),
+            reserved_ips: tokio::sync::Mutex::default(),
             memory: Mutex::default(),
         }
     }
@@ -86,22 +104,30 @@ impl Cloud {
         self.clock.now()
     }
 
-    /// The list, not older than `age`, and not older than our own last change.
+    /// The list, not older than `age`, and not older than our own last change. One of several pages, each a call, may be as many
+    /// times as old: what it costs does not grow with the fleet.
     pub async fn droplets(&self, age: Duration) -> Result<Arc<Snapshot>, Error> {
-        let mut held = self.snapshot.lock().await;
+        let mut list = self.list.lock().await;
         let changed = self.memory().changed;
-        if let Some(snapshot) = held.as_ref()
-            && elapsed(snapshot.taken, self.now()) < age
+        if let Some(snapshot) = &list.last
+            && elapsed(snapshot.taken, self.now()) < age.saturating_mul(snapshot.pages().min(MOST_TIMES))
             && changed.is_none_or(|changed| snapshot.taken > changed)
         {
             return Ok(snapshot.clone());
         }
         let tag = self.tag.clone().map_err(|source| Error::Invalid { call: "droplets.list", source })?;
         let taken = self.now();
-        let listed = self.read("droplets.list", self.client.droplets(&DropletFilter::Tag(tag))).await?;
-        let droplets = listed.into_iter().map(|droplet| (droplet.id, droplet)).collect();
+        if let Some(error) = list.standing.refusal(taken) {
+            return Err(error);
+        }
+        let listed = self.read("droplets.list", self.reader().droplets(&DropletFilter::Tag(tag))).await;
+        let now = self.now();
+        list.standing.note(&listed, outage::was_sent, now, backoff::chance(now));
+        let droplets: BTreeMap<DropletId, Droplet> =
+            listed?.into_iter().map(|droplet| (droplet.id, droplet)).collect();
+        self.memory().fleet.list(&droplets);
         let snapshot = Arc::new(Snapshot { taken, droplets, found: Mutex::default() });
-        *held = Some(snapshot.clone());
+        list.last = Some(snapshot.clone());
         Ok(snapshot)
     }
 
@@ -109,12 +135,12 @@ impl Cloud {
     pub async fn named(&self, name: &str) -> Result<Vec<Droplet>, Error> {
         let name =
             DropletName::new(name).map_err(|source| Error::Invalid { call: "droplets.list", source })?;
-        self.read("droplets.list", self.client.droplets(&DropletFilter::Name(name))).await
+        self.read("droplets.list", self.reader().droplets(&DropletFilter::Name(name))).await
     }
 
     /// One Droplet.
     pub async fn droplet(&self, id: DropletId) -> Result<Option<Droplet>, Error> {
-        self.read("droplets.get", self.client.droplet(id)).await
+        self.read("droplets.get", self.reader().droplet(id)).await
     }
 
     /// One Droplet that the list lacks: its tags land late. Asked for once in the life of that list if it is found.
@@ -132,7 +158,42 @@ impl Cloud {
 
     /// One VPC.
     pub async fn vpc(&self, id: &VpcId) -> Result<Option<Vpc>, Error> {
-        self.read("vpcs.get", self.client.vpc(id)).await
+        self.read("vpcs.get", self.reader().vpc(id)).await
+    }
+
+    /// Every size.
+    pub async fn sizes(&self) -> Result<Vec<Size>, Error> {
+        self.read("sizes.list", self.reader().sizes()).await
+    }
+
+    /// Every region.
+    pub async fn regions(&self) -> Result<Vec<Region>, Error> {
+        self.read("regions.list", self.reader().regions()).await
+    }
+
+    /// One image.
+    pub async fn image(&self, image: &ImageRef) -> Result<Option<Image>, Error> {
+        self.read("images.get", self.reader().image(image)).await
+    }
+
+    /// Every public image of a distribution.
+    pub async fn distributions(&self) -> Result<Vec<Image>, Error> {
+        self.read("images.list", self.reader().distributions()).await
+    }
+
+    /// Every SSH key of the team.
+    pub async fn ssh_keys(&self) -> Result<Vec<SshKey>, Error> {
+        self.read("ssh_keys.list", self.reader().ssh_keys()).await
+    }
+
+    /// Every project.
+    pub async fn projects(&self) -> Result<Vec<Project>, Error> {
+        self.read("projects.list", self.reader().projects()).await
+    }
+
+    /// Moves a Droplet into a project.
+    pub async fn assign(&self, id: DropletId, project: &ProjectId, fence: &dyn Fence) -> Result<(), Error> {
+        self.counted("projects.assign", self.client.assign_droplet(project, id, fence)).await
     }
 
     /// Whether the token sees the account that the cluster lives in. A token of another team gets "not found" for everything,
@@ -149,9 +210,22 @@ impl Cloud {
         Ok(sees)
     }
 
-    /// Sends one create.
-    pub async fn create(&self, new: &CreateDroplet, fence: &dyn Fence) -> Result<DropletId, Error> {
+    /// Sends one create, unless there would be more than `most` Droplets then.
+    ///
+    /// Steps for several EgressGateways run beside each other, and the tag index lags: what was made, or may have been, counts from
+    /// the request on.
+    pub async fn create(
+        &self,
+        new: &CreateDroplet,
+        most: usize,
+        fence: &dyn Fence,
+    ) -> Result<DropletId, CreateError> {
+        let now = self.now();
+        if !self.memory().fleet.reserve(most, now) {
+            return Err(CreateError::Limit(most));
+        }
         let created = self.counted("droplets.create", self.client.create_droplet(new, fence)).await;
+        self.memory().fleet.settle(&created, now);
         self.has_changed();
         let id = created?.droplet.id;
         self.metrics.droplet_created();
@@ -167,6 +241,15 @@ impl Cloud {
         }
         self.memory().delete_accepted.insert(id, self.now());
         Ok(())
+    }
+
+    /// Takes a tag off a Droplet that stays.
+    pub async fn untag(&self, own: &OwnTag, fence: &dyn Fence) -> Result<(), Error> {
+        let tag = TagName::new(own.tag()).map_err(|source| Error::Invalid { call: "tags.untag", source })?;
+        let untagged =
+            self.counted("tags.untag", self.client.untag_droplet(&tag, own.droplet(), fence)).await;
+        self.has_changed();
+        untagged
     }
 
     /// Powers on.
@@ -201,25 +284,28 @@ impl Cloud {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Since when the API as a whole has not answered.
+    pub fn out_since(&self) -> Option<Timestamp> {
+        self.memory().standing.since()
+    }
+
+    // While the API is out, one request is enough to see whether it still is.
+    fn reader(&self) -> Client {
+        if self.out_since().is_some() { self.client.without_repetition() } else { self.client.clone() }
+    }
+
     // A read, unless the API as a whole has just failed.
     async fn read<T>(
         &self,
         route: &'static str,
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        if let Some(outage) = self.memory().outage.as_ref().filter(|outage| self.now() < outage.until) {
-            return Err(outage.error.clone());
+        if let Some(error) = self.memory().standing.refusal(self.now()) {
+            return Err(error);
         }
         let answer = self.counted(route, call).await;
-        let mut memory = self.memory();
-        match &answer {
-            Err(error) if concerns_all(error) => {
-                let before = memory.outage.as_ref().map(|outage| outage.pause.saturating_mul(2));
-                let pause = before.unwrap_or(FIRST_OUTAGE_PAUSE).min(LONGEST_OUTAGE_PAUSE);
-                memory.outage = Some(Outage { error: error.clone(), until: self.now() + pause, pause });
-            }
-            _ => memory.outage = None,
-        }
+        let now = self.now();
+        self.memory().standing.note(&answer, outage::concerns_all, now, backoff::chance(now));
         answer
     }
 
@@ -235,15 +321,15 @@ impl Cloud {
     }
 }
 
-// Whether every other read would end like this one. What was never sent costs nothing and is tried again.
-fn concerns_all(error: &Error) -> bool {
-    match error {
-        Error::Unreachable { .. } | Error::Lost { .. } | Error::Unreadable { .. } => true,
-        Error::Refused { refusal, .. } => {
-            matches!(refusal.kind, RefusalKind::Unauthorized | RefusalKind::Server | RefusalKind::Unexpected)
-        }
-        _ => false,
-    }
+/// Why a create gave no id.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// Nothing was sent.
+    #[error("the controller may have {0} Droplets for all EgressGateways (--max-droplets), and has them")]
+    Limit(usize),
+    /// The cloud refused, or did not answer.
+    #[error(transparent)]
+    Cloud(#[from] Error),
 }
 
 /// Time from `then` to `now`, zero if the clock went back.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use egress_digitalocean::SharedToken;
 use egress_runtime::admin::Readiness;
-use egress_runtime::kubernetes::watch_settings;
+use egress_runtime::kubernetes::{CallError, watch_settings, within_deadline};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -57,6 +57,15 @@ pub async fn follow(client: Client, namespace: String, token: SharedToken, known
     }
     // The stream never ends by itself; should it, the task that owns this says so.
     tokio::time::sleep(Duration::ZERO).await;
+}
+
+/// The token of now.
+pub async fn read_once(client: Client, namespace: &str) -> Result<SharedToken, CallError> {
+    let secrets: Api<Secret> = Api::namespaced(client, namespace);
+    let secret = within_deadline(secrets.get(SECRET)).await?;
+    let token = SharedToken::empty();
+    take(&secret, &token);
+    Ok(token)
 }
 
 fn take(secret: &Secret, token: &SharedToken) {

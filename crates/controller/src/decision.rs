@@ -7,7 +7,8 @@ use egress_api::{EgressGatewayStatus, StaticRouteSpec};
 use egress_digitalocean::FirewallSpec;
 
 use crate::firewall::OwnedFirewall;
-use crate::identity::OwnedDroplet;
+use crate::identity::{OwnTag, OwnedDroplet};
+use crate::reserved_ip::{OwnedIp, ReleasableIp};
 
 /// Times that rule the decisions.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +27,8 @@ pub struct Limits {
     pub roll_pause: Duration,
     /// Over how long the gateways of all EgressGateways are rolled for another version of the user data.
     pub user_data_spread: Duration,
+    /// How many Droplets there may be for all EgressGateways of the cluster together.
+    pub most_droplets: usize,
 }
 
 impl Default for Limits {
@@ -38,6 +41,7 @@ impl Default for Limits {
             lost_after: Duration::from_secs(120),
             roll_pause: Duration::from_secs(120),
             user_data_spread: Duration::from_secs(86_400),
+            most_droplets: 100,
         }
     }
 }
@@ -53,6 +57,9 @@ pub const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// How long to wait before a delete that was accepted is asked for again.
 pub const DELETE_AGAIN: Duration = Duration::from_secs(20);
+
+/// How long to wait for an address to be where the cloud accepted to assign it, once it is not locked, before that is asked for again.
+pub const ASSIGN_AGAIN: Duration = Duration::from_secs(20);
 
 /// Between two replacements of one EgressGateway there is at least so much: should the nodes be wrong about gateways, no more than
 /// one is made anew until somebody can look. Recorded in the status, so that a restart does not begin anew.
@@ -106,12 +113,24 @@ pub enum Effect {
     DeleteDroplet(OwnedDroplet),
     /// Marks the firewall as asked for, sends one create, records the id.
     CreateFirewall(FirewallSpec),
+    /// Takes a tag of ours off a Droplet that stays.
+    Untag(OwnTag),
     /// Makes the firewall what it is to be.
     UpdateFirewall(OwnedFirewall, FirewallSpec),
     /// Deletes a firewall by id.
     DeleteFirewall(OwnedFirewall),
+    /// Marks the next address as asked for, sends one request that reserves it and begins to assign it, records it.
+    ReserveIp(OwnedDroplet),
+    /// Puts the tag on a Droplet that says of an address that it was made for the Droplet's owner.
+    MarkIp(OwnedDroplet, Ipv4Addr),
+    /// Begins to assign an address, and records that the cloud said yes.
+    AssignIp(OwnedIp, OwnedDroplet),
+    /// Gives an address back.
+    ReleaseIp(ReleasableIp),
     /// Tells a gateway which others may probe its public side.
     AdmitPeers(Admission),
+    /// Puts a Droplet into this project, and records that.
+    AssignToProject(OwnedDroplet, String),
     /// Lets the EgressGateway go.
     RemoveFinalizer,
 }
@@ -128,10 +147,16 @@ impl Effect {
             Self::PowerOn(_) => "power_on",
             Self::PowerCycle(_) => "power_cycle",
             Self::DeleteDroplet(_) => "delete_droplet",
+            Self::Untag(_) => "untag",
             Self::CreateFirewall(_) => "create_firewall",
             Self::UpdateFirewall(..) => "update_firewall",
             Self::DeleteFirewall(_) => "delete_firewall",
+            Self::ReserveIp(_) => "reserve_ip",
+            Self::MarkIp(..) => "mark_ip",
+            Self::AssignIp(..) => "assign_ip",
+            Self::ReleaseIp(_) => "release_ip",
             Self::AdmitPeers(_) => "admit_peers",
+            Self::AssignToProject(..) => "assign_to_project",
             Self::RemoveFinalizer => "remove_finalizer",
         }
     }

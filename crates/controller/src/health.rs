@@ -44,6 +44,8 @@ struct Report {
     #[serde(default)]
     peers: Option<BTreeSet<Ipv4Addr>>,
     #[serde(default)]
+    awaits_address: bool,
+    #[serde(default)]
     errors: Vec<String>,
 }
 
@@ -108,6 +110,7 @@ fn read(body: &[u8]) -> HealthSeen {
             let Report { user_data_version: version, public_address, peers, .. } = report;
             HealthSeen::Ready { version, public_address, peers }
         }
+        Ok(report) if report.awaits_address => HealthSeen::Awaiting { version: report.user_data_version },
         Ok(report) if report.errors.is_empty() => {
             HealthSeen::NotReady("it is not ready and does not say why".to_owned())
         }
@@ -132,6 +135,9 @@ mod tests {
         );
         let telling = br#"{"ready": true, "peers": ["203.0.113.22"]}"#;
         assert!(matches!(read(telling), HealthSeen::Ready { peers: Some(peers), .. } if peers.len() == 1));
+        let awaiting =
+            br#"{"ready": false, "awaitsAddress": true, "userDataVersion": "abc", "errors": ["no address"]}"#;
+        assert_eq!(read(awaiting), HealthSeen::Awaiting { version: Some("abc".into()) });
         let not = br#"{"ready": false, "errors": ["forwarding is off", "no iptables"]}"#;
         assert_eq!(read(not), HealthSeen::NotReady("forwarding is off; no iptables".into()));
         for other in [&b"<html>"[..], b"{}", b"", b"[]"] {

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use egress_api::{CLUSTER_TAG_PREFIX, FLEET_TAG, GatewayStatus, OWNER_TAG_PREFIX, SLOT_TAG_PREFIX};
+use egress_api::{
+    ADDRESS_TAG_PREFIX, CLUSTER_TAG_PREFIX, FLEET_TAG, GatewayStatus, OWNER_TAG_PREFIX, SLOT_TAG_PREFIX,
+};
 use egress_digitalocean::{Droplet, DropletId};
 
 /// What marks the Droplets of one EgressGateway of one cluster.
@@ -35,6 +37,31 @@ impl OwnedDroplet {
     /// Its name as the cloud has it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+}
+
+/// A tag of ours on a Droplet that stays when its EgressGateway goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnTag {
+    droplet: DropletId,
+    name: String,
+    tag: String,
+}
+
+impl OwnTag {
+    /// The Droplet's id.
+    pub fn droplet(&self) -> DropletId {
+        self.droplet
+    }
+
+    /// The Droplet's name as the cloud has it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The tag.
+    pub fn tag(&self) -> &str {
+        &self.tag
     }
 }
 
@@ -111,6 +138,33 @@ impl Identity {
         Ok(OwnedDroplet { id: droplet.id, name: droplet.name.clone() })
     }
 
+    /// The next of our tags to be taken off a recorded Droplet that is to stay; `None` when it carries none any more. The owner's comes
+    /// last: until then the Droplet is found again, whoever was killed in between.
+    pub fn tag_to_take_off(
+        &self,
+        recorded: &[GatewayStatus],
+        droplet: &Droplet,
+        nodes: &BTreeSet<DropletId>,
+    ) -> Result<Option<OwnTag>, NotOurs> {
+        if !recorded.iter().any(|gateway| droplet_id(gateway) == Some(droplet.id)) {
+            return Err(NotOurs::NotRecorded);
+        }
+        if nodes.contains(&droplet.id) {
+            return Err(NotOurs::Node);
+        }
+        let owner = self.owner_tag();
+        let Some(tags) = &droplet.tags else { return Err(NotOurs::Tag(owner)) };
+        let cluster = self.cluster_tag();
+        let of_ours = [SLOT_TAG_PREFIX, ADDRESS_TAG_PREFIX];
+        let is_ours = |tag: &&String| {
+            [FLEET_TAG, &cluster, &owner].contains(&tag.as_str())
+                || of_ours.iter().any(|prefix| tag.starts_with(prefix))
+        };
+        let next = tags.iter().filter(is_ours).min_by_key(|tag| **tag == owner);
+        let own = |tag: &String| OwnTag { droplet: droplet.id, name: droplet.name.clone(), tag: tag.clone() };
+        Ok(next.map(own))
+    }
+
     fn marks(&self, droplet: &Droplet, vpc: &str, nodes: &BTreeSet<DropletId>) -> Result<(), NotOurs> {
         if nodes.contains(&droplet.id) {
             return Err(NotOurs::Node);
@@ -167,6 +221,33 @@ mod tests {
     }
 
     #[test]
+    fn names_that_are_alike_lead_to_no_slot_of_another() {
+        let long = "a".repeat(49);
+        let names = [
+            "lost",
+            "lost-0",
+            "lost-0-1",
+            "lost-00",
+            "0",
+            "0-0",
+            &format!("{long}b"),
+            &format!("{long}c"),
+            &long,
+        ];
+        let of = |name: &str| Identity { name: name.to_owned(), ..identity() };
+        for (name, other) in names.iter().flat_map(|name| names.iter().map(move |other| (name, other))) {
+            for slot in 0..=MOST_SLOTS {
+                let droplet_name = of(name).droplet_name(slot);
+                assert!(droplet_name.len() <= 63, "no host name: {droplet_name}");
+                let expected = (name == other).then_some(slot);
+                for spelled in [droplet_name.clone(), droplet_name.to_ascii_uppercase()] {
+                    assert_eq!(of(other).slot_of(&spelled), expected, "{spelled} as one of {other}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn every_part_of_the_proof_is_needed() {
         let identity = identity();
         let ours = r#"{"id": 7, "name": "egress-demo-0-1a2b3c4d", "vpc_uuid": "v",
@@ -188,6 +269,31 @@ mod tests {
         // What the token may not see proves nothing.
         let blind = droplet(r#"{"id": 7, "name": "egress-demo-0-1a2b3c4d"}"#);
         assert!(identity.adoptable(&blind, "v", &none).is_err());
+    }
+
+    #[test]
+    fn from_a_droplet_that_stays_only_our_own_tags_are_taken_and_the_owners_last() {
+        let identity = identity();
+        let none = BTreeSet::new();
+        let recorded = [GatewayStatus::new("a".into(), 0, 7, egress_api::GatewayRole::Leaving)];
+        let next = |tags: &[&str]| {
+            let seen = droplet(&serde_json::json!({"id": 7, "name": "a", "tags": tags}).to_string());
+            identity.tag_to_take_off(&recorded, &seen, &none).unwrap().map(|own| own.tag().to_owned())
+        };
+        let (cluster, owner) = ("egress-cluster:c1", "egress-owner:1a2b3c4d-0000");
+        assert_eq!(next(&[owner, cluster, "team"]).as_deref(), Some(cluster));
+        assert_eq!(next(&["team", owner, "egress-slot:0"]).as_deref(), Some("egress-slot:0"));
+        assert_eq!(next(&[owner, "egress-gateway"]).as_deref(), Some("egress-gateway"));
+        let address = "egress-address:203-0-113-200";
+        assert_eq!(next(&[owner, address]).as_deref(), Some(address));
+        assert_eq!(next(&["team", owner]).as_deref(), Some(owner));
+        assert_eq!(next(&["team", "egress-cluster:c2", "egress-owner:other"]), None);
+        let seen = droplet(r#"{"id": 7, "name": "a", "tags": ["egress-gateway"]}"#);
+        assert_eq!(identity.tag_to_take_off(&[], &seen, &none), Err(NotOurs::NotRecorded));
+        let node = BTreeSet::from([DropletId(7)]);
+        assert_eq!(identity.tag_to_take_off(&recorded, &seen, &node), Err(NotOurs::Node));
+        let blind = droplet(r#"{"id": 7, "name": "a"}"#);
+        assert!(identity.tag_to_take_off(&recorded, &blind, &none).is_err());
     }
 
     #[test]

@@ -64,6 +64,7 @@ impl Leader {
         let known = Known {
             pod_range: settings.cluster_pod_range,
             firewall_age: Duration::from_secs(settings.firewall_age_seconds.into()),
+            reserved_ip_age: Duration::from_secs(settings.reserved_ip_age_seconds.into()),
         };
         let observer =
             Observer::new(client.clone(), cluster, cloud.clone(), mirrors.clone(), endpoints, known);

@@ -5,12 +5,15 @@
 
 pub mod act;
 pub mod agents;
+pub mod backoff;
+pub mod catalogue;
 pub mod clock;
 pub mod cloud;
 pub mod credentials;
 pub mod decide;
 pub mod decision;
 pub mod firewall;
+pub mod forecast;
 pub mod health;
 pub mod hearing;
 pub mod identity;
@@ -24,6 +27,7 @@ pub mod orphans;
 pub mod process;
 pub mod reconcile;
 pub mod relisting;
+pub mod reserved_ip;
 pub mod route_status;
 pub mod settings;
 pub mod site;

@@ -2,6 +2,7 @@
 //!
 //! Each call asks the lease right before it is sent and ends at a deadline.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use egress_api::{
@@ -10,7 +11,7 @@ use egress_api::{
 };
 use egress_digitalocean::{
     CreateDroplet, DropletId, DropletName, Error, FenceLost, FirewallId, FirewallSpec, ImageRef, ImageSlug,
-    InvalidValue, RefusalKind, RegionSlug, Retry, SizeSlug, SshKeyRef, TagName, UserData, VpcId,
+    InvalidValue, ProjectId, RefusalKind, RegionSlug, Retry, SizeSlug, SshKeyRef, TagName, UserData, VpcId,
 };
 use egress_runtime::kubernetes::{CallError, within_deadline};
 use egress_runtime::lease::{Claim, LeadershipLost};
@@ -19,12 +20,14 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use crate::act::{CreateFailure, FirewallFailure, LONGEST_REST, Ports};
-use crate::cloud::Cloud;
-use crate::decision::{Admission, Order};
+use crate::act::{CallFailure, CreateFailure, LONGEST_REST, Ports};
+use crate::cloud::{Cloud, CreateError};
+use crate::decision::{Admission, Limits, Order};
 use crate::firewall::OwnedFirewall;
 use crate::health::Endpoints;
-use crate::identity::OwnedDroplet;
+use crate::identity::{OwnTag, OwnedDroplet};
+use crate::observation::Observation;
+use crate::reserved_ip::{OwnedIp, ReleasableIp, address_tag};
 use crate::site::of_cloud;
 
 // Others take the lease over at the earliest 5 s after our claim on it ends, and a changing cloud call ends after 10 s.
@@ -64,6 +67,7 @@ pub struct Live<'a> {
     name: String,
     uid: String,
     finalizers: Vec<String>,
+    most_droplets: usize,
     // Moves with each of our writes; a write of anybody else makes ours fail, and the step begins again.
     version: Mutex<Option<String>>,
     // What was decided about one version of the StaticRoute is not applied to another.
@@ -77,9 +81,10 @@ impl<'a> Live<'a> {
         cloud: &'a Cloud,
         health: &'a dyn Endpoints,
         claim: &'a Claim,
-        gateway: &EgressGateway,
-        route: Option<&StaticRoute>,
+        limits: &Limits,
+        seen: &Observation,
     ) -> Self {
+        let (gateway, route) = (&seen.gateway, seen.route.as_ref());
         let meta = &gateway.metadata;
         Self {
             client,
@@ -89,6 +94,7 @@ impl<'a> Live<'a> {
             name: meta.name.clone().unwrap_or_default(),
             uid: meta.uid.clone().unwrap_or_default(),
             finalizers: meta.finalizers.clone().unwrap_or_default(),
+            most_droplets: limits.most_droplets,
             version: Mutex::new(meta.resource_version.clone()),
             route_version: route.and_then(|route| route.metadata.resource_version.clone()),
         }
@@ -197,7 +203,8 @@ impl Ports for Live<'_> {
 
     async fn create(&self, order: &Order) -> Result<DropletId, CreateFailure<ActError>> {
         let request = request(order).map_err(|invalid| CreateFailure::Refused(invalid.to_string()))?;
-        self.cloud.create(&request, &self.fence()).await.map_err(|error| match &error {
+        let made = self.cloud.create(&request, self.most_droplets, &self.fence()).await;
+        let failure = |error: Error| match &error {
             Error::Refused { refusal, .. } => CreateFailure::Refused(refusal.message.clone()),
             Error::Invalid { source, .. } => CreateFailure::Refused(source.to_string()),
             // Not sent for certain, as far as the client can tell; said as a refusal, so that nothing waits for it.
@@ -205,6 +212,10 @@ impl Ports for Live<'_> {
                 CreateFailure::Refused(error.to_string())
             }
             _ => CreateFailure::Unknown(error.into()),
+        };
+        made.map_err(|error| match error {
+            CreateError::Limit(_) => CreateFailure::Refused(error.to_string()),
+            CreateError::Cloud(error) => failure(error),
         })
     }
 
@@ -222,24 +233,53 @@ impl Ports for Live<'_> {
         }
     }
 
-    async fn create_firewall(&self, wanted: &FirewallSpec) -> Result<FirewallId, FirewallFailure<ActError>> {
+    async fn create_firewall(&self, wanted: &FirewallSpec) -> Result<FirewallId, CallFailure<ActError>> {
         let made = self.cloud.create_firewall(wanted, &self.fence()).await;
-        made.map_err(|error| firewall_failure(error, "firewall:create"))
+        made.map_err(|error| resting(error, "firewall:create"))
     }
 
     async fn update_firewall(
         &self,
         firewall: &OwnedFirewall,
         wanted: &FirewallSpec,
-    ) -> Result<bool, FirewallFailure<ActError>> {
+    ) -> Result<bool, CallFailure<ActError>> {
         let shown = self.cloud.update_firewall(firewall.id(), wanted, &self.fence()).await;
-        let shown = shown.map_err(|error| firewall_failure(error, "firewall:update"))?;
+        let shown = shown.map_err(|error| resting(error, "firewall:update"))?;
         Ok(wanted.is_met_by(&shown))
     }
 
-    async fn delete_firewall(&self, firewall: &OwnedFirewall) -> Result<(), FirewallFailure<ActError>> {
+    async fn delete_firewall(&self, firewall: &OwnedFirewall) -> Result<(), CallFailure<ActError>> {
         let deleted = self.cloud.delete_firewall(firewall.id(), &self.fence()).await;
-        deleted.map_err(|error| firewall_failure(error, "firewall:delete"))
+        deleted.map_err(|error| resting(error, "firewall:delete"))
+    }
+
+    async fn assign(&self, droplet: &OwnedDroplet, project: &str) -> Result<(), ActError> {
+        let project =
+            ProjectId::new(project).map_err(|source| Error::Invalid { call: "projects.assign", source })?;
+        Ok(self.cloud.assign(droplet.id(), &project, &self.fence()).await?)
+    }
+
+    async fn reserve_ip(&self, droplet: &OwnedDroplet) -> Result<Ipv4Addr, CallFailure<ActError>> {
+        let made = self.cloud.reserve_ip(droplet.id(), &self.fence()).await;
+        made.map_err(|error| resting(error, "reserved_ip:create"))
+    }
+
+    async fn mark_ip(&self, droplet: &OwnedDroplet, ip: Ipv4Addr) -> Result<(), CallFailure<ActError>> {
+        let tag = TagName::new(address_tag(ip))
+            .map_err(|source| Error::Invalid { call: "tags.create", source })
+            .map_err(|error| CallFailure::Unknown(error.into()))?;
+        let marked = self.cloud.tag(&tag, droplet.id(), &self.fence()).await;
+        marked.map_err(|error| resting(error, "tag:create"))
+    }
+
+    async fn assign_ip(&self, ip: &OwnedIp, droplet: &OwnedDroplet) -> Result<(), CallFailure<ActError>> {
+        let assigned = self.cloud.assign_ip(ip.ip(), droplet.id(), &self.fence()).await;
+        assigned.map_err(|error| resting(error, "reserved_ip:update"))
+    }
+
+    async fn release_ip(&self, ip: &ReleasableIp) -> Result<(), CallFailure<ActError>> {
+        let released = self.cloud.release_ip(ip.ip(), &self.fence()).await;
+        released.map_err(|error| resting(error, "reserved_ip:delete"))
     }
 
     async fn admit(&self, admission: &Admission) -> Result<(), ActError> {
@@ -254,16 +294,24 @@ impl Ports for Live<'_> {
         Ok(())
     }
 
-    async fn delete(&self, droplet: &OwnedDroplet) -> Result<(), ActError> {
-        Ok(self.cloud.delete(droplet.id(), &self.fence()).await?)
+    async fn delete(&self, droplet: &OwnedDroplet) -> Result<(), CallFailure<ActError>> {
+        let deleted = self.cloud.delete(droplet.id(), &self.fence()).await;
+        deleted.map_err(|error| match error.refused_as() {
+            Some(RefusalKind::Forbidden) => resting(error, "droplet:delete"),
+            _ => CallFailure::Unknown(error.into()),
+        })
+    }
+
+    async fn untag(&self, tag: &OwnTag) -> Result<(), ActError> {
+        Ok(self.cloud.untag(tag, &self.fence()).await?)
     }
 }
 
 // What was refused is told and rests for as long as its kind is likely to last, longer while it goes on. Gateways do not wait for it.
-fn firewall_failure(error: Error, scope: &str) -> FirewallFailure<ActError> {
+fn resting(error: Error, scope: &str) -> CallFailure<ActError> {
     let pause = match error.retry() {
         // Ours no more, or perhaps done.
-        Retry::Never | Retry::AmbiguousMayHaveHappened => return FirewallFailure::Unknown(error.into()),
+        Retry::Never | Retry::AmbiguousMayHaveHappened => return CallFailure::Unknown(error.into()),
         Retry::After(pause) => pause.min(LONGEST_REST),
         Retry::Soon => SHORTEST_REST,
         Retry::AfterSpecChange => LONGEST_REST,
@@ -273,7 +321,7 @@ fn firewall_failure(error: Error, scope: &str) -> FirewallFailure<ActError> {
         Some(RefusalKind::Forbidden) => format!("{words}: the API token needs the scope {scope}"),
         _ => words,
     };
-    FirewallFailure::Refused { words, pause: pause.max(SHORTEST_REST) }
+    CallFailure::Refused { words, pause: pause.max(SHORTEST_REST) }
 }
 
 const SHORTEST_REST: Duration = Duration::from_secs(10);

@@ -12,6 +12,7 @@ use egress_controller::process::{self, Surroundings};
 use egress_controller::settings::Settings;
 use egress_digitalocean::{Client as CloudClient, SharedToken};
 use egress_runtime::admin::{Admin, Liveness, Readiness};
+use egress_runtime::core_dump;
 use egress_runtime::kubernetes;
 use egress_runtime::metrics::Metrics;
 use egress_runtime::shutdown;
@@ -29,6 +30,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run() -> anyhow::Result<()> {
+    core_dump::forbid().context("core dumps cannot be switched off, and one would hold the API token")?;
     kubernetes::install_crypto_provider();
     let settings = Settings::parse();
     telemetry::init(settings.log_format, &settings.log)?;

@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use egress_api::{Definition, EgressGateway, NodeEgressStatus, NodeSelector, StaticRoute};
-use egress_digitalocean::{Droplet, DropletId, Firewall};
+use egress_digitalocean::{Droplet, DropletId, Firewall, ReservedIp};
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
+use crate::catalogue::Offer;
 use crate::user_data::UserData;
 
 /// Kind of the nodes' reports.
@@ -39,12 +40,16 @@ pub struct Observation {
     pub cloud: Result<CloudSeen, Trouble>,
     /// The cloud's firewalls, or why they could not be read. Gateways do without.
     pub firewalls: Result<FirewallsSeen, Trouble>,
+    /// The cloud's reserved addresses, or why they could not be read.
+    pub reserved_ips: Result<ReservedIpsSeen, Trouble>,
     /// What each gateway's own endpoint answers, by Droplet.
     pub health: BTreeMap<DropletId, HealthSeen>,
     /// Since when an endpoint has not said that it is ready, without interruption, as far as this process remembers.
     pub failing_since: BTreeMap<DropletId, Timestamp>,
     /// Where Droplets must go and what they are given, or why that is not known.
     pub site: Result<Site, Trouble>,
+    /// Whether the cloud has what is asked for, and for how much.
+    pub offer: Offer,
     /// Why the last effect failed, as far as this process remembers; gone with the next effect that succeeds.
     pub failure: Option<Trouble>,
 }
@@ -83,8 +88,12 @@ pub struct NodeSeen {
 pub struct CloudSeen {
     /// When the reading of the list began: it tells nothing of what happened later.
     pub taken: Timestamp,
-    /// Droplets with our cluster's tag, of all EgressGateways, and those found under the name of an intent.
+    /// Droplets with our cluster's tag, those found under the name of an intent, and those that people have named.
     pub droplets: BTreeMap<DropletId, Droplet>,
+    /// Droplets that `spec.existingDroplets` names and a read by id did not find.
+    pub missing: BTreeSet<DropletId>,
+    /// How many Droplets carry our cluster's tag, of all EgressGateways.
+    pub fleet: usize,
     /// Recorded Droplets that a read by id did not find, while the list came and showed that the token sees this account.
     pub gone: BTreeSet<DropletId>,
     /// Names of intents that were looked up by name, after the status was read.
@@ -101,6 +110,16 @@ pub struct FirewallsSeen {
     /// Recorded ones and those with our name, by id. A recorded one that is missing was asked for by id too, while the token showed
     /// that it sees this account.
     pub firewalls: Vec<Firewall>,
+}
+
+/// The reserved addresses that matter.
+#[derive(Clone, Debug)]
+pub struct ReservedIpsSeen {
+    /// When the reading of the list began.
+    pub taken: Timestamp,
+    /// Those that are recorded, that the user gives, or that a Droplet of ours holds. A recorded one that is missing was asked for
+    /// by itself too, while the token showed that it sees this account.
+    pub addresses: Vec<ReservedIp>,
 }
 
 /// Why something is not known or not possible, for a condition.
@@ -136,6 +155,11 @@ pub enum HealthSeen {
         public_address: Option<Ipv4Addr>,
         /// Public addresses that may probe its public side; `None` if it does not say.
         peers: Option<BTreeSet<Ipv4Addr>>,
+    },
+    /// All is in place but its reserved address, without which it forwards nothing.
+    Awaiting {
+        /// Version of the user data it runs.
+        version: Option<String>,
     },
     /// It answers, and says why it is not ready.
     NotReady(String),

@@ -1,13 +1,16 @@
 //! Reads what a step needs. Changes nothing.
 
 mod firewalls;
+mod reserved_ips;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use egress_api::{CreationIntent, Definition, EgressGateway, EgressGatewayStatus, GatewayRole, StaticRoute};
+use egress_api::{
+    CreationIntent, Definition, EgressGateway, EgressGatewayStatus, GatewayRole, GatewayStatus, StaticRoute,
+};
 use egress_digitalocean::{Droplet, DropletId, Error};
 use egress_runtime::guarded::Guarded;
 use egress_runtime::kubernetes::{CallError, within_deadline};
@@ -17,6 +20,7 @@ use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client, CustomResourceExt};
 
+use crate::catalogue::{Catalogue, HeldByKey, Need, Offer};
 use crate::cloud::{Cloud, elapsed};
 use crate::decision::REFUSED_PAUSE;
 use crate::health::Endpoints;
@@ -32,6 +36,12 @@ const QUIET_AGE: Duration = Duration::from_secs(30);
 
 // And this old while something is.
 const BUSY_AGE: Duration = Duration::from_secs(2);
+
+// How old what is known of a Droplet may be that people have named: where it is does not change, and whether it works the nodes say.
+const EXISTING_AGE: Duration = Duration::from_secs(3600);
+
+// And of one that does not serve yet: somebody may be mending it.
+const AWAITED_AGE: Duration = Duration::from_secs(60);
 
 // So many nodes are asked for before a "not found" is put down to the token.
 const WITNESSES: usize = 3;
@@ -57,6 +67,8 @@ pub struct Known {
     pub pod_range: Option<Ipv4Net>,
     /// How old the list of firewalls may be while nothing is known to change.
     pub firewall_age: Duration,
+    /// How old the list of reserved addresses may be while nothing is known to change.
+    pub reserved_ip_age: Duration,
 }
 
 /// Where observations come from.
@@ -67,6 +79,8 @@ pub struct Observer {
     mirrors: Mirrors,
     health: Arc<dyn Endpoints>,
     locator: Locator,
+    catalogue: Catalogue,
+    existing: HeldByKey<Option<Droplet>>,
     known: Known,
     failing_since: Mutex<BTreeMap<DropletId, Timestamp>>,
     hearing: Hearing,
@@ -89,6 +103,8 @@ impl Observer {
             mirrors,
             health,
             locator: Locator::default(),
+            catalogue: Catalogue::default(),
+            existing: HeldByKey::default(),
             known,
             failing_since: Mutex::default(),
             hearing: Hearing::default(),
@@ -106,20 +122,35 @@ impl Observer {
     /// depend on them.
     pub async fn observe(&self, name: &str, failure: Option<Trouble>) -> Result<Found, CallError> {
         let gateways: Api<Guarded<EgressGateway>> = Api::all(self.client.clone());
+        match within_deadline(gateways.get_opt(name)).await?.map(|gateway| gateway.0) {
+            None => Ok(Found::Nothing),
+            Some(Ok(gateway)) => Box::pin(self.observe_as(gateway, failure)).await,
+            Some(Err(invalid)) => Ok(Found::Unreadable(Box::new(Unreadable::itself(invalid)))),
+        }
+    }
+
+    /// The same look if the EgressGateway were like this, whatever the API server has.
+    pub async fn observe_as(
+        &self,
+        gateway: EgressGateway,
+        failure: Option<Trouble>,
+    ) -> Result<Found, CallError> {
         let routes: Api<Guarded<StaticRoute>> = Api::all(self.client.clone());
-        let Some(gateway) = within_deadline(gateways.get_opt(name)).await? else {
-            return Ok(Found::Nothing);
-        };
-        let unreadable = |what| Ok(Found::Unreadable(Box::new(what)));
-        let gateway = match gateway.0 {
-            Ok(gateway) => gateway,
-            Err(invalid) => return unreadable(Unreadable::itself(invalid)),
-        };
-        let route = match within_deadline(routes.get_opt(name)).await?.map(|route| route.0).transpose() {
-            Ok(route) => route,
-            Err(invalid) => return unreadable(Unreadable::route(gateway, &invalid)),
-        };
+        let name = gateway.metadata.name.clone().unwrap_or_default();
         let definition = self.definition_if_leaving(&gateway).await?;
+        let is_unwanted = gateway.metadata.deletion_timestamp.is_some()
+            && !definition.as_ref().is_some_and(|definition| definition.takes_along(&gateway.metadata));
+        let route = match within_deadline(routes.get_opt(&name)).await {
+            // Every StaticRoute went with its definition. Who holds routes all the same is looked for below; whoever is to stay is left as
+            // it is until there is one again.
+            Err(error) if is_unwanted && error.is_not_found() => None,
+            found => match found?.map(|route| route.0).transpose() {
+                Ok(route) => route,
+                Err(invalid) => {
+                    return Ok(Found::Unreadable(Box::new(Unreadable::route(gateway, &invalid))));
+                }
+            },
+        };
         // What is deleted while a node still routes through it is a black hole; a mirror whose watch broke would not tell.
         let Quorum { nodes, routes, undefined } = if gateway.metadata.deletion_timestamp.is_some() {
             let mut quorum = Quorum::read(&self.client).await?;
@@ -129,12 +160,17 @@ impl Observer {
             let nodes = self.hearing.listen(self.cloud.now(), || self.mirrors.nodes());
             Quorum { nodes, routes: self.mirrors.routes(), undefined: Vec::new() }
         };
-        let followers = followers(name, &routes);
+        let followers = followers(&name, &routes);
         let node_droplets: BTreeSet<DropletId> = nodes.iter().filter_map(|node| node.droplet).collect();
         let site = self.site(&gateway, &node_droplets).await;
+        let offer = self.offer(&gateway, &site).await;
         let cloud = self.cloud(&gateway, &nodes).await;
         let firewalls = match &cloud {
             Ok(cloud) => self.firewalls(&gateway, &nodes, cloud).await,
+            Err(trouble) => Err(trouble.clone()),
+        };
+        let reserved_ips = match &cloud {
+            Ok(cloud) => Box::pin(self.reserved_ips(&gateway, &nodes, cloud)).await,
             Err(trouble) => Err(trouble.clone()),
         };
         let health = match &cloud {
@@ -153,9 +189,11 @@ impl Observer {
             undefined,
             cloud,
             firewalls,
+            reserved_ips,
             health,
             failing_since,
             site,
+            offer,
             failure,
         })))
     }
@@ -188,12 +226,33 @@ impl Observer {
     async fn site(&self, gateway: &EgressGateway, nodes: &BTreeSet<DropletId>) -> Result<Site, Trouble> {
         let of_nodes = self.mirrors.pod_ranges();
         let pods = pod_ranges(self.known.pod_range, of_nodes.iter().map(String::as_str));
-        self.locator.locate(&self.cloud, &gateway.spec.droplet, nodes, &pods).await
+        self.locator.locate(&self.cloud, &gateway.spec, nodes, &pods).await
+    }
+
+    async fn offer(&self, gateway: &EgressGateway, site: &Result<Site, Trouble>) -> Offer {
+        let Ok(site) = site else { return Offer::default() };
+        if gateway.metadata.deletion_timestamp.is_some() {
+            return Offer::default();
+        }
+        let status = gateway.status.clone().unwrap_or_default();
+        let staying = status.gateways.iter().filter(|entry| entry.role != GatewayRole::Leaving).count();
+        let complete = i32::try_from(staying).is_ok_and(|staying| staying >= gateway.spec.replicas);
+        let calm = complete && status.creating.is_empty();
+        let need = if calm && status.observed_generation == gateway.metadata.generation {
+            Need::Quiet
+        } else {
+            Need::Create
+        };
+        self.catalogue.offer(&self.cloud, &gateway.spec.droplet, &site.region, need, self.cloud.now()).await
     }
 
     async fn cloud(&self, gateway: &EgressGateway, nodes: &[NodeSeen]) -> Result<CloudSeen, Trouble> {
         self.read_cloud(gateway, nodes).await.map_err(|error| match error {
-            ReadError::Cloud(error) => of_cloud(&error),
+            ReadError::Cloud(error) => {
+                let Trouble { reason, message } = of_cloud(&error);
+                let since = self.cloud.out_since().map(|since| format!(" (since {})", in_seconds(since)));
+                Trouble { reason, message: message + &since.unwrap_or_default() }
+            }
             ReadError::Blind => blind(),
         })
     }
@@ -204,7 +263,8 @@ impl Observer {
         let age = if is_quiet(gateway, &status, now) { QUIET_AGE } else { BUSY_AGE };
         let snapshot = self.cloud.droplets(age).await?;
         let identity = identity_of(gateway, &self.cluster);
-        let recorded: BTreeSet<DropletId> = status.gateways.iter().filter_map(droplet_id).collect();
+        let ours = status.gateways.iter().filter(|entry| !entry.existing);
+        let recorded: BTreeSet<DropletId> = ours.filter_map(droplet_id).collect();
         let mut droplets: BTreeMap<DropletId, Droplet> = snapshot
             .droplets
             .values()
@@ -238,7 +298,52 @@ impl Observer {
         if !gone.is_empty() && !explained() && !self.sees_the_cluster(nodes).await? {
             return Err(ReadError::Blind);
         }
-        Ok(CloudSeen { taken: snapshot.taken, droplets, gone, looked_up, delete_accepted })
+        let missing = self.read_existing(gateway, &mut droplets).await;
+        let fleet = snapshot.droplets.len();
+        Ok(CloudSeen { taken: snapshot.taken, droplets, missing, fleet, gone, looked_up, delete_accepted })
+    }
+
+    // What people have named, read seldom. Gives what there is not.
+    async fn read_existing(
+        &self,
+        gateway: &EgressGateway,
+        droplets: &mut BTreeMap<DropletId, Droplet>,
+    ) -> BTreeSet<DropletId> {
+        let mut missing = BTreeSet::new();
+        let recorded = gateway.status.iter().flat_map(|status| &status.gateways);
+        let serving: BTreeSet<DropletId> =
+            recorded.filter(|entry| entry.existing).filter_map(droplet_id).collect();
+        let named = gateway.spec.existing_droplets.iter().filter_map(|id| u64::try_from(*id).ok());
+        for id in named.map(DropletId) {
+            let read = || self.cloud.droplet(id);
+            let serves = serving.contains(&id);
+            let age = if serves { EXISTING_AGE } else { AWAITED_AGE };
+            let found = self.existing.at_most(&id.to_string(), age, self.cloud.now(), read).await;
+            match found.as_deref() {
+                Some(Some(droplet)) => drop(droplets.insert(id, droplet.clone())),
+                Some(None) => drop(missing.insert(id)),
+                None => {}
+            }
+        }
+        missing
+    }
+
+    // To a token of another team everything is gone. A Droplet of ours that it sees now shows that it is not such a one; the list of them
+    // may have been read with the token before, and one that people named may be anybody's.
+    async fn sees_this_account(
+        &self,
+        gateway: &EgressGateway,
+        nodes: &[NodeSeen],
+        cloud: &CloudSeen,
+    ) -> Result<bool, Error> {
+        let named = &gateway.spec.existing_droplets;
+        let is_named = |id: &DropletId| i64::try_from(id.0).is_ok_and(|id| named.contains(&id));
+        if let Some(ours) = cloud.droplets.keys().copied().find(|id| !is_named(id))
+            && self.cloud.sees(ours).await?
+        {
+            return Ok(true);
+        }
+        self.sees_the_cluster(nodes).await
     }
 
     // Whether the token sees the account of this cluster's nodes. One node's Droplet may be gone while its Node lasts.
@@ -277,6 +382,10 @@ fn identity_of(gateway: &EgressGateway, cluster: &str) -> Identity {
     }
 }
 
+fn in_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
 fn blind() -> Trouble {
     let message = "The API token does not see the cluster's own nodes: it belongs to another team, or nodes have wrong provider \
                    ids. Nothing is taken for gone on its word";
@@ -295,12 +404,15 @@ impl From<Error> for ReadError {
 }
 
 fn is_quiet(gateway: &EgressGateway, status: &EgressGatewayStatus, now: Timestamp) -> bool {
-    let calm = status
-        .gateways
-        .iter()
-        .all(|entry| entry.ready && entry.role != GatewayRole::Leaving && entry.suspect_since.is_none());
-    let waits = status.creating.iter().any(|intent| is_asked_for(intent, now));
-    calm && !waits && gateway.metadata.deletion_timestamp.is_none()
+    // What only a person may delete or mend is nothing to hurry for.
+    let waits = |entry: &GatewayStatus| entry.delete_refused.is_some() || entry.existing;
+    let calm = |entry: &GatewayStatus| {
+        waits(entry) || entry.ready && entry.role != GatewayRole::Leaving && entry.suspect_since.is_none()
+    };
+    let goes = gateway.metadata.deletion_timestamp.is_some()
+        && !status.gateways.iter().any(|entry| entry.delete_refused.is_some());
+    let comes = status.creating.iter().any(|intent| is_asked_for(intent, now));
+    status.gateways.iter().all(calm) && !comes && !goes
 }
 
 // A create that the cloud refused rests for a while, and looking for it meanwhile would be calls for nothing.
@@ -311,7 +423,7 @@ fn is_asked_for(intent: &CreationIntent, now: Timestamp) -> bool {
 // Whom to ask: recorded gateways that are to stay, at the address that the cloud gave them.
 fn addresses(gateway: &EgressGateway, cloud: Option<&CloudSeen>) -> Vec<(DropletId, Ipv4Addr)> {
     let recorded = gateway.status.as_ref().map(|status| status.gateways.as_slice()).unwrap_or_default();
-    let staying = recorded.iter().filter(|entry| entry.role != GatewayRole::Leaving);
+    let staying = recorded.iter().filter(|entry| entry.role != GatewayRole::Leaving && !entry.existing);
     staying
         .filter_map(|entry| {
             let id = droplet_id(entry)?;

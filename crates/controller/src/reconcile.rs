@@ -20,6 +20,7 @@ use kube::{Api, Client, Resource};
 use tokio_util::sync::CancellationToken;
 
 use crate::act::{Outcome, perform};
+use crate::backoff;
 use crate::cloud::Cloud;
 use crate::decide::decide;
 use crate::decision::{Decision, Effect, Happening, Limits};
@@ -118,7 +119,7 @@ async fn step(
 ) -> Result<Action, StepError> {
     let name = gateway.metadata.name.clone().unwrap_or_default();
     let failure = context.failures().get(&name).and_then(|failures| failures.trouble.clone());
-    let observed = context.observer.observe(&name, failure).await.map_err(StepError::Observe)?;
+    let observed = Box::pin(context.observer.observe(&name, failure)).await.map_err(StepError::Observe)?;
     let now = context.cloud.now();
     let seen = match observed {
         Found::Nothing => {
@@ -148,8 +149,8 @@ async fn step(
         &context.cloud,
         context.observer.health(),
         &context.claim,
-        &seen.gateway,
-        seen.route.as_ref(),
+        &context.limits,
+        &seen,
     );
     let outcome = perform(&decision, &ports, now).await;
     let category = match &outcome {
@@ -193,6 +194,9 @@ fn log_effect(effect: &Effect) {
         Effect::DeleteDroplet(droplet) => {
             tracing::info!(droplet = droplet.name(), id = %droplet.id(), "delete Droplet");
         }
+        Effect::Untag(own) => {
+            tracing::info!(droplet = own.name(), id = %own.droplet(), tag = own.tag(), "take tag off Droplet");
+        }
         Effect::PowerOn(droplet) => {
             tracing::info!(droplet = droplet.name(), id = %droplet.id(), "power on Droplet");
         }
@@ -213,8 +217,21 @@ fn log_effect(effect: &Effect) {
         Effect::DeleteFirewall(firewall) => {
             tracing::info!(firewall = firewall.name(), id = %firewall.id(), "delete firewall");
         }
+        Effect::ReserveIp(droplet) => {
+            tracing::info!(droplet = droplet.name(), id = %droplet.id(), "reserve an address");
+        }
+        Effect::MarkIp(droplet, ip) => {
+            tracing::info!(droplet = droplet.name(), id = %droplet.id(), %ip, "mark reserved address");
+        }
+        Effect::AssignIp(ip, droplet) => {
+            tracing::info!(ip = %ip.ip(), droplet = droplet.name(), id = %droplet.id(), "assign reserved address");
+        }
+        Effect::ReleaseIp(ip) => tracing::info!(ip = %ip.ip(), "release reserved address"),
         Effect::AdmitPeers(admission) => {
             tracing::info!(gateway = admission.name, peers = ?admission.peers, "name the gateway's peers");
+        }
+        Effect::AssignToProject(droplet, project) => {
+            tracing::info!(droplet = droplet.name(), id = %droplet.id(), project, "put Droplet into project");
         }
         Effect::DeleteStaticRoute { uid } => tracing::info!(uid, "delete StaticRoute"),
         Effect::AddFinalizer | Effect::WriteStatus | Effect::RemoveFinalizer => {
@@ -250,7 +267,8 @@ fn pause_after(
     if trouble.is_some() {
         entry.trouble = trouble;
     }
-    let pause = grown(entry.count, context.cloud.now()).max(asked_for);
+    let chance = backoff::chance(context.cloud.now());
+    let pause = backoff::pause(entry.count, FIRST_PAUSE, LONGEST_PAUSE, chance).max(asked_for);
     let source = std::error::Error::source(error).map(tracing::field::display);
     tracing::warn!(egress_gateway = name, %error, source, pause_seconds = pause.as_secs_f64(), "step failed");
     Action::requeue(pause)
@@ -265,13 +283,6 @@ fn describe(effect: &str, error: &ActError) -> Trouble {
         }
         other => Trouble { reason: "EffectFailed", message: format!("{words}: {other}") },
     }
-}
-
-// Doubling, with a quarter of jitter from the clock's last digits: enough to keep several objects from marching in step.
-fn grown(count: u32, now: Timestamp) -> Duration {
-    let doubled = FIRST_PAUSE.saturating_mul(1 << count.saturating_sub(1).min(6)).min(LONGEST_PAUSE);
-    let jitter = now.subsec_nanosecond().unsigned_abs() % 250;
-    doubled + doubled.mul_f64(f64::from(jitter) / 1000.0)
 }
 
 impl Context {

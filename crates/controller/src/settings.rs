@@ -64,10 +64,20 @@ pub struct Settings {
     #[arg(long, default_value_t = 86_400)]
     pub user_data_spread_seconds: u32,
 
+    /// How many Droplets the controller may have for all EgressGateways of the cluster together. It makes none beyond that, whatever the
+    /// objects ask for. Leave room for one more than they ask for: a gateway that is replaced is there beside its successor for a while.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_droplets: u32,
+
     /// How old the list of the account's firewalls may be while nothing is known to change: within this time drift of a gateway's
     /// firewall is found. At least 5: that is one call in seven of those that the API takes in an hour, and Droplets need them more.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(5..))]
     pub firewall_age_seconds: u32,
+
+    /// How old the list of the account's reserved addresses may be while nothing is known to change: within this time an address that
+    /// was moved by hand is found, if the gateway's own endpoint does not tell before. At least 5, as with firewalls.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(5..))]
+    pub reserved_ip_age_seconds: u32,
 
     /// How long a node may be gone before its report is deleted, should Kubernetes' garbage collector not have done so.
     #[arg(long, default_value_t = 60)]
@@ -94,6 +104,7 @@ impl Settings {
             lost_after: seconds(self.lost_after_seconds),
             roll_pause: seconds(self.roll_pause_seconds),
             user_data_spread: seconds(self.user_data_spread_seconds),
+            most_droplets: usize::try_from(self.max_droplets).unwrap_or(usize::MAX),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use egress_api::DropletTemplate;
+use egress_api::{DropletTemplate, EgressGatewaySpec, PublicIp};
 use egress_digitalocean::{DropletId, Error, RefusalKind, VpcId};
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
@@ -13,7 +13,7 @@ use crate::cloud::{Cloud, elapsed};
 use crate::observation::{Site, Trouble};
 use crate::user_data::{UserData, UserDataError, UserDataInput, render};
 
-/// So many nodes are asked for; the rest of a cluster of hundreds would say the same.
+/// So many nodes are asked for in a look; the others of a cluster of hundreds in the looks after it, each once in its life.
 const NODES_ASKED: usize = 8;
 
 /// DOKS gives a cluster a /16 for its pods by default; nodes to come have their ranges in it.
@@ -43,14 +43,15 @@ struct Place {
 }
 
 impl Locator {
-    /// The site for gateways of this template among these nodes.
+    /// The site for gateways of this kind among these nodes.
     pub async fn locate(
         &self,
         cloud: &Cloud,
-        template: &DropletTemplate,
+        spec: &EgressGatewaySpec,
         nodes: &BTreeSet<DropletId>,
         pod_ranges: &[Ipv4Net],
     ) -> Result<Site, Trouble> {
+        let template = &spec.droplet;
         let places = self.places(cloud, nodes).await.map_err(|error| of_cloud(&error))?;
         let place = choose(template, &places)?;
         let range = self.range(cloud, &place.vpc).await.map_err(|error| of_cloud(&error))?;
@@ -59,14 +60,22 @@ impl Locator {
                 format!("The cloud does not show VPC {}; the token needs the scope vpc:read", place.vpc);
             return Err(Trouble { reason: "VpcUnknown", message });
         };
-        let input =
-            UserDataInput { vpc_range, pod_ranges: pod_ranges.to_vec(), ssh: !template.ssh_keys.is_empty() };
+        let input = UserDataInput {
+            vpc_range,
+            pod_ranges: pod_ranges.to_vec(),
+            ssh: !template.ssh_keys.is_empty(),
+            reserved_address: spec.public_ip == PublicIp::ReservedPerGateway,
+        };
         let user_data = self.user_data(&input).map_err(|error| Trouble {
             reason: "UserDataInvalid",
             message: format!("No user data: {error}"),
         })?;
-        let region = template.region.clone().unwrap_or(place.region);
-        Ok(Site { region, vpc: place.vpc.as_str().to_owned(), sources: input.sources(), user_data })
+        Ok(Site {
+            region: place.region,
+            vpc: place.vpc.as_str().to_owned(),
+            sources: input.sources(),
+            user_data,
+        })
     }
 
     fn user_data(&self, input: &UserDataInput) -> Result<UserData, UserDataError> {
@@ -82,16 +91,18 @@ impl Locator {
 
     async fn places(&self, cloud: &Cloud, nodes: &BTreeSet<DropletId>) -> Result<BTreeSet<Place>, Error> {
         let mut places = BTreeSet::new();
-        for id in nodes.iter().take(NODES_ASKED) {
+        let mut asked = 0;
+        for id in nodes {
             let known = self.nodes.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
             if let Some(place) = known {
                 places.insert(place);
                 continue;
             }
             let key = format!("node {id}");
-            if self.is_unseen(&key, cloud.now()) {
+            if asked == NODES_ASKED || self.is_unseen(&key, cloud.now()) {
                 continue;
             }
+            asked += 1;
             let droplet = cloud.droplet(*id).await?;
             let Some((region, vpc)) = droplet.and_then(|droplet| Some((droplet.region?, droplet.vpc_uuid?)))
             else {
@@ -194,6 +205,15 @@ fn choose(template: &DropletTemplate, places: &BTreeSet<Place>) -> Result<Place,
         );
         return Err(Trouble { reason: "WrongVpc", message });
     }
+    if let Some(asked_for) = template.region.as_deref()
+        && asked_for != place.region
+    {
+        let message = format!(
+            "spec.droplet.region is {asked_for}, but the nodes' VPC is in {}; leave it out or name that one",
+            place.region
+        );
+        return Err(Trouble { reason: "WrongRegion", message });
+    }
     Ok(place.clone())
 }
 
@@ -221,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn several_vpcs_a_wrong_one_and_none_make_no_droplet() {
+    fn several_vpcs_a_wrong_one_a_wrong_region_and_no_nodes_make_no_droplet() {
         let template = DropletTemplate::default();
         let one = BTreeSet::from([place("nyc1", "v1")]);
         assert_eq!(choose(&template, &one).unwrap(), place("nyc1", "v1"));
@@ -230,6 +250,12 @@ mod tests {
         let wrong = DropletTemplate { vpc_uuid: Some("v2".into()), ..DropletTemplate::default() };
         assert_eq!(choose(&wrong, &one).unwrap_err().reason, "WrongVpc");
         assert_eq!(choose(&template, &BTreeSet::new()).unwrap_err().reason, "NodesNotFound");
+        let elsewhere = DropletTemplate { region: Some("fra1".into()), ..DropletTemplate::default() };
+        let refused = choose(&elsewhere, &one).unwrap_err();
+        assert_eq!(refused.reason, "WrongRegion");
+        assert!(refused.message.contains("the nodes' VPC is in nyc1"), "{}", refused.message);
+        let right = DropletTemplate { region: Some("nyc1".into()), ..DropletTemplate::default() };
+        assert!(choose(&right, &one).is_ok());
     }
 
     #[test]

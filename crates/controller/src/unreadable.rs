@@ -87,6 +87,11 @@ impl Unreadable {
         Ok((!known).then_some(Happening { warning: true, reason: UNREADABLE, note }))
     }
 
+    /// What is wrong, with the way out.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// What an event is about.
     pub fn metadata(&self) -> &ObjectMeta {
         &self.metadata

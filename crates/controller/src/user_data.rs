@@ -28,9 +28,13 @@ const KEYHOLDER: &str = "user: {name: gateway, gecos: Egress gateway, groups: []
                          sudo: [\"ALL=(ALL) NOPASSWD:ALL\"]}";
 
 /// The files that the template names in `{{file:NAME}}` and `{{packed:NAME}}`.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     ("egress-gateway-apply", include_str!("../../../cloud-init/files/egress-gateway-apply")),
     ("egress-gateway-health", include_str!("../../../cloud-init/files/egress-gateway-health")),
+    (
+        "egress-gateway-follow.service",
+        include_str!("../../../cloud-init/files/egress-gateway-follow.service"),
+    ),
     ("egress-gateway-guard.service", include_str!("../../../cloud-init/files/egress-gateway-guard.service")),
     ("egress-gateway.service", include_str!("../../../cloud-init/files/egress-gateway.service")),
     (
@@ -51,6 +55,8 @@ pub struct UserDataInput {
     pub pod_ranges: Vec<Ipv4Net>,
     /// Whether the Droplets get SSH keys. Without any there is no SSH server on them.
     pub ssh: bool,
+    /// Whether it leaves with a reserved address or not at all; else with the Droplet's own.
+    pub reserved_address: bool,
 }
 
 impl UserDataInput {
@@ -101,13 +107,15 @@ pub fn render(input: &UserDataInput) -> Result<UserData, UserDataError> {
     let sources = sources.iter().map(Ipv4Net::to_string).collect::<Vec<_>>().join(",");
     let vpc_range = input.vpc_range.trunc().to_string();
     let (ssh, accounts) = if input.ssh { ("true", KEYHOLDER) } else { ("false", NOBODY) };
-    let version = version(&[&vpc_range, &sources, ssh]);
+    let egress_address = if input.reserved_address { "reserved" } else { "own" };
+    let version = version(&[&vpc_range, &sources, ssh, egress_address]);
     let values = [
         ("version", version.as_str()),
         ("vpc_range", &vpc_range),
         ("source_ranges", &sources),
         ("ssh", ssh),
         ("accounts", accounts),
+        ("egress_address", egress_address),
     ];
 
     let mut text = String::with_capacity(MAX_BYTES);

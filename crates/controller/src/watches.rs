@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use egress_api::{NodeEgress, NodeEgressStatus, StaticRoute};
 use egress_runtime::admin::Readiness;
@@ -10,8 +11,8 @@ use egress_runtime::kubernetes::{CallError, watch_settings, within_deadline};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, Store};
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use tokio::sync::watch;
 
@@ -88,12 +89,49 @@ where
     })
 }
 
+// What a busy API server asks for.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What there is now, listed once, in a store that nobody keeps up to date.
+pub(crate) async fn listed<K>(api: Api<K>, which: &ListParams) -> Result<Store<K>, CallError>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + 'static,
+{
+    // An API server whose definitions are new asks for a second of patience.
+    let mut patience = 10;
+    let objects = loop {
+        match within_deadline(api.list(which)).await {
+            Err(error) if error.category() == "throttled" && patience > 0 => patience -= 1,
+            listed => break listed?.items,
+        }
+        tokio::time::sleep(AGAIN).await;
+    };
+    let (store, mut writer) = reflector::store();
+    writer.apply_watcher_event(&watcher::Event::Init);
+    for object in objects {
+        writer.apply_watcher_event(&watcher::Event::InitApply(object));
+    }
+    writer.apply_watcher_event(&watcher::Event::InitDone);
+    Ok(store)
+}
+
 async fn drain(stream: impl Stream<Item = ()> + Send) {
     let mut stream = std::pin::pin!(stream);
     while stream.next().await.is_some() {}
 }
 
 impl Mirrors {
+    /// Mirrors of now, which nobody keeps up to date: for a single look.
+    pub async fn read_once(client: &Client, namespace: &str) -> Result<Self, CallError> {
+        let all = ListParams::default();
+        Ok(Self {
+            nodes: listed(Api::all(client.clone()), &all).await?,
+            reports: listed(Api::all(client.clone()), &all).await?,
+            routes: listed(Api::all(client.clone()), &all).await?,
+            agents: Agents::read_once(client, namespace).await,
+        })
+    }
+
     /// Every node with its report, by name. Reports of nodes that do not exist count for nothing.
     pub fn nodes(&self) -> Vec<NodeSeen> {
         let mut seen: Vec<NodeSeen> = self.nodes.state().iter().map(|node| self.node(node)).collect();

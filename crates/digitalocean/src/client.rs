@@ -1,5 +1,7 @@
 //! The calls.
 
+mod projects;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,18 +14,18 @@ use crate::deadline;
 use crate::error::Error;
 use crate::exchange::Exchange;
 use crate::fence::Fence;
-use crate::model::account::{Account, ReservedIp};
+use crate::model::account::Account;
 use crate::model::action::{Action, DropletAction};
 use crate::model::catalog::{Image, Region, Size};
 use crate::model::droplet::Droplet;
 use crate::model::firewall::{Firewall, FirewallSpec};
 use crate::model::ids::{ActionId, DropletId, DropletName, FirewallId, ImageRef, TagName, VpcId};
-use crate::model::request::{CreateDroplet, CreateTag, CreatedDroplet, PostAction};
+use crate::model::request::{CreateDroplet, CreateTag, CreatedDroplet, PostAction, TaggedDroplet};
 use crate::model::vpc::Vpc;
 use crate::paging::{Listed, PER_PAGE, Page, Step, Sweep};
 use crate::refusal::RefusalKind;
 use crate::token::TokenSource;
-use crate::transport::{Answer, Call, Repetition, Transport};
+use crate::transport::{Answer, Call, Reads, Repetition, Transport};
 
 /// Why a client can not be made.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +79,7 @@ pub enum TagCreation {
 #[derive(Clone)]
 pub struct Client {
     transport: Arc<Transport>,
+    reads: Reads,
 }
 
 impl fmt::Debug for Client {
@@ -153,7 +156,8 @@ impl Client {
             builder = builder.tls_certs_only([]);
         }
         let http = builder.build().map_err(ConfigError::Http)?;
-        Ok(Self { transport: Arc::new(Transport::new(Arc::new(http), base, token, clock)) })
+        let transport = Transport::new(Arc::new(http), base, token, clock);
+        Ok(Self { transport: Arc::new(transport), reads: Reads::Repeated })
     }
 
     /// As [`with_clock`](Self::with_clock), by another way than HTTP.
@@ -163,7 +167,14 @@ impl Client {
         clock: Arc<dyn Clock>,
         exchange: Arc<dyn Exchange>,
     ) -> Result<Self, ConfigError> {
-        Ok(Self { transport: Arc::new(Transport::new(exchange, base_url(address)?, token, clock)) })
+        let transport = Transport::new(exchange, base_url(address)?, token, clock);
+        Ok(Self { transport: Arc::new(transport), reads: Reads::Repeated })
+    }
+
+    /// The same client, which sends each read once: for asking whether an API that was out still is.
+    #[must_use]
+    pub fn without_repetition(&self) -> Self {
+        Self { transport: self.transport.clone(), reads: Reads::Once }
     }
 
     /// What is left of the rate, for a metric.
@@ -261,6 +272,21 @@ impl Client {
         }
     }
 
+    /// Takes a tag off one Droplet, which stays. Safe to repeat; a tag or Droplet that there is not is none that carries it.
+    pub async fn untag_droplet(
+        &self,
+        tag: &TagName,
+        droplet: DropletId,
+        fence: &dyn Fence,
+    ) -> Result<(), Error> {
+        let (path, body) = (format!("/v2/tags/{tag}/resources"), TaggedDroplet::new(droplet));
+        let sent = self.send(Method::DELETE, "tags.untag", path, &body, Repetition::Harmless, fence).await;
+        match sent {
+            Err(error) if error.refused_as() != Some(RefusalKind::NotFound) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// All firewalls of the account.
     pub async fn firewalls(&self) -> Result<Vec<Firewall>, Error> {
         self.list("firewalls.list", "/v2/firewalls", None).await
@@ -329,28 +355,31 @@ impl Client {
 
     /// The account: its limits and whether it is in good standing.
     pub async fn account(&self) -> Result<Account, Error> {
-        let answer = self.transport.read(Call::get("account.get", "/v2/account".to_owned())).await?;
+        let answer = self.read(Call::get("account.get", "/v2/account".to_owned())).await?;
         Ok(answer.json::<AccountRoot>()?.account)
     }
 
-    /// All reserved IPv4 addresses of the account.
-    pub async fn reserved_ips(&self) -> Result<Vec<ReservedIp>, Error> {
-        self.list("reserved_ips.list", "/v2/reserved_ips", None).await
+    async fn read(&self, call: Call) -> Result<Answer, Error> {
+        self.transport.read(call, self.reads).await
     }
 
-    async fn find<T: DeserializeOwned>(&self, name: &'static str, path: String) -> Result<Option<T>, Error> {
+    pub(crate) async fn find<T: DeserializeOwned>(
+        &self,
+        name: &'static str,
+        path: String,
+    ) -> Result<Option<T>, Error> {
         self.find_with(Call::get(name, path)).await
     }
 
     async fn find_with<T: DeserializeOwned>(&self, call: Call) -> Result<Option<T>, Error> {
-        match self.transport.read(call).await {
+        match self.read(call).await {
             Ok(answer) => answer.json().map(Some),
             Err(error) if error.refused_as() == Some(RefusalKind::NotFound) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    async fn post<T: serde::Serialize + Sync>(
+    pub(crate) async fn post<T: serde::Serialize + Sync>(
         &self,
         name: &'static str,
         path: String,
@@ -361,7 +390,12 @@ impl Client {
         self.send(Method::POST, name, path, body, repetition, fence).await
     }
 
-    async fn delete(&self, name: &'static str, path: String, fence: &dyn Fence) -> Result<Deletion, Error> {
+    pub(crate) async fn delete(
+        &self,
+        name: &'static str,
+        path: String,
+        fence: &dyn Fence,
+    ) -> Result<Deletion, Error> {
         let call = Call { method: Method::DELETE, ..Call::get(name, path) };
         match self.transport.change(call, fence).await {
             Ok(_) => Ok(Deletion::Accepted),
@@ -387,7 +421,7 @@ impl Client {
         self.transport.change(call, fence).await
     }
 
-    async fn list<T: Listed>(
+    pub(crate) async fn list<T: Listed>(
         &self,
         name: &'static str,
         path: &str,
@@ -400,7 +434,7 @@ impl Client {
                 call.query.extend(filter.clone());
                 call.query.push(("per_page", PER_PAGE.to_string()));
                 call.query.push(("page", page.to_string()));
-                let answer = self.transport.read(call).await?;
+                let answer = self.read(call).await?;
                 match sweep.take(answer.read_with(Page::<T>::read)?) {
                     Step::Read(next) => page = next,
                     Step::Done(list) => return Ok(list),

@@ -31,6 +31,7 @@ mod fence;
 mod model;
 mod paging;
 mod refusal;
+mod reserved_ips;
 mod token;
 mod transport;
 
@@ -39,16 +40,19 @@ pub use client::{Client, ConfigError, Deletion, DropletFilter, TagCreation};
 pub use error::{Error, Retry};
 pub use exchange::{Exchange, Exchanged, SendError};
 pub use fence::{Fence, FenceLost};
-pub use model::account::{Account, ReservedIp};
+pub use model::account::Account;
 pub use model::action::{Action, ActionStatus, DropletAction};
-pub use model::catalog::{Image, Region, Size};
+pub use model::catalog::{Image, Region, Size, SshKey};
 pub use model::droplet::{AddressKind, AddressV4, Droplet, DropletStatus};
 pub use model::firewall::{Firewall, FirewallRule, FirewallSpec, FirewallStatus, Peers, Ports, Protocol};
 pub use model::ids::{
-    ActionId, DropletId, DropletName, FirewallId, FirewallName, ImageRef, ImageSlug, InvalidValue,
+    ActionId, DropletId, DropletName, FirewallId, FirewallName, ImageRef, ImageSlug, InvalidValue, ProjectId,
     RegionSlug, SizeSlug, SshKeyRef, TagName, UserData, VpcId,
 };
+pub use model::project::Project;
 pub use model::request::{CreateDroplet, CreatedDroplet};
+pub use model::reserved_ip::ReservedIp;
 pub use model::vpc::Vpc;
+pub use paging::PER_PAGE;
 pub use refusal::{Refusal, RefusalKind};
 pub use token::{SharedToken, TokenSource, TokenUnavailable};

@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::model::account::ReservedIp;
-use crate::model::catalog::{Region, Size};
+use crate::model::catalog::{Image, Region, Size, SshKey};
 use crate::model::droplet::Droplet;
 use crate::model::firewall::Firewall;
+use crate::model::project::Project;
+use crate::model::reserved_ip::ReservedIp;
 use crate::model::vpc::Vpc;
 
 /// The most that the API gives per page.
@@ -79,6 +80,30 @@ impl Listed for Region {
     const SKIPS_UNREADABLE: bool = true;
     fn key(&self) -> String {
         self.slug.to_string()
+    }
+}
+
+impl Listed for Image {
+    const ROOT: &'static str = "images";
+    const SKIPS_UNREADABLE: bool = true;
+    fn key(&self) -> String {
+        self.id.to_string()
+    }
+}
+
+impl Listed for SshKey {
+    const ROOT: &'static str = "ssh_keys";
+    const SKIPS_UNREADABLE: bool = true;
+    fn key(&self) -> String {
+        self.id.to_string()
+    }
+}
+
+impl Listed for Project {
+    const ROOT: &'static str = "projects";
+    const SKIPS_UNREADABLE: bool = true;
+    fn key(&self) -> String {
+        self.id.to_string()
     }
 }
 

@@ -166,7 +166,7 @@ fn kind_of(status: u16, body: &ErrorBody) -> RefusalKind {
 /// By substring of the lower-cased message; all of them were seen in the API's answers (bug reports of its
 /// clients quote them), none is promised.
 fn kind_of_422(body: &ErrorBody) -> RefusalKind {
-    const TEXTS: [(&str, RefusalKind); 16] = [
+    const TEXTS: [(&str, RefusalKind); 17] = [
         ("pending event", RefusalKind::Busy),
         ("pending action", RefusalKind::Busy),
         ("try again", RefusalKind::Busy),
@@ -176,6 +176,7 @@ fn kind_of_422(body: &ErrorBody) -> RefusalKind {
         ("droplet limit", RefusalKind::Quota),
         ("limit exceeded", RefusalKind::Quota),
         ("limit reached", RefusalKind::Quota),
+        ("reached your limit", RefusalKind::Quota),
         ("already exists", RefusalKind::AlreadyExists),
         ("already been taken", RefusalKind::AlreadyExists),
         ("invalid size", RefusalKind::InvalidSpec),

@@ -27,6 +27,15 @@ pub enum Repetition {
     Harmful,
 }
 
+/// How often a read is sent that fails on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// Three times at most.
+    Repeated,
+    /// Once.
+    Once,
+}
+
 /// A request to make.
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -108,8 +117,8 @@ impl Transport {
         &self.base
     }
 
-    /// A read, repeated at most twice when it failed on the way.
-    pub async fn read(&self, call: Call) -> Result<Answer, Error> {
+    /// A read, repeated at most twice when it failed on the way and `reads` says so.
+    pub async fn read(&self, call: Call, reads: Reads) -> Result<Answer, Error> {
         let end = Instant::now() + deadline::READ;
         let pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(200))
@@ -118,7 +127,7 @@ impl Transport {
             .with_jitter();
         let attempts = (|| self.attempt(call.clone(), None, end, deadline::READ_ATTEMPT))
             .retry(pauses)
-            .when(|error: &Error| error.is_transient() && Instant::now() < end)
+            .when(|error: &Error| reads == Reads::Repeated && error.is_transient() && Instant::now() < end)
             .notify(|error, pause| tracing::debug!(%error, ?pause, "read again"));
         match tokio::time::timeout_at(end, attempts).await {
             Ok(outcome) => outcome,

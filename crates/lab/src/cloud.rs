@@ -19,6 +19,9 @@ pub const PROCESS: &str = "do-simulator";
 const VPC_ID: &str = "c4a5c6e0-10b5-4f4a-9d61-3a2f6f0b7e01";
 const REGION: &str = "nyc1";
 
+/// What the controller's token may do; the same file is documented for users.
+const SCOPES: &str = include_str!("../../../deploy/token-scopes.txt");
+
 /// VPC, nodes and hand-made gateways, in the simulator's format.
 pub fn fixtures() -> Value {
     let nodes = NODES.iter().map(|node| {
@@ -42,6 +45,7 @@ pub fn fixtures() -> Value {
         })
     });
     json!({
+        "account": {"floating_ip_limit": 20},
         "vpcs": [{"id": VPC_ID, "name": "lab", "region": REGION, "ip_range": VPC, "default": true}],
         "droplets": nodes.chain(gateways).collect::<Vec<_>>(),
     })
@@ -74,8 +78,11 @@ pub fn start(lab: &Lab) -> Result<()> {
             &file("cloud-fixtures.json"),
             "--machine-command",
             &machine,
+            "--scopes",
+            SCOPES,
         ])
         .env("DO_SIMULATOR_TOKEN", &lab.settings.token)
+        .env("DO_SIMULATOR_OPERATOR_TOKEN", &lab.settings.operator_token)
         .in_namespace(&lab.namespace(PROVIDER))
         .start(lab)
         .map(drop)
@@ -98,13 +105,13 @@ pub fn wait_until_ready(lab: &Lab, progress: &Progress) -> Result<()> {
     }
 }
 
-/// A request with the lab's token, made inside the provider's namespace; the body of the answer, which must be a success.
+/// A request with the operator's token, made inside the provider's namespace; the body of the answer, which must be a success.
 pub fn request(lab: &Lab, method: &str, path: &str, body: Option<&str>) -> Result<String> {
     let what = || format!("ask the cloud API for {method} {path}");
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: api.digitalocean.com\r\nAuthorization: Bearer {}\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        lab.settings.token,
+        lab.settings.operator_token,
         body.map_or(0, str::len)
     );
     let answer = netns::inside(&netns::path(&lab.namespace(PROVIDER)), || {

@@ -87,9 +87,9 @@ enum Command {
         /// The archive, of `docker save` or OCI
         archive: PathBuf,
     },
-    /// Print the token of the cloud API
+    /// Print the controller's token of the cloud API; it may do what deploy/token-scopes.txt says
     Token,
-    /// Ask the cloud API with the lab's token; prints the body
+    /// Ask the cloud API with a token that may do everything; prints the body
     Cloud {
         /// GET, POST, ...
         method: String,

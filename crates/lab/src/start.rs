@@ -113,7 +113,7 @@ fn settings(name: &LabName, arguments: &StartArgs) -> Result<Settings> {
     let mut random = [0; 32];
     let random_source = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random));
     random_source.doing(|| "read /dev/urandom".into())?;
-    let token = hex(&random);
+    let (token, operator_token) = random.split_at(random.len() / 2);
     let [api_port, cloud_port, client, peer] = free_ports(&random)?;
     let etcd_ports = if arguments.size == Size::Api { (client, peer) } else { (2379, 2380) };
     Ok(Settings {
@@ -123,7 +123,8 @@ fn settings(name: &LabName, arguments: &StartArgs) -> Result<Settings> {
         api_server: arguments.api_server,
         assets: arguments.assets.as_ref().map(absolute).transpose()?,
         simulator: arguments.simulator.as_ref().map(absolute).transpose()?.or(beside),
-        token: format!("dop_v1_{token}"),
+        token: format!("dop_v1_{}", hex(token)),
+        operator_token: format!("dop_v1_{}", hex(operator_token)),
         api_port,
         cloud_port,
         etcd_ports,

@@ -124,8 +124,10 @@ pub struct Settings {
     pub assets: Option<PathBuf>,
     /// The simulator's program, where there is one.
     pub simulator: Option<PathBuf>,
-    /// Token of the simulated cloud.
+    /// Token of the simulated cloud for the controller: it may do what `deploy/token-scopes.txt` says.
     pub token: String,
+    /// Token of the simulated cloud for whoever plays a person at its own pages: it may do everything.
+    pub operator_token: String,
     /// Port on the machine's 127.0.0.1 at which the API server answers.
     pub api_port: u16,
     /// Port on the machine's 127.0.0.1 at which the cloud's API answers.

@@ -6,6 +6,7 @@
 //! that is told to end waits for no thread ([`process`]).
 
 pub mod admin;
+pub mod core_dump;
 pub mod guarded;
 pub mod kubernetes;
 pub mod lease;

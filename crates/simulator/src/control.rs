@@ -11,6 +11,8 @@
 //! | `POST /simulator/faults` | one fault or a list ([`crate::fault`]) | 201, the same as GET; they are appended. 422 `{"error"}` names the field of one that can't be read or could never strike; none is taken then |
 //! | `DELETE /simulator/faults` | | 204; none left |
 //! | `GET /simulator/held` | | `{"held": ["POST /v2/droplets"]}`: what a delay holds back before anything is done |
+//! | `GET /simulator/token` | | `{"needed": [...]}`: every scope that calls with the token under test have needed so far |
+//! | `POST /simulator/token` | `{"token"?, "scopes"?}` | 204: another token in its place, or other scopes (`"a:read b:read"`) for it |
 //! | `GET /simulator/droplets/{id}/machine` | | what the machine command gets on standard input |
 //! | `POST /simulator/droplets/{id}/machine` | `{"running": bool}` | 204: the machine went down or came up without an action; 409 while an event is pending |
 //! | `GET /simulator/droplets/{id}/firewall` | | what acts on its packets now: `{"id", "rules"}`, as the machine command gets it with the verb `firewall` |
@@ -29,6 +31,7 @@ use serde_json::{Value, json};
 
 use crate::clock::Clock;
 use crate::fault::Fault;
+use crate::scope::Scopes;
 use crate::server::Shell;
 
 /// The routes; the API is their fallback.
@@ -39,6 +42,7 @@ pub(crate) fn routes() -> Router<Arc<Shell>> {
         .route("/simulator/clock", get(clock).post(advance_clock))
         .route("/simulator/faults", get(faults).post(add_faults).delete(clear_faults))
         .route("/simulator/held", get(held))
+        .route("/simulator/token", get(token).post(change_token))
         .route("/simulator/droplets/{id}/machine", get(machine).post(machine_changed))
         .route("/simulator/droplets/{id}/firewall", get(firewall))
 }
@@ -107,6 +111,30 @@ async fn clear_faults(State(shell): State<Arc<Shell>>) -> StatusCode {
 
 async fn held(State(shell): State<Arc<Shell>>) -> Json<Value> {
     Json(json!({"held": *shell.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner)}))
+}
+
+async fn token(State(shell): State<Arc<Shell>>) -> Json<Value> {
+    Json(json!({"needed": shell.lock().callers.needed()}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    token: Option<String>,
+    scopes: Option<String>,
+}
+
+async fn change_token(
+    State(shell): State<Arc<Shell>>,
+    Json(Change { token, scopes }): Json<Change>,
+) -> StatusCode {
+    let Ok(scopes) = scopes.map(|scopes| scopes.parse::<Scopes>()).transpose();
+    let mut inner = shell.lock();
+    if let Some(token) = &token {
+        inner.journal.keep_out(token.clone());
+    }
+    inner.callers.change(token, scopes);
+    StatusCode::NO_CONTENT
 }
 
 async fn machine(State(shell): State<Arc<Shell>>, Path(id): Path<u64>) -> Response {

@@ -20,7 +20,7 @@
 //! ```
 //!
 //! A VPC's own pool begins at host 100 and its gateway is host 1 unless `first`, `last` or `gateway` say otherwise.
-//! `regions`, `sizes`, `images`, `tags`, `delays` and the pools `reserved` and `anchor` can be given too.
+//! `regions`, `sizes`, `images`, `projects`, `tags`, `delays` and the pools `reserved` and `anchor` can be given too.
 
 use std::net::Ipv4Addr;
 
@@ -29,8 +29,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::cloud::{
-    Account, Cloud, Delays, Droplet, Image, Interface, Phase, Pool, Pools, Region, Size, SshKey, Status, Tag,
-    Tagged, Vpc,
+    Account, Cloud, Delays, Droplet, Image, Interface, Phase, Pool, Pools, Project, Region, Size, SshKey,
+    Status, Tag, Tagged, Vpc,
 };
 
 /// The file.
@@ -43,6 +43,7 @@ pub struct Fixtures {
     images: Option<Vec<Image>>,
     vpcs: Vec<VpcFixture>,
     ssh_keys: Vec<SshKey>,
+    projects: Vec<Project>,
     tags: Vec<String>,
     droplets: Vec<DropletFixture>,
     pools: Option<Pools>,
@@ -129,7 +130,8 @@ impl Fixtures {
     /// # Errors
     /// When something refers to a VPC, size, image or region that is not there.
     pub fn furnish(self, cloud: &mut Cloud, now: Timestamp) -> Result<(), FixtureError> {
-        let Self { account, regions, sizes, images, vpcs, ssh_keys, tags, droplets, pools, delays } = self;
+        let Self { account, regions, sizes, images, vpcs, ssh_keys, projects, tags, droplets, pools, delays } =
+            self;
         cloud.account = account.unwrap_or_else(|| cloud.account.clone());
         cloud.regions = regions.unwrap_or_else(|| std::mem::take(&mut cloud.regions));
         cloud.sizes = sizes.unwrap_or_else(|| std::mem::take(&mut cloud.sizes));
@@ -137,6 +139,7 @@ impl Fixtures {
         cloud.pools = pools.unwrap_or_else(|| cloud.pools.clone());
         cloud.delays = delays.unwrap_or(cloud.delays);
         cloud.ssh_keys.extend(ssh_keys);
+        cloud.projects.extend(projects);
         for vpc in vpcs {
             require(
                 cloud.regions.iter().any(|region| region.slug == vpc.region),

@@ -1,6 +1,6 @@
 //! The record of every request.
 //!
-//! Responsibility: one JSON line a request, in the order in which they were decided. Invariant: the token never gets
+//! Responsibility: one JSON line a request, in the order in which they were decided. Invariant: no token ever gets
 //! in: headers are not recorded, and its text is blacked out wherever else a client may have put it.
 
 use std::collections::VecDeque;
@@ -44,7 +44,7 @@ pub struct Journal {
     entries: VecDeque<Entry>,
     last: u64,
     file: Option<File>,
-    token: String,
+    tokens: Vec<String>,
 }
 
 /// Entries kept in memory for the control route: some hours of a busy lab.
@@ -55,7 +55,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn open(file: Option<&Path>, token: &str) -> std::io::Result<Self> {
+    pub fn open(file: Option<&Path>, tokens: Vec<String>) -> std::io::Result<Self> {
         let mut last = 0;
         let file = match file {
             None => None,
@@ -65,7 +65,7 @@ impl Journal {
                 Some(file)
             }
         };
-        Ok(Self { entries: VecDeque::new(), last, file, token: token.to_owned() })
+        Ok(Self { entries: VecDeque::new(), last, file, tokens })
     }
 
     /// Number of the entry to be written next.
@@ -73,16 +73,21 @@ impl Journal {
         self.last + 1
     }
 
+    /// Keeps one more token out from now on.
+    pub fn keep_out(&mut self, token: String) {
+        self.tokens.push(token);
+    }
+
     /// Records a request. A full disk must not stop the cloud: failure to write is logged.
     pub fn record(&mut self, mut entry: Entry) {
         self.last = entry.seq;
-        entry.path = self.without_token(&entry.path);
-        entry.query = self.without_token(&entry.query);
+        entry.path = self.without_tokens(&entry.path);
+        entry.query = self.without_tokens(&entry.query);
         if let Ok(text) = serde_json::to_string(&entry.body)
-            && !self.token.is_empty()
-            && text.contains(&self.token)
+            && let clean = self.without_tokens(&text)
+            && clean != text
         {
-            entry.body = serde_json::from_str(&self.without_token(&text)).unwrap_or(Value::Null);
+            entry.body = serde_json::from_str(&clean).unwrap_or(Value::Null);
         }
         if let Some(file) = &mut self.file {
             let written = serde_json::to_string(&entry)
@@ -103,8 +108,9 @@ impl Journal {
         self.entries.iter().filter(move |entry| entry.seq > seq)
     }
 
-    fn without_token(&self, text: &str) -> String {
-        if self.token.is_empty() { text.to_owned() } else { text.replace(&self.token, "[token]") }
+    fn without_tokens(&self, text: &str) -> String {
+        let tokens = self.tokens.iter().filter(|token| !token.is_empty());
+        tokens.fold(text.to_owned(), |text, token| text.replace(token, "[token]"))
     }
 }
 

@@ -18,6 +18,7 @@ pub mod rate;
 pub mod scope;
 pub mod server;
 
+mod caller;
 mod connection;
 mod control;
 mod machine;

@@ -1,18 +1,18 @@
 //! Runs the machine command (docs/architecture.md, the machine hook).
 //!
 //! Responsibility: `CMD <verb> <droplet id>` with JSON on standard input, one verb after the other, exit code 0 is
-//! done. The core allows one event a Droplet, so commands for one machine never overlap; what firewalls do is told by commands of
-//! their own, one after the other, beside them.
+//! done. The core allows one event a Droplet, so commands for one machine never overlap; what firewalls do, and
+//! which reserved addresses are translated, is told by commands of their own beside them.
 
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-use crate::cloud::{Effect, Enforcement};
+use crate::cloud::{Effect, Enforcement, Translation};
 use crate::server::Shell;
 
 /// The command line before verb and id, already split.
@@ -70,12 +70,24 @@ impl MachineCommand {
         told.is_ok()
     }
 
+    /// Tells which reserved addresses are translated to which anchor addresses; true when they are.
+    async fn translate(&self, translations: &[Translation]) -> bool {
+        let told = self.command(&["reserved-ips"], &json!({"addresses": translations})).await;
+        if let Err(error) = &told {
+            tracing::error!(%error, "the machine command did not take the reserved addresses");
+        }
+        told.is_ok()
+    }
+
     async fn once(&self, verb: &str, droplet: u64, input: &Value) -> Result<(), Failure> {
+        self.command(&[verb, &droplet.to_string()], input).await
+    }
+
+    async fn command(&self, more: &[&str], input: &Value) -> Result<(), Failure> {
         let (program, arguments) = self.words.split_first().ok_or(Failure::Empty)?;
         let mut child = Command::new(program)
             .args(arguments)
-            .arg(verb)
-            .arg(droplet.to_string())
+            .args(more)
             .stdin(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
@@ -107,6 +119,24 @@ impl Shell {
         let now = self.clock.now();
         self.lock().cloud.machine_finished(effect.action, succeeded, now);
         self.wake();
+    }
+
+    /// Tells the machine room which reserved addresses are whose, until it has taken it.
+    pub(crate) async fn translate_addresses(self: Arc<Self>) {
+        loop {
+            let untold = self.lock().cloud.untold_translations();
+            if let Some(translations) = untold {
+                let taken = match &self.machine {
+                    Some(machine) => machine.translate(&translations).await,
+                    None => true,
+                };
+                if taken {
+                    self.lock().cloud.translates(translations);
+                    self.after_change();
+                }
+            }
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.addresses.notified()).await;
+        }
     }
 
     /// Tells the machine room what acts on each Droplet, until it has taken it.

@@ -23,6 +23,9 @@ struct Arguments {
     /// The token that is let in.
     #[arg(long, env = "DO_SIMULATOR_TOKEN", hide_env_values = true)]
     token: String,
+    /// Another one that may do everything, as a person at the cloud's own pages may.
+    #[arg(long, env = "DO_SIMULATOR_OPERATOR_TOKEN", hide_env_values = true)]
+    operator_token: Option<String>,
     /// Append every request to this file, one JSON object a line.
     #[arg(long)]
     journal: Option<PathBuf>,
@@ -97,6 +100,7 @@ async fn main() -> anyhow::Result<()> {
         listen: arguments.listen,
         metadata: arguments.metadata_listen,
         token: arguments.token,
+        operator_token: arguments.operator_token,
         journal: arguments.journal,
         state: arguments.state,
         machine_command: arguments.machine_command,

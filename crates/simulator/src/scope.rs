@@ -39,9 +39,7 @@ impl Scopes {
     /// 403 when the call needs a scope that the token has not.
     pub(crate) fn check(&self, request: &Request) -> Result<(), Refusal> {
         let Self(Some(_)) = self else { return Ok(()) };
-        let call = of_call(&request.method, &request.path);
-        let fields = of_fields(request);
-        if call.iter().chain(&fields).all(|scope| self.allow(scope)) {
+        if needed(request).into_iter().all(|scope| self.allow(scope)) {
             return Ok(());
         }
         Err(Refusal::Forbidden("You are not authorized to perform this operation.".into()))
@@ -94,7 +92,8 @@ pub fn of_call(method: &str, path: &str) -> &'static [&'static str] {
         ("GET", ["images", ..]) => &["image:read"],
         ("GET", ["vpcs", ..]) => &["vpc:read"],
         ("GET", ["actions", ..]) => &["actions:read"],
-        ("GET", ["projects"]) => &["project:read"],
+        ("GET", ["projects", ..]) => &["project:read"],
+        ("POST", ["projects", _, "resources"]) => &["project:assign_resource"],
 
         // Before the Droplets' own.
         ("GET", ["droplets", _, "firewalls"] | ["firewalls", ..]) => &["firewall:read"],
@@ -117,6 +116,13 @@ pub fn of_call(method: &str, path: &str) -> &'static [&'static str] {
         ("DELETE", ["reserved_ips", ..]) => &["reserved_ip:delete"],
         _ => &[],
     }
+}
+
+/// Every scope that a request needs.
+pub(crate) fn needed(request: &Request) -> Vec<&'static str> {
+    let mut needed = of_call(&request.method, &request.path).to_vec();
+    needed.extend(of_fields(request));
+    needed
 }
 
 /// What the fields of a body, and the filter of a list, need beyond that.

@@ -12,13 +12,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, Response, StatusCode, Uri, header};
+use axum::http::{Response, StatusCode, Uri};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use crate::caller::{Caller, Callers};
 use crate::clock::Clock;
 use crate::cloud::{Answer, Cloud, Request};
 use crate::connection::{Acceptor, Peer};
@@ -26,7 +27,7 @@ use crate::fault::{self, Fault, Kind};
 use crate::journal::{Entry, Journal};
 use crate::machine::MachineCommand;
 use crate::metadata;
-use crate::rate::{Limits, Window};
+use crate::rate::Limits;
 use crate::reply::{Decision, plain, say, send};
 use crate::scope::Scopes;
 
@@ -37,8 +38,10 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Address of the metadata service, if it is wanted.
     pub metadata: Option<SocketAddr>,
-    /// The one token that is let in.
+    /// The token under test.
     pub token: String,
+    /// Another one that may do everything: what a person would do at the cloud's own pages.
+    pub operator_token: Option<String>,
     /// File for the journal.
     pub journal: Option<PathBuf>,
     /// File for the snapshot after each change; read at the start when it is there.
@@ -49,9 +52,9 @@ pub struct Options {
     pub machine_deadline: Duration,
     /// The cloud's clock.
     pub clock: Clock,
-    /// Rate limits of the token.
+    /// Rate limits of each token.
     pub limits: Limits,
-    /// What the token may do.
+    /// What the token under test may do.
     pub scopes: Scopes,
     /// The cloud at the start. A snapshot replaces it.
     pub cloud: Cloud,
@@ -107,7 +110,6 @@ impl Running {
 pub(crate) struct Shell {
     pub(crate) inner: Mutex<Inner>,
     pub(crate) clock: Clock,
-    token: String,
     state: Option<PathBuf>,
     pub(crate) machine: Option<MachineCommand>,
     /// Requests that a delay holds back before anything is done, as `METHOD path`.
@@ -115,14 +117,15 @@ pub(crate) struct Shell {
     changed: Notify,
     /// Wakes the task that tells the machine room what firewalls do.
     pub(crate) policies: Notify,
+    /// Wakes the task that tells it which reserved addresses are whose.
+    pub(crate) addresses: Notify,
 }
 
 pub(crate) struct Inner {
     pub(crate) cloud: Cloud,
     pub(crate) faults: Vec<Fault>,
     pub(crate) journal: Journal,
-    window: Window,
-    scopes: Scopes,
+    pub(crate) callers: Callers,
     snapshot: Vec<u8>,
 }
 
@@ -138,6 +141,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         listen,
         metadata,
         token,
+        operator_token,
         journal,
         state,
         machine_command,
@@ -152,7 +156,8 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         Some(address) => Some(bind(address).await?),
         None => None,
     };
-    let journal = Journal::open(journal.as_deref(), &token)
+    let secrets = std::iter::once(&token).chain(&operator_token).cloned().collect();
+    let journal = Journal::open(journal.as_deref(), secrets)
         .map_err(|source| StartError::Journal { path: journal.unwrap_or_default(), source })?;
     let mut cloud = match &state {
         Some(path) => read_state(path)?.unwrap_or(cloud),
@@ -164,17 +169,16 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
             cloud,
             faults: Vec::new(),
             journal,
-            window: Window::new(limits),
-            scopes,
+            callers: Callers::new(token, scopes, operator_token, limits),
             snapshot: Vec::new(),
         }),
         clock,
-        token,
         state,
         machine: machine_command.map(|line| MachineCommand::new(&line, machine_deadline)),
         held: Mutex::default(),
         changed: Notify::new(),
         policies: Notify::new(),
+        addresses: Notify::new(),
     });
 
     let address = |listener: &TcpListener, asked: SocketAddr| listener.local_addr().unwrap_or(asked);
@@ -188,6 +192,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     }
     running.tasks.spawn(pass_time(Arc::clone(&shell)));
     running.tasks.spawn(Arc::clone(&shell).enforce_firewalls());
+    running.tasks.spawn(Arc::clone(&shell).translate_addresses());
     shell.after_change();
     Ok(running)
 }
@@ -240,13 +245,17 @@ impl Shell {
 
     /// Writes the snapshot and starts what machines are asked to do.
     pub(crate) fn after_change(self: &Arc<Self>) {
-        let (effects, policies) = {
+        let (effects, policies, addresses) = {
             let mut inner = self.lock();
             if let Some(path) = &self.state {
                 inner.write_state(path);
             }
-            (inner.cloud.take_effects(), inner.cloud.has_enforcements())
+            let cloud = &mut inner.cloud;
+            (cloud.take_effects(), cloud.has_enforcements(), cloud.untold_translations().is_some())
         };
+        if addresses {
+            self.addresses.notify_one();
+        }
         if policies {
             self.policies.notify_one();
         }
@@ -276,24 +285,24 @@ impl Inner {
     }
 
     /// Takes the decision about one request and records it.
-    fn decide(&mut self, request: &Request, uri: &Uri, authentic: bool, now: Timestamp) -> Decision {
+    fn decide(&mut self, request: &Request, uri: &Uri, caller: Option<Caller>, now: Timestamp) -> Decision {
         let seq = self.journal.next_seq();
         let request_id = format!("9f2c1d3e-7a64-4c1b-8f00-{seq:012x}");
         let fault = fault::strike(&mut self.faults, &request.method, &request.path);
         let mut committed = false;
         let (answer, rate) = if fault.as_ref().is_some_and(|fault| !fault.commits()) {
-            (None, self.window.peek(now))
-        } else if authentic {
-            let rate = self.window.admit(now);
+            (None, self.callers.peek(now))
+        } else if let Some(caller) = caller {
+            let rate = self.callers.admit(caller, now);
             if rate.retry_after.is_some() {
                 (Some(Answer::json(429, fault::usual_body(429))), rate)
             } else {
-                let answer = match self.scopes.check(request) {
+                let answer = match self.callers.check(caller, request) {
                     Ok(()) => {
                         committed = true;
                         let variant = fault.as_ref().and_then(Kind::variant);
                         let mut answer = self.cloud.apply(request, variant.as_ref(), now);
-                        answer.body.iter_mut().for_each(|body| self.scopes.hide(body));
+                        answer.body.iter_mut().for_each(|body| self.callers.hide(caller, body));
                         answer
                     }
                     Err(refusal) => refusal.answer(),
@@ -301,7 +310,7 @@ impl Inner {
                 (Some(answer), rate)
             }
         } else {
-            (Some(Answer::json(401, fault::usual_body(401))), self.window.peek(now))
+            (Some(Answer::json(401, fault::usual_body(401))), self.callers.peek(now))
         };
         let mut decision = Decision { answer, text: None, rate, request_id, fault };
         if let Some(Kind::Status(status)) = &decision.fault {
@@ -357,8 +366,11 @@ async fn api_request(
         let _held = Held::new(&shell.held, &request);
         tokio::time::sleep(wait).await;
     }
-    let authentic = bears(&parts.headers, &shell.token);
-    let decision = shell.lock().decide(&request, &parts.uri, authentic, shell.clock.now());
+    let decision = {
+        let mut inner = shell.lock();
+        let caller = inner.callers.of(&parts.headers);
+        inner.decide(&request, &parts.uri, caller, shell.clock.now())
+    };
     shell.after_change();
     shell.wake();
     send(&peer, decision).await
@@ -394,12 +406,6 @@ impl Shell {
             _ => None,
         }
     }
-}
-
-fn bears(headers: &HeaderMap, token: &str) -> bool {
-    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let Some((scheme, credentials)) = value.split_once(' ') else { return false };
-    scheme.eq_ignore_ascii_case("bearer") && credentials.trim() == token
 }
 
 async fn metadata_request(

@@ -34,7 +34,10 @@ pub fn rules(field: &str, schema: &Value, all: &mut Vec<SchemaRule>) {
             add(field, what, words);
         }
     }
-    for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+    // What may not change is no value of its own: `the_api_server_refuses_changes_that_would_take_addresses_away`.
+    let of_changes = |rule: &&Value| rule["rule"].as_str().unwrap().contains("oldSelf");
+    let validations = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
+    for rule in validations.filter(|rule| !of_changes(rule)) {
         add(field, rule["rule"].as_str().unwrap(), &constant_words(rule));
     }
     for name in schema["required"].as_array().into_iter().flatten() {

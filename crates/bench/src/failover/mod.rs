@@ -16,7 +16,7 @@ mod gateway;
 mod histogram;
 mod kill;
 mod ledger;
-mod namespace;
+pub(crate) mod namespace;
 mod pair;
 mod planned;
 mod record;
@@ -24,7 +24,7 @@ mod soak;
 mod summary;
 mod traffic;
 mod work;
-mod world;
+pub(crate) mod world;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,16 +1,13 @@
-//! The account's firewalls: one list for all EgressGateways, read seldom, and kept by what our own calls say in between.
-//!
-//! It cannot be narrowed to ours: the API lists by page only. A list that fails opens no outage for anything else, since gateways do
-//! without firewalls, and is not asked for again for a while.
+//! The account's firewalls. The list cannot be narrowed to ours: the API lists by page only.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use egress_digitalocean::{Error, Fence, Firewall, FirewallId, FirewallSpec, RefusalKind};
+use egress_digitalocean::{Error, Fence, Firewall, FirewallId, FirewallSpec};
 use jiff::Timestamp;
 
-use super::{Cloud, elapsed};
+use super::Cloud;
+use super::shared_list::Reading;
 
 /// One reading of the list, with what our own calls have changed since.
 #[derive(Clone, Debug)]
@@ -21,54 +18,23 @@ pub struct FirewallList {
     pub firewalls: BTreeMap<FirewallId, Firewall>,
 }
 
-#[derive(Default)]
-pub(super) struct Shared {
-    last: Option<Arc<FirewallList>>,
-    failed: Option<(Error, Timestamp)>,
+impl Reading for FirewallList {
+    fn taken(&self) -> Timestamp {
+        self.taken
+    }
 }
-
-/// A token that lacks the scope lacks it until somebody acts: thirty calls an hour.
-const FORBIDDEN_PAUSE: Duration = Duration::from_secs(120);
-const FAILED_PAUSE: Duration = Duration::from_secs(60);
-
-/// A list that does not come holds up the looks at all EgressGateways, which have better things to do.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A list this old is still taken while the API does not give another.
-const GOOD_ENOUGH: Duration = Duration::from_secs(900);
 
 impl Cloud {
     /// The list, read after `wanted` if the API gives it, and after `needed` in any case.
     pub async fn firewalls(&self, wanted: Timestamp, needed: Timestamp) -> Result<Arc<FirewallList>, Error> {
         let mut shared = self.firewalls.lock().await;
-        if let Some(list) = shared.last.as_ref().filter(|list| list.taken >= wanted.max(needed)) {
-            return Ok(list.clone());
-        }
         let taken = self.now();
-        let resting =
-            shared.failed.as_ref().filter(|(_, until)| taken < *until).map(|(error, _)| error.clone());
-        let listed = match resting {
-            Some(error) => Err(error),
-            None => self.counted("firewalls.list", in_time(self.client.firewalls())).await,
+        let list = async {
+            let listed = self.counted("firewalls.list", self.client.firewalls()).await?;
+            let firewalls = listed.into_iter().map(|firewall| (firewall.id.clone(), firewall)).collect();
+            Ok(FirewallList { taken, firewalls })
         };
-        match listed {
-            Ok(list) => {
-                let firewalls = list.into_iter().map(|firewall| (firewall.id.clone(), firewall)).collect();
-                let list = Arc::new(FirewallList { taken, firewalls });
-                *shared = Shared { last: Some(list.clone()), failed: None };
-                Ok(list)
-            }
-            Err(error) => {
-                if shared.failed.as_ref().is_none_or(|(_, until)| taken >= *until) {
-                    shared.failed = Some((error.clone(), taken + pause_after(&error)));
-                }
-                let old = shared.last.as_ref();
-                let enough = |list: &&Arc<FirewallList>| {
-                    list.taken >= needed && elapsed(list.taken, taken) < GOOD_ENOUGH
-                };
-                old.filter(enough).cloned().ok_or(error)
-            }
-        }
+        shared.read(taken, wanted, needed, "firewalls.list", list).await
     }
 
     /// One firewall, by id.
@@ -111,72 +77,12 @@ impl Cloud {
         self.change_list(change, made).await
     }
 
-    // What was refused has changed nothing. The list is everybody's: it is not dropped for one change that fails again and again.
     async fn change_list<T>(
         &self,
         change: impl FnOnce(&mut BTreeMap<FirewallId, Firewall>),
         outcome: Result<T, Error>,
     ) -> Result<T, Error> {
-        let mut shared = self.firewalls.lock().await;
-        match (&outcome, &mut shared.last) {
-            (Ok(_), Some(list)) => change(&mut Arc::make_mut(list).firewalls),
-            (Err(error), last) if only_a_new_list_tells(error) => *last = None,
-            _ => {}
-        }
+        self.firewalls.lock().await.carry(&outcome, |list| change(&mut list.firewalls));
         outcome
-    }
-}
-
-/// Whether it is open what a change did, or its refusal says that there is something else than the list shows.
-fn only_a_new_list_tells(error: &Error) -> bool {
-    let is_open = matches!(error, Error::Ambiguous { .. } | Error::Lost { .. } | Error::Unreadable { .. });
-    let surprise = matches!(
-        error.refused_as(),
-        Some(RefusalKind::NotFound | RefusalKind::Conflict | RefusalKind::AlreadyExists)
-    );
-    is_open || surprise
-}
-
-async fn in_time<T>(list: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let late =
-        |_| Error::Lost { call: "firewalls.list", reason: format!("not within {} s", PATIENCE.as_secs()) };
-    tokio::time::timeout(PATIENCE, list).await.map_err(late).flatten()
-}
-
-fn pause_after(error: &Error) -> Duration {
-    match error.refused_as() {
-        Some(RefusalKind::Forbidden) => FORBIDDEN_PAUSE,
-        _ => FAILED_PAUSE,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use egress_digitalocean::Refusal;
-
-    use super::*;
-
-    #[test]
-    fn a_list_outlives_what_was_clearly_refused_and_no_other_failure() {
-        let call = "firewalls.update";
-        let refused = |kind| Error::Refused {
-            call,
-            refusal: Box::new(Refusal {
-                kind,
-                status: 400,
-                id: None,
-                message: String::new(),
-                request_id: None,
-                pause: None,
-            }),
-        };
-        for kind in [RefusalKind::Server, RefusalKind::Forbidden, RefusalKind::Unprocessable] {
-            assert!(!only_a_new_list_tells(&refused(kind)), "{kind:?}");
-        }
-        for kind in [RefusalKind::NotFound, RefusalKind::Conflict] {
-            assert!(only_a_new_list_tells(&refused(kind)), "{kind:?}");
-        }
-        assert!(only_a_new_list_tells(&Error::Lost { call, reason: String::new() }));
-        assert!(!only_a_new_list_tells(&Error::Unreachable { call, reason: String::new() }));
     }
 }

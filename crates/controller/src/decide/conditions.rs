@@ -4,7 +4,7 @@ use egress_api::condition::{DEGRADED, PROGRESSING, READY, Verdict, set};
 use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, NodeRouteState, NodeSelector};
 
 use super::route::{self, RoutePlan};
-use super::{Look, degraded, is_proven, population, roll};
+use super::{Look, addresses, degraded, is_proven, pause, population, roll};
 use crate::observation::{NodeSeen, Trouble};
 
 /// Message of Ready when there is nobody to route for.
@@ -21,12 +21,24 @@ pub(super) fn summarize(look: &Look<'_>, status: &mut EgressGatewayStatus, plan:
     let (applied, live) = nodes(look);
     status.gateways_ready = Some(format!("{proven}/{}", look.replicas));
     status.nodes = Some(format!("{applied}/{live}"));
+    status.monthly_price_usd = price(look);
     let verdicts = [
         ready(look, status, plan, proven),
         progressing(look, status, plan),
         degraded::degraded(look, status, proven),
     ];
     publish(look, status, verdicts);
+}
+
+// What the cloud does not tell now it told before, unless something else is asked for now.
+fn price(look: &Look<'_>) -> Option<String> {
+    let same = look.before.observed_generation == look.seen.gateway.metadata.generation;
+    let before = || look.before.monthly_price_usd.clone().filter(|_| same);
+    let spec = &look.seen.gateway.spec;
+    // People's own are no cost of what is asked for here.
+    let theirs = i32::try_from(spec.existing_droplets.len()).unwrap_or(spec.replicas);
+    let many = spec.replicas.saturating_sub(theirs).max(0);
+    look.seen.offer.price.map(|each| format!("{:.2}", each * f64::from(many))).or_else(before)
 }
 
 /// Conditions of an EgressGateway that is being deleted: what is done, and what blocks it.
@@ -42,9 +54,14 @@ pub(super) fn summarize_deletion(
     let there =
         |address: &String| status.gateways.iter().any(|one| one.public_address.as_ref() == Some(address));
     status.public_ips.retain(there);
+    if addresses::are_wanted(look) {
+        // Of gateways that were just taken over, too.
+        status.public_ips = addresses::public_ips(status);
+    }
     status.roll = None;
     status.next_roll = None;
     status.gateways_ready = Some(format!("0/{}", look.replicas));
+    status.monthly_price_usd = None;
     let ready = verdict(READY, false, "Deleting", doing.clone());
     let progressing = verdict(PROGRESSING, true, "Deleting", doing);
     let degraded = match blocked {
@@ -91,6 +108,9 @@ fn ready(look: &Look<'_>, status: &EgressGatewayStatus, plan: &RoutePlan, proven
 }
 
 fn progressing(look: &Look<'_>, status: &EgressGatewayStatus, plan: &RoutePlan) -> Verdict {
+    if pause::is_asked_for(look) {
+        return verdict(PROGRESSING, false, "Paused", pause::words());
+    }
     if let Some(rolling) = roll::progress(look, status) {
         return rolling;
     }
@@ -149,7 +169,8 @@ pub(super) fn obstacle(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<
         });
     }
     let cloud = look.seen.cloud.as_ref().err();
-    cloud.or(look.seen.site.as_ref().err()).cloned()
+    let known = cloud.or(look.seen.site.as_ref().err()).or(look.seen.offer.trouble.as_ref()).cloned();
+    known.or_else(|| population::at_the_limit(look, status))
 }
 
 fn taken(look: &Look<'_>) -> String {

@@ -3,7 +3,7 @@
 use egress_api::{CreationIntent, EgressGatewayStatus, GatewayRole, GatewayStatus};
 use egress_digitalocean::Droplet;
 
-use super::Look;
+use super::{Look, existing, population};
 use crate::decision::{Effect, Order, REFUSED_PAUSE};
 use crate::identity::droplet_id;
 
@@ -11,7 +11,8 @@ use crate::identity::droplet_id;
 pub(super) fn adopt(look: &Look<'_>, status: &mut EgressGatewayStatus) {
     let (Some(cloud), Some(vpc)) = (look.cloud(), look.vpc()) else { return };
     for droplet in cloud.droplets.values() {
-        if status.gateways.iter().any(|gateway| droplet_id(gateway) == Some(droplet.id)) {
+        let known = status.gateways.iter().any(|gateway| droplet_id(gateway) == Some(droplet.id));
+        if known || existing::is_named(look, droplet.id) {
             continue;
         }
         let Ok(slot) = look.identity.adoptable(droplet, vpc, &look.nodes) else { continue };
@@ -46,13 +47,20 @@ pub(super) fn strangers<'a>(look: &Look<'a>, status: &EgressGatewayStatus) -> Ve
         let here = droplet.vpc_uuid.as_ref().is_none_or(|id| id.as_str() == vpc);
         let named = look.identity.slot_of(&droplet.name).is_some();
         let tagged = tags.iter().all(|tag| droplet.has_tag(tag) == Some(true));
-        here && (named || tagged) && !look.nodes.contains(&droplet.id)
+        here && (named || tagged)
+            && !look.nodes.contains(&droplet.id)
+            && !existing::is_named(look, droplet.id)
     };
     cloud.droplets.values().filter(|droplet| possible(droplet) && !recorded(droplet)).collect()
 }
 
-/// A new intent in the lowest free slot from this one on.
-pub(super) fn intend(look: &Look<'_>, status: &mut EgressGatewayStatus, from: i32) {
+/// A new intent in the lowest free slot.
+pub(super) fn intend(look: &Look<'_>, status: &mut EgressGatewayStatus) {
+    intend_in(look, status, 0..=look.seen.gateway.spec.replicas);
+}
+
+// A new intent in the first of these slots that is free.
+fn intend_in(look: &Look<'_>, status: &mut EgressGatewayStatus, mut slots: impl Iterator<Item = i32>) {
     let Ok(site) = &look.seen.site else { return };
     let strangers = strangers(look, status);
     let taken = |slot: i32| {
@@ -61,7 +69,7 @@ pub(super) fn intend(look: &Look<'_>, status: &mut EgressGatewayStatus, from: i3
             || status.creating.iter().any(|intent| intent.slot == slot)
             || strangers.iter().any(|droplet| droplet.name.eq_ignore_ascii_case(&name))
     };
-    let Some(slot) = (from..=look.seen.gateway.spec.replicas).find(|slot| !taken(*slot)) else { return };
+    let Some(slot) = slots.find(|slot| !taken(*slot)) else { return };
     status.creating.push(CreationIntent {
         name: look.identity.droplet_name(slot),
         slot,
@@ -80,8 +88,8 @@ pub(super) fn is_in_vain(look: &Look<'_>, strangers: &[&Droplet], intent: &Creat
         && strangers.iter().any(|droplet| droplet.name.eq_ignore_ascii_case(&intent.name))
 }
 
-/// Moves an intent whose name somebody else's Droplet has to a later slot, if one is free. Never back: only names of intents
-/// are looked up, so an earlier slot looks free whether it is or not.
+/// Moves an intent whose name somebody else's Droplet has to a later slot, if one is free, or to that of the one that was replaced last,
+/// when it is gone. Back to no other: only names of intents are looked up, so an earlier slot looks free whether it is or not.
 pub(super) fn make_way(look: &Look<'_>, status: &mut EgressGatewayStatus) {
     let strangers = strangers(look, status);
     let Some(at) = status.creating.iter().position(|intent| is_in_vain(look, &strangers, intent)) else {
@@ -89,7 +97,10 @@ pub(super) fn make_way(look: &Look<'_>, status: &mut EgressGatewayStatus) {
     };
     let given_up = status.creating.remove(at);
     let others = status.creating.len();
-    intend(look, status, given_up.slot + 1);
+    let later = given_up.slot + 1..=look.seen.gateway.spec.replicas;
+    let replaced = status.last_replacement.as_ref().and_then(|last| look.identity.slot_of(&last.from));
+    let replaced = replaced.filter(|slot| *slot < given_up.slot);
+    intend_in(look, status, later.chain(replaced));
     if status.creating.len() == others {
         status.creating.push(given_up);
     }
@@ -101,6 +112,10 @@ pub(super) fn make_way(look: &Look<'_>, status: &mut EgressGatewayStatus) {
 pub(super) fn order(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<Effect> {
     let cloud = look.cloud()?;
     let site = look.seen.site.as_ref().ok()?;
+    // What cannot be had would be refused, in fewer words.
+    if population::is_held(look) {
+        return None;
+    }
     let strangers = strangers(look, status);
     let alive = status.gateways.len() + strangers.len();
     if alive >= look.most() {

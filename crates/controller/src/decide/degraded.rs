@@ -7,7 +7,7 @@ use egress_api::{EGRESS_GATEWAY_FINALIZER, EgressGatewayStatus, GatewayRole, Gat
 
 use super::conditions::{in_words, obstacle, verdict};
 use super::quorum::{ballot, complaint};
-use super::{Look, creation, firewall, is_proven, population, roll};
+use super::{Look, addresses, creation, existing, firewall, is_proven, pause, population, roll};
 use crate::cloud::elapsed;
 use crate::identity::droplet_id;
 
@@ -20,11 +20,15 @@ const DOUBT: Duration = Duration::from_secs(10);
 
 /// The condition.
 pub(super) fn degraded(look: &Look<'_>, status: &EgressGatewayStatus, proven: usize) -> Verdict {
-    let found = goes_with_its_definition(look)
+    let found = goes_with_its_definition(look, status)
         .or_else(|| obstacle(look, status).map(|trouble| (trouble.reason, trouble.message)))
         .or_else(|| refused(status))
+        .or_else(|| population::for_a_person_to_delete(look, status).map(|words| ("DeleteForbidden", words)))
         .or_else(|| look.seen.failure.as_ref().map(|failure| (failure.reason, failure.message.clone())))
         .or_else(|| population::not_provably_ours(look, status).map(|message| ("NotProvablyOurs", message)))
+        .or_else(|| existing::complaint(look).map(|message| ("ExistingDropletUnfit", message)))
+        .or_else(|| population::no_longer_ours(look, status).map(|message| ("NotProvablyOurs", message)))
+        .or_else(|| addresses::complaint(look, status))
         .or_else(|| unknown_droplet(look, status))
         .or_else(|| nobody_may_say(look, status))
         .or_else(|| condemned(look, status))
@@ -33,6 +37,7 @@ pub(super) fn degraded(look: &Look<'_>, status: &EgressGatewayStatus, proven: us
         .or_else(|| fewer(look, proven))
         .or_else(|| roll::trouble(look, status))
         .or_else(|| firewall::complaint(look, status))
+        .or_else(|| pause::complaint(look).map(|message| ("UnknownAnnotationValue", message)))
         .or_else(|| look.wishes.complaint(status).map(|message| ("UnknownGatewayName", message)))
         .or_else(|| doubtful(look, status));
     match found {
@@ -42,13 +47,21 @@ pub(super) fn degraded(look: &Look<'_>, status: &EgressGatewayStatus, proven: us
 }
 
 // Nobody can take its deletion back, and nobody is known to have wanted it.
-fn goes_with_its_definition(look: &Look<'_>) -> Option<(&'static str, String)> {
+fn goes_with_its_definition(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<(&'static str, String)> {
+    let made = status.reserved_ips.iter().filter(|recorded| !recorded.given);
+    let addresses: Vec<&str> = made.map(|recorded| recorded.ip.as_str()).collect();
+    let addresses = match addresses.as_slice() {
+        [] => String::new(),
+        addresses => {
+            format!("; release its addresses too, or name them in spec.reservedIPs: {}", addresses.join(", "))
+        }
+    };
     let message = || {
         format!(
             "The definition of EgressGateway was deleted and takes this object along, which is no wish to have its Droplets and routes \
              gone: both stay and are looked after. To go on, take the finalizer {EGRESS_GATEWAY_FINALIZER} off it and apply the \
              definitions (deploy/crds) and the object again: it gets new Droplets, and nodes keep these until then. To be rid of it, \
-             delete that one. In either case delete the Droplets of this one by hand in the cloud afterwards: their tag is {}",
+             delete that one. In either case delete the Droplets of this one by hand in the cloud afterwards: their tag is {}{addresses}",
             look.identity.owner_tag()
         )
     };

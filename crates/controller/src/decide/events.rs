@@ -4,7 +4,7 @@ use egress_api::condition::{DEGRADED, READY};
 use egress_api::{EgressGatewayStatus, Failover, GatewayRole, Replacement, Roll};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Look, degraded, happening};
+use super::{Look, addresses, degraded, happening, teardown};
 use crate::decision::{Effect, Happening};
 use crate::firewall::recorded_ids;
 
@@ -60,11 +60,27 @@ fn of_effect(effect: &Effect) -> Option<Happening> {
             let note = format!("Firewall {} ({}) was deleted", firewall.name(), firewall.id());
             Some(happening(false, "FirewallDeleted", note))
         }
+        Effect::ReserveIp(droplet) => {
+            let note = format!("An address was reserved for {} ({})", droplet.name(), droplet.id());
+            Some(happening(false, "ReservedIPCreated", note))
+        }
+        Effect::AssignIp(ip, droplet) => {
+            let note = format!("Reserved address {} is assigned to {}", ip.ip(), droplet.name());
+            Some(happening(false, "ReservedIPAssigned", note))
+        }
+        Effect::ReleaseIp(ip) => Some(happening(
+            false,
+            "ReservedIPReleased",
+            format!("Reserved address {} was given back", ip.ip()),
+        )),
         Effect::AddFinalizer
         | Effect::WriteStatus
+        | Effect::MarkIp(..)
         | Effect::ApplyStaticRoute(_)
         | Effect::DeleteStaticRoute { .. }
         | Effect::AdmitPeers(_)
+        | Effect::AssignToProject(..)
+        | Effect::Untag(_)
         | Effect::RemoveFinalizer => None,
     }
 }
@@ -113,21 +129,23 @@ fn transitions(look: &Look<'_>, after: &EgressGatewayStatus) -> Vec<Happening> {
         .iter()
         .filter(|old| !after.gateways.iter().any(|new| new.droplet_id == old.droplet_id))
     {
-        told.push(happening(
-            false,
-            "DropletGone",
-            format!(
-                "Droplet {} ({}) is gone, and {} with it",
-                gone.name,
-                gone.droplet_id,
-                in_words(gone.public_address.as_ref())
-            ),
-        ));
+        let droplet = format!("Droplet {} ({})", gone.name, gone.droplet_id);
+        let address = in_words(gone.public_address.as_ref());
+        told.push(if teardown::is_released(look, gone) {
+            let note =
+                format!("{droplet} stays in the cloud with {address}, without our tags, and is billed");
+            happening(false, "DropletRetained", note)
+        } else {
+            let taken =
+                if addresses::are_wanted(look) { String::new() } else { format!(", and {address} with it") };
+            happening(false, "DropletGone", format!("{droplet} is gone{taken}"))
+        });
     }
     told.extend(firewall_lost(before, after));
+    told.extend(reserved_ips_lost(look, after));
     told.extend(failed_over(look, after));
-    told.extend(replaced(before, after));
-    told.extend(rolled(before, after));
+    told.extend(replaced(look, after));
+    told.extend(rolled(look, after));
     told.extend(of_conditions(&before.conditions, &after.conditions));
     told
 }
@@ -138,6 +156,17 @@ fn firewall_lost(before: &EgressGatewayStatus, after: &EgressGatewayStatus) -> O
     let recorded = after.firewall.iter().flat_map(recorded_ids).any(|one| one == id);
     let note = || format!("Firewall {} ({id}) is gone; another is made", old.name);
     (!recorded && after.firewall.is_some()).then(|| happening(true, "FirewallGone", note()))
+}
+
+fn reserved_ips_lost(look: &Look<'_>, after: &EgressGatewayStatus) -> Vec<Happening> {
+    let still = |ip: &String| after.reserved_ips.iter().any(|recorded| recorded.ip == *ip);
+    let lost = look.before.reserved_ips.iter().filter(|recorded| !still(&recorded.ip));
+    lost.map(|recorded| {
+        let note =
+            format!("Reserved address {} is gone from the account: whoever admits it need not", recorded.ip);
+        happening(true, "ReservedIPGone", note)
+    })
+    .collect()
 }
 
 fn failed_over(look: &Look<'_>, after: &EgressGatewayStatus) -> Option<Happening> {
@@ -152,7 +181,8 @@ fn failed_over(look: &Look<'_>, after: &EgressGatewayStatus) -> Option<Happening
 }
 
 // Partners keep lists of addresses: both are named.
-fn replaced(before: &EgressGatewayStatus, after: &EgressGatewayStatus) -> Option<Happening> {
+fn replaced(look: &Look<'_>, after: &EgressGatewayStatus) -> Option<Happening> {
+    let (before, reserved) = (&look.before, addresses::are_wanted(look));
     let last = after.last_replacement.as_ref()?;
     let recorded =
         |before: &&Replacement| before.from_droplet_id == last.from_droplet_id && before.time == last.time;
@@ -160,24 +190,27 @@ fn replaced(before: &EgressGatewayStatus, after: &EgressGatewayStatus) -> Option
     let (from, old) = (&last.from, in_words(last.from_public_address.as_ref()));
     match &last.to {
         None if known.is_none() => {
-            let note = format!(
-                "{from} ({old}) is replaced: {}. Its successor will have another address",
-                last.reason
-            );
+            let address =
+                if reserved { "takes over a reserved address" } else { "will have another address" };
+            let note = format!("{from} ({old}) is replaced: {}. Its successor {address}", last.reason);
             Some(happening(true, "Replacing", note))
         }
         Some(to) if to != from && known.is_none_or(|known| known.to.is_none()) => {
             let new = in_words(last.to_public_address.as_ref());
-            let note =
-                format!("{from} ({old}) was replaced by {to} ({new}): who admits {old} must admit {new} now");
-            Some(happening(true, "Replaced", note))
+            let note = if reserved {
+                format!("{from} was replaced by {to}, which has {new}: the addresses to admit are the same")
+            } else {
+                format!("{from} ({old}) was replaced by {to} ({new}): who admits {old} must admit {new} now")
+            };
+            Some(happening(!reserved, "Replaced", note))
         }
         _ => None,
     }
 }
 
 // What a roll has come to since.
-fn rolled(before: &EgressGatewayStatus, after: &EgressGatewayStatus) -> Option<Happening> {
+fn rolled(look: &Look<'_>, after: &EgressGatewayStatus) -> Option<Happening> {
+    let (before, reserved) = (&look.before, addresses::are_wanted(look));
     let roll = after.roll.as_ref()?;
     let same = |old: &&Roll| (&old.since, old.from_droplet_id) == (&roll.since, roll.from_droplet_id);
     let known = before.roll.as_ref().filter(same);
@@ -192,12 +225,19 @@ fn rolled(before: &EgressGatewayStatus, after: &EgressGatewayStatus) -> Option<H
         return Some(happening(true, "RollStopped", note));
     }
     if roll.ended.is_some() && known.ended.is_none() {
-        let note =
-            format!("{from} ({old}) was replaced by {to} ({new}): who admits {old} must admit {new} now");
+        let note = if reserved {
+            format!("{from} was replaced by {to}, which has {new}: the addresses to admit are the same")
+        } else {
+            format!("{from} ({old}) was replaced by {to} ({new}): who admits {old} must admit {new} now")
+        };
         return Some(happening(false, "Rolled", note));
     }
-    let until = roll.drain_until.as_ref().filter(|_| known.drain_since.is_none())?;
-    let note = format!("{to} ({new}) is proven; {from} ({old}) drains until {} at the latest", until.0);
+    let until = roll.drain_until.as_ref().filter(|_| known.drain_since.is_none())?.0;
+    let note = if reserved {
+        format!("{to} is up; {from} drains until {until} at the latest, and then {old} moves to {to}")
+    } else {
+        format!("{to} ({new}) is proven; {from} ({old}) drains until {until} at the latest")
+    };
     Some(happening(false, "Draining", note))
 }
 

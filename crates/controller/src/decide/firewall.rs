@@ -18,7 +18,7 @@ use egress_api::{EgressGatewayStatus, FirewallStatus, GatewayStatus};
 use egress_digitalocean::{DropletId, Firewall, FirewallSpec, FirewallStatus as Progress};
 use jiff::Timestamp;
 
-use super::{Look, Presence, is_leaving};
+use super::{Look, Presence, addresses, is_leaving};
 use crate::decision::Effect;
 use crate::firewall::{OwnedFirewall, lets_in, recorded_ids, spec};
 use crate::identity::droplet_id;
@@ -295,12 +295,20 @@ fn wanted(look: &Look<'_>, status: &EgressGatewayStatus, has: Option<&Firewall>)
             Presence::Unknown => kept,
             Presence::Gone => false,
         };
-        joins && !is_dying(look, gateway) && droplet_id(gateway).is_some_and(|id| !look.nodes.contains(&id))
+        joins
+            && !gateway.existing
+            && !is_dying(look, gateway)
+            && droplet_id(gateway).is_some_and(|id| !look.nodes.contains(&id))
     };
     let members: BTreeSet<DropletId> =
         status.gateways.iter().filter(is_member).filter_map(droplet_id).collect();
     let staying = status.gateways.iter().filter(|gateway| !is_leaving(gateway));
-    let addresses = staying.filter_map(|gateway| gateway.public_address.as_ref()?.parse().ok()).collect();
+    let addresses = if addresses::are_wanted(look) {
+        // Whoever holds them now.
+        addresses::public_ips(status).iter().filter_map(|ip| ip.parse().ok()).collect()
+    } else {
+        staying.filter_map(|gateway| gateway.public_address.as_ref()?.parse().ok()).collect()
+    };
     if members.is_empty() && has.is_none() {
         return None;
     }

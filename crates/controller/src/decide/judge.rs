@@ -20,12 +20,14 @@
 //! In a pair the wrong address of one looks like the shut probe port of the other. So where nodes see no more than that, whether the other
 //! one is let to be asked is looked at first ([`may_be_the_filter`]).
 
+use std::net::Ipv4Addr;
+
 use egress_api::{EgressGatewayStatus, GatewayObservation, GatewayRole, GatewayStatus, Replacement};
 use egress_digitalocean::Droplet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::quorum::{Ballot, ballot, complaint};
-use super::{Look, Presence, admits, is_leaving, is_proven, repair};
+use super::{Look, Presence, addresses, admits, is_leaving, is_proven, repair};
 use crate::decision::CONDEMNED_AFTER;
 use crate::identity::droplet_id;
 use crate::observation::HealthSeen;
@@ -66,6 +68,11 @@ pub(super) fn failed_bring_up(status: &mut EgressGatewayStatus, failure: String)
 /// What this gateway's endpoint says, if it was asked.
 pub(super) fn health<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> Option<&'a HealthSeen> {
     droplet_id(gateway).and_then(|id| look.seen.health.get(&id))
+}
+
+/// Whether it answers, whatever it says.
+pub(super) fn answers(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
+    health(look, gateway).is_some_and(|seen| !matches!(seen, HealthSeen::Silent(_)))
 }
 
 /// Whether another gateway than this one carries traffic: proven, powered, with nodes that get through it and no quorum
@@ -121,8 +128,21 @@ impl Verdict {
         let endpoint_ready = matches!(endpoint, Some(HealthSeen::Ready { .. }));
         // One that complains has answered.
         let endpoint_silent = matches!(endpoint, Some(HealthSeen::Silent(_)));
+        // Of a Droplet that people named nobody is asked but the nodes.
+        let endpoint_ready = endpoint_ready || gateway.existing;
+        let endpoint_silent = endpoint_silent || gateway.existing;
         if repair::is_off_in_the_cloud(look, gateway) {
             return Self::Condemned("the cloud says that it is powered off".to_owned());
+        }
+        if let Some(words) = addresses::lacks(look, status, gateway) {
+            // Whatever it forwards leaves with another address, or not at all.
+            if !gateway.ready {
+                return Self::Doubtful(Some(words));
+            }
+            if another_stands(look, status, gateway) {
+                return Self::Condemned(words);
+            }
+            return Self::Doubtful(Some(format!("{words}; no other gateway works, so it stays")));
         }
         if ballot.condemns_by_source_alone() && !admits::is_let_in(look, status, gateway) {
             let words = why_not(look, gateway, &ballot);
@@ -147,6 +167,10 @@ impl Verdict {
             Some(HealthSeen::NotReady(words) | HealthSeen::Silent(words)) => {
                 Some(format!("its own endpoint: {words}; the nodes do not agree, so it stays"))
             }
+            Some(HealthSeen::Awaiting { .. }) => Some(
+                "its own endpoint: it has no reserved address; the nodes do not agree, so it stays"
+                    .to_owned(),
+            ),
             _ if ballot.condemns() => {
                 let words = why_not(look, gateway, &ballot);
                 Some(format!("{words}; no other gateway works, so it stays"))
@@ -199,7 +223,7 @@ fn unseen_full_size(
     gateway: &GatewayStatus,
     waited: bool,
 ) -> Option<String> {
-    let seen = |gateway, said| views(look, gateway).any(|view| view.full_size == Some(said));
+    let seen = |one: &GatewayStatus, said| views(look, one).any(|view| view.full_size == Some(said));
     if seen(gateway, true) {
         return None;
     }
@@ -225,7 +249,10 @@ fn views<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> impl Iterator<Item = &
 fn drop_what_is_gone(look: &Look<'_>, status: &mut EgressGatewayStatus) {
     let mut failures = Vec::new();
     let mut lost = None;
+    let reserved = addresses::are_wanted(look).then(|| status.clone());
     status.gateways.retain_mut(|gateway| match look.presence(gateway) {
+        // Its owner may have deleted it; the nodes see for themselves.
+        Presence::Gone if gateway.existing => true,
         Presence::Gone if gateway.role == GatewayRole::Starting => {
             match lost_bring_up(look, gateway) {
                 Some(failure) => failures.push(failure),
@@ -241,6 +268,7 @@ fn drop_what_is_gone(look: &Look<'_>, status: &mut EgressGatewayStatus) {
         }
         Presence::Found(droplet) => {
             take_facts(look, gateway, droplet);
+            take_addresses(gateway, droplet, reserved.as_ref());
             true
         }
         Presence::Unknown => true,
@@ -270,14 +298,24 @@ fn lost_bring_up(look: &Look<'_>, gateway: &GatewayStatus) -> Option<String> {
     waited.then(|| format!("the cloud accepted Droplet {name} ({id}) and then had none"))
 }
 
-// Addresses may come later than `active`, and one at a time.
-fn take_facts(look: &Look<'_>, gateway: &mut GatewayStatus, droplet: &Droplet) {
+// Addresses may come later than `active`, and one at a time. A reserved one is the Droplet's as long as it is assigned.
+fn take_addresses(gateway: &mut GatewayStatus, droplet: &Droplet, reserved: Option<&EgressGatewayStatus>) {
     if let Some(address) = droplet.private_v4() {
         gateway.private_address = Some(address.to_string());
     }
-    if let Some(address) = droplet.public_v4(&[]) {
+    if let Some(status) = reserved.filter(|_| !gateway.existing) {
+        gateway.public_address = addresses::held_by(status, gateway).map(|held| held.ip.clone());
+        return;
+    }
+    // One that somebody assigned is shown beside its own.
+    let known = gateway.public_address.as_ref().and_then(|address| address.parse::<Ipv4Addr>().ok());
+    let still = known.is_some_and(|known| droplet.v4.iter().any(|shown| shown.ip == known));
+    if let Some(address) = droplet.public_v4(&[]).filter(|_| !still) {
         gateway.public_address = Some(address.to_string());
     }
+}
+
+fn take_facts(look: &Look<'_>, gateway: &mut GatewayStatus, droplet: &Droplet) {
     // Somebody may have resized it.
     if let Some(size) = &droplet.size_slug {
         gateway.size = Some(size.as_str().to_owned());
@@ -306,7 +344,10 @@ fn condemn(look: &Look<'_>, gateway: &mut GatewayStatus, why: String) {
         return;
     }
     let suspect_since = gateway.suspect_since.get_or_insert_with(|| look.time()).clone();
-    if repair::is_off_in_the_cloud(look, gateway) || look.since(&suspect_since) >= CONDEMNED_AFTER {
+    // Without its reserved address it carries nothing: there is nothing to wait for.
+    let without_address = addresses::are_wanted(look) && gateway.public_address.is_none();
+    let at_once = repair::is_off_in_the_cloud(look, gateway) || without_address;
+    if at_once || look.since(&suspect_since) >= CONDEMNED_AFTER {
         gateway.ready = false;
         gateway.role = GatewayRole::Failed;
     }
@@ -337,6 +378,7 @@ fn why_not(look: &Look<'_>, gateway: &GatewayStatus, ballot: &Ballot<'_>) -> Str
         None => format!("of {} nodes {} get through it", ballot.reporting, ballot.through),
     };
     match health(look, gateway) {
+        Some(HealthSeen::Awaiting { .. }) => format!("its own endpoint: it has no reserved address; {nodes}"),
         Some(HealthSeen::NotReady(words)) => format!("its own endpoint: {words}; {nodes}"),
         Some(HealthSeen::Silent(words)) => format!("its own endpoint does not answer ({words}); {nodes}"),
         Some(HealthSeen::Ready { .. }) | None => nodes,

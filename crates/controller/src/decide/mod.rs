@@ -8,19 +8,23 @@
 //! - One gateway leaves at a time, and never the last one that works; one is replaced in ten minutes. A roll of gateways that work comes
 //!   after every repair.
 //! - Who is deleted with its definition (CRD) is kept like any other: only a deletion that somebody wants takes anything away (I6).
-//! - What changes or deletes a Droplet or a firewall carries the proof that it is ours.
+//! - What changes or deletes a Droplet, a firewall or an address carries the proof that it is ours.
 
+mod addresses;
 mod admits;
 mod conditions;
 mod creation;
 mod degraded;
 mod events;
+mod existing;
 mod failover;
 mod firewall;
 mod judge;
 mod order;
 mod outdated;
+mod pause;
 mod population;
+mod project;
 mod quorum;
 mod repair;
 mod roll;
@@ -57,7 +61,12 @@ const QUIET: Duration = Duration::from_secs(12);
 /// Decides the next step.
 pub fn decide(seen: &Observation, limits: &Limits, now: Timestamp) -> Decision {
     let look = Look::new(seen, limits, now);
-    match (seen.gateway.metadata.deletion_timestamp.is_some(), has_finalizer(seen)) {
+    let finalizer = has_finalizer(seen);
+    if pause::is_asked_for(&look) {
+        let is_over = seen.gateway.metadata.deletion_timestamp.is_some() && !finalizer;
+        return if is_over { look.nothing() } else { pause::decide(&look) };
+    }
+    match (seen.gateway.metadata.deletion_timestamp.is_some(), finalizer) {
         (true, true) if !seen.goes_with_its_definition() => teardown::decide(&look),
         (_, true) => keep(&look),
         (true, false) => look.nothing(),
@@ -80,7 +89,10 @@ fn keep(look: &Look<'_>) -> Decision {
         status.failed_bring_ups = None;
         status.last_bring_up_failure = None;
     }
+    forget_refused_deletes(look, &mut status);
+    existing::record(look, &mut status);
     creation::adopt(look, &mut status);
+    addresses::record(look, &mut status);
     judge::judge(look, &mut status);
     firewall::record(look, &mut status);
     admits::record(look, &mut status);
@@ -95,14 +107,26 @@ fn keep(look: &Look<'_>) -> Decision {
         None.or_else(|| route.change.clone().map(Effect::ApplyStaticRoute))
             .or_else(|| repair::power(look, &status))
             .or_else(|| creation::order(look, &status))
+            .or_else(|| addresses::change(look, &status))
             .or_else(|| population::deletion(look, &status))
             .or_else(|| firewall::change(look, &status))
             .or_else(|| admits::admission(look, &status))
+            .or_else(|| project::assignment(look, &status))
     };
     let effect = first_the_status(look, &status, next);
     let requeue_after = pace(look, &status, effect.as_ref());
     let events = events::between(look, &status, effect.as_ref());
     Decision { effect, status, requeue_after, events }
+}
+
+// Whoever changed the spec, or asked for the deletion, may have given the token what it lacked. What the cloud has taken since goes like
+// any other.
+fn forget_refused_deletes(look: &Look<'_>, status: &mut EgressGatewayStatus) {
+    let is_new = status.observed_generation != look.seen.gateway.metadata.generation;
+    for gateway in status.gateways.iter_mut().filter(|one| is_new || population::is_being_deleted(look, one))
+    {
+        gateway.delete_refused = None;
+    }
 }
 
 // Sentences may change with every look; they must not keep effects waiting.
@@ -133,10 +157,13 @@ fn without_words(status: &EgressGatewayStatus) -> EgressGatewayStatus {
 fn pace(look: &Look<'_>, status: &EgressGatewayStatus, effect: Option<&Effect>) -> Duration {
     let settling = status.creating.iter().any(|intent| intent.sent.is_some());
     let lately = |then: &Option<Time>| then.as_ref().is_some_and(|then| look.since(then) < USUAL_BRING_UP);
-    let unsteady =
-        || status.gateways.iter().filter(|gateway| !gateway.ready || gateway.suspect_since.is_some());
+    // What waits for a person is looked at when nodes say something new.
+    let waits = |gateway: &GatewayStatus| gateway.existing || gateway.delete_refused.is_some();
+    let is_unsteady =
+        |gateway: &&GatewayStatus| !waits(gateway) && (!gateway.ready || gateway.suspect_since.is_some());
+    let unsteady = || status.gateways.iter().filter(is_unsteady);
     // The cloud takes its time.
-    let is_going = || status.gateways.iter().any(is_leaving);
+    let is_going = || status.gateways.iter().any(|gateway| is_leaving(gateway) && !waits(gateway));
     let strangers = creation::strangers(look, status);
     let wanted = || status.creating.iter().filter(|intent| intent.message.is_none());
     let in_the_way = |intent: &CreationIntent| {

@@ -46,6 +46,10 @@ pub(super) fn outdated(
     status: &EgressGatewayStatus,
     gateway: &GatewayStatus,
 ) -> Option<Outdated> {
+    // People's own are theirs to replace.
+    if gateway.existing {
+        return None;
+    }
     let causes = [by_spec(look, gateway), by_user_data(look, status, gateway), by_age(look, gateway)];
     causes.into_iter().flatten().min_by_key(|outdated| outdated.not_before)
 }

@@ -6,10 +6,12 @@
 use std::time::Duration;
 
 use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, StaticRoute};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Look, Presence, creation, is_leaving, is_proven, judge, quorum, repair, roll, route};
+use super::{Look, Presence, creation, existing, is_leaving, is_proven, judge, quorum, repair, roll, route};
 use crate::decision::{DELETE_AGAIN, Effect, LET_GO, MOST_FAILED_BRING_UPS};
 use crate::identity::droplet_id;
+use crate::observation::Trouble;
 
 // A surplus gateway that works is kept while a node may still use it, but not for ever.
 const LET_GO_OF_A_WORKING_ONE: Duration = Duration::from_secs(300);
@@ -17,29 +19,36 @@ const LET_GO_OF_A_WORKING_ONE: Duration = Duration::from_secs(300);
 /// Marks who leaves and writes intents for who is missing.
 pub(super) fn choose(look: &Look<'_>, status: &mut EgressGatewayStatus) {
     give_up_bring_ups(look, status);
-    for leaving in status.gateways.clone().iter().filter(|gateway| is_leaving(gateway)) {
+    for leaving in status.gateways.clone().iter().filter(|gateway| is_leaving(gateway) && !gateway.existing) {
         // Of one that is rolled the roll has to know.
         let _comes_back = !roll::is_rolled(status, leaving) && take_back(look, status, leaving);
     }
-    if !status.gateways.iter().any(is_leaving) {
+    // One that only a person may delete has left already, as far as nodes go.
+    let goes = |gateway: &GatewayStatus| is_leaving(gateway) && gateway.delete_refused.is_none();
+    if !status.gateways.iter().any(goes) {
         let leaves = who_leaves(look, status).map(|gateway| gateway.droplet_id);
         for gateway in status.gateways.iter_mut().filter(|gateway| Some(gateway.droplet_id) == leaves) {
             gateway.role = GatewayRole::Leaving;
         }
     }
-    let expected = status.gateways.iter().filter(|gateway| is_expected(look, status, gateway)).count();
+    let expected = expected(look, status);
     if expected + status.creating.len() > look.replicas {
-        // Nothing was sent for these; nobody will miss them.
-        if let Some(unsent) = status.creating.iter().rposition(|intent| intent.sent.is_none()) {
-            status.creating.remove(unsent);
+        // Nothing was sent for these, or so long ago that it would be there by now; nobody will miss them.
+        let came_to_nothing =
+            |sent: &Option<Time>| sent.as_ref().is_none_or(|sent| creation::has_settled(look, sent));
+        if let Some(intent) = status.creating.iter().rposition(|intent| came_to_nothing(&intent.sent)) {
+            status.creating.remove(intent);
         }
+    }
+    if is_held(look) {
+        status.creating.retain(|intent| intent.sent.is_some());
     }
     if may_create(look, status) {
         creation::make_way(look, status);
     }
     let alive = status.gateways.len() + creation::strangers(look, status).len() + status.creating.len();
     if expected + status.creating.len() < look.replicas && alive < look.most() && may_create(look, status) {
-        creation::intend(look, status, 0);
+        creation::intend(look, status);
     }
 }
 
@@ -48,8 +57,8 @@ pub(super) fn deletion(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<
     status
         .gateways
         .iter()
-        .filter(|gateway| is_leaving(gateway) && has_been_let_go(look, gateway))
-        .filter(|gateway| !is_needed(look, status, gateway))
+        .filter(|gateway| is_leaving(gateway) && !gateway.existing && has_been_let_go(look, gateway))
+        .filter(|gateway| !is_needed(look, status, gateway) && !roll::keeps(look, status, gateway))
         .find_map(|gateway| delete(look, status, gateway))
 }
 
@@ -65,6 +74,8 @@ pub(super) fn take_back(look: &Look<'_>, status: &mut EgressGatewayStatus, leavi
     for gateway in status.gateways.iter_mut().filter(|one| comes_back && one.droplet_id == leaving.droplet_id)
     {
         gateway.role = GatewayRole::Standby;
+        // Nobody is to delete it any more.
+        gateway.delete_refused = None;
     }
     comes_back
 }
@@ -81,13 +92,15 @@ pub(super) fn delete(
     status: &EgressGatewayStatus,
     gateway: &GatewayStatus,
 ) -> Option<Effect> {
-    let (cloud, id) = (look.cloud()?, droplet_id(gateway)?);
-    let asked = cloud.delete_accepted.get(&id);
-    let under_way = asked.is_some_and(|asked| {
-        Duration::try_from(look.now.duration_since(*asked)).unwrap_or_default() < DELETE_AGAIN
-    });
+    if gateway.existing {
+        return None;
+    }
+    let rests = gateway.delete_refused.as_ref().is_some_and(|refused| look.now < refused.not_before.0);
+    if rests {
+        return None;
+    }
     match look.presence(gateway) {
-        Presence::Found(droplet) if !under_way => {
+        Presence::Found(droplet) if !is_being_deleted(look, gateway) => {
             let proof = look.identity.prove(&status.gateways, droplet, look.vpc()?, &look.nodes);
             proof.ok().map(Effect::DeleteDroplet)
         }
@@ -95,10 +108,19 @@ pub(super) fn delete(
     }
 }
 
+/// Whether the cloud has taken the delete of this gateway, so lately that it may still be there.
+pub(super) fn is_being_deleted(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
+    let asked = look.cloud().zip(droplet_id(gateway)).and_then(|(cloud, id)| cloud.delete_accepted.get(&id));
+    asked.is_some_and(|asked| {
+        Duration::try_from(look.now.duration_since(*asked)).unwrap_or_default() < DELETE_AGAIN
+    })
+}
+
 /// Recorded Droplets that should go and cannot, because they are not provably ours, with the reason.
 pub(super) fn not_provably_ours(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<String> {
     let vpc = look.vpc()?;
-    status.gateways.iter().filter(|gateway| is_leaving(gateway)).find_map(|gateway| {
+    let goes = |gateway: &&GatewayStatus| is_leaving(gateway) && !gateway.existing;
+    status.gateways.iter().filter(goes).find_map(|gateway| {
         let Presence::Found(droplet) = look.presence(gateway) else { return None };
         let refusal = look.identity.prove(&status.gateways, droplet, vpc, &look.nodes).err()?;
         Some(format!(
@@ -106,6 +128,62 @@ pub(super) fn not_provably_ours(look: &Look<'_>, status: &EgressGatewayStatus) -
             gateway.name, gateway.droplet_id
         ))
     })
+}
+
+/// A gateway that works and is not provably ours any more, because somebody took its tags off.
+pub(super) fn no_longer_ours(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<String> {
+    let vpc = look.vpc()?;
+    // Tags land late on a new one.
+    let stays = |gateway: &&GatewayStatus| gateway.ready && !is_leaving(gateway) && !gateway.existing;
+    status.gateways.iter().filter(stays).find_map(|gateway| {
+        let Presence::Found(droplet) = look.presence(gateway) else { return None };
+        let refusal = look.identity.prove(&status.gateways, droplet, vpc, &look.nodes).err()?;
+        Some(format!(
+            "Droplet {} ({}) works, but {refusal}: it is neither repaired nor deleted until that is restored",
+            gateway.name, gateway.droplet_id
+        ))
+    })
+}
+
+/// Droplets that the token may not delete, for a person to do so.
+pub(super) fn for_a_person_to_delete(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<String> {
+    let refused = |gateway: &&GatewayStatus| {
+        gateway.delete_refused.is_some() && !matches!(look.presence(gateway), Presence::Gone)
+    };
+    let left: Vec<&GatewayStatus> = status.gateways.iter().filter(refused).collect();
+    let words = &left.first()?.delete_refused.as_ref()?.message;
+    let names: Vec<String> =
+        left.iter().map(|gateway| format!("Droplet {} ({})", gateway.name, gateway.droplet_id)).collect();
+    Some(format!(
+        "Delete by hand: {}, which the controller may not delete. {words}. Until then they are billed, and count towards the \
+         {} Droplets that there may be",
+        names.join(", "),
+        look.most()
+    ))
+}
+
+/// What to say when a Droplet is wanted and the controller may make no more.
+pub(super) fn at_the_limit(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<Trouble> {
+    let expected = expected(look, status);
+    let sent = status.creating.iter().filter(|intent| intent.sent.is_some()).count();
+    let wanted = expected + sent < look.replicas;
+    (wanted && is_fleet_full(look)).then(|| Trouble {
+        reason: "DropletLimit",
+        message: format!(
+            "The controller has {} Droplets, as many as it may have for all EgressGateways of this cluster: raise its flag \
+             --max-droplets, or ask for fewer",
+            look.limits.most_droplets
+        ),
+    })
+}
+
+/// Whether no create may be sent, and none is to be prepared: what is asked for cannot be had, or there may be no more Droplets.
+pub(super) fn is_held(look: &Look<'_>) -> bool {
+    look.seen.offer.trouble.is_some() || is_fleet_full(look)
+}
+
+fn is_fleet_full(look: &Look<'_>) -> bool {
+    look.cloud().is_some_and(|cloud| cloud.fleet >= look.limits.most_droplets)
 }
 
 /// Whether bring-ups have failed so often that no more are tried.
@@ -135,9 +213,12 @@ fn who_leaves<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Option<&'
         return None;
     }
     let proven = status.gateways.iter().filter(|gateway| is_proven(gateway)).count();
-    let coming = status.gateways.iter().filter(|gateway| is_expected(look, status, gateway)).count()
-        + status.creating.len();
-    let full = status.gateways.len() + status.creating.len() >= look.most();
+    let strangers = creation::strangers(look, status);
+    // One whose name somebody else's Droplet has comes when a slot is free.
+    let in_vain =
+        status.creating.iter().filter(|intent| creation::is_in_vain(look, &strangers, intent)).count();
+    let coming = expected(look, status) + status.creating.len() - in_vain;
+    let full = status.gateways.len() + status.creating.len() + strangers.len() >= look.most();
     let dead = status.gateways.iter().find(|gateway| repair::is_given_up(look, status, gateway));
     // A dead one goes when its successor works, or when its slot is all that the next successor waits for.
     let in_the_way = proven > 0 && full && coming < look.replicas;
@@ -149,10 +230,12 @@ fn who_leaves<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Option<&'
     let complaints = |gateway: &GatewayStatus| quorum::ballot(look, gateway).complaining.len();
     if proven > look.replicas {
         let order = route::order(look, status);
+        // Those that people have named stay, whoever complains.
+        let ours: Vec<_> = order.iter().copied().filter(|gateway| !gateway.existing).collect();
         // Old words count here: whoever so many complain of is the one to go. A single node chooses nobody.
-        let condemned = order.iter().filter(|gateway| look.electorate.is_quorum(complaints(gateway)));
-        let outdated = order.iter().rev().find(|gateway| roll::is_outdated(look, status, gateway));
-        let leaves = condemned.max_by_key(|gateway| complaints(gateway)).or(outdated).or(order.last());
+        let condemned = ours.iter().filter(|gateway| look.electorate.is_quorum(complaints(gateway)));
+        let outdated = ours.iter().rev().find(|gateway| roll::is_outdated(look, status, gateway));
+        let leaves = condemned.max_by_key(|gateway| complaints(gateway)).or(outdated).or(ours.last());
         // The only one that nobody complains of is never too many.
         let is_missed = |leaves: &&&GatewayStatus| {
             complaints(leaves) == 0
@@ -167,7 +250,13 @@ fn who_leaves<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Option<&'
     let is_doubted =
         status.gateways.iter().filter(|gateway| is_proven(gateway)).any(|gateway| complaints(gateway) > 0);
     let is_enough = proven == look.replicas && !is_doubted;
-    status.gateways.iter().find(|gateway| is_enough && !gateway.ready)
+    status.gateways.iter().find(|gateway| is_enough && !gateway.ready && !gateway.existing)
+}
+
+// Those that stay, and those that people have named and that cannot serve yet.
+fn expected(look: &Look<'_>, status: &EgressGatewayStatus) -> usize {
+    let staying = status.gateways.iter().filter(|gateway| is_expected(look, status, gateway)).count();
+    staying + existing::awaited(look, status)
 }
 
 fn is_expected(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> bool {
@@ -181,12 +270,16 @@ fn is_expected(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayS
 }
 
 fn may_create(look: &Look<'_>, status: &EgressGatewayStatus) -> bool {
-    look.cloud().is_some() && look.seen.site.is_ok() && !route::is_foreign(look) && !has_given_up(status)
+    look.cloud().is_some()
+        && look.seen.site.is_ok()
+        && !is_held(look)
+        && !route::is_foreign(look)
+        && !has_given_up(status)
 }
 
 // Every node that lives has the list without it or, when it is no longer selected, no routes; or the gateway is dead anyway and
 // nodes had their time.
-fn has_been_let_go(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
+pub(super) fn has_been_let_go(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
     let Some(route) = look.seen.route.as_ref() else { return true };
     let listed = route.spec.ordered_gateways();
     if listed.iter().any(|entry| Some(&entry.address.0) == gateway.private_address.as_ref()) {

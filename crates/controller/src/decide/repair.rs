@@ -17,7 +17,7 @@ use std::time::Duration;
 use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, Replacement};
 use egress_digitalocean::{Droplet, DropletStatus};
 
-use super::{Look, Presence, is_leaving, judge};
+use super::{Look, Presence, addresses, is_leaving, judge};
 use crate::decision::{Effect, POWER_CYCLE_WINDOW, REPAIR_MEMORY, REPLACEMENT_PAUSE};
 use crate::identity::OwnedDroplet;
 use crate::observation::HealthSeen;
@@ -36,11 +36,15 @@ enum Rung {
 }
 
 fn rung(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> Rung {
-    if gateway.ready || is_leaving(gateway) {
+    if gateway.ready || is_leaving(gateway) || gateway.existing {
         return Rung::Wait;
     }
     let why = gateway.message.clone().unwrap_or_else(|| "it is not proven".to_owned());
+    let reserved = addresses::held_by(status, gateway).map(|held| look.since(&held.since));
     let since = gateway.since.as_ref().map_or(Duration::ZERO, |since| look.since(since));
+    // Without its address it could not show that it works.
+    let since =
+        if addresses::are_wanted(look) { reserved.map_or(since, |held| held.min(since)) } else { since };
     let over = |tried| look.since(tried) >= look.limits.power_on;
     let ours = owned(look, gateway).is_some();
     let condemned =
@@ -55,6 +59,10 @@ fn rung(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) 
         };
     }
     if gateway.powered_on.as_ref().is_some_and(|tried| !over(tried)) {
+        return Rung::Wait;
+    }
+    // What an address lacks no other machine has; one that does not answer lacks more.
+    if addresses::lacks(look, status, gateway).is_some() && judge::answers(look, gateway) {
         return Rung::Wait;
     }
     if gateway.role != GatewayRole::Failed {
@@ -202,6 +210,9 @@ fn is_to_be_cycled(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
 
 fn owned(look: &Look<'_>, gateway: &GatewayStatus) -> Option<OwnedDroplet> {
     let Presence::Found(droplet) = look.presence(gateway) else { return None };
+    if gateway.existing {
+        return None;
+    }
     look.identity.prove(&look.before.gateways, droplet, look.vpc()?, &look.nodes).ok()
 }
 
@@ -213,7 +224,7 @@ fn is_silent(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
 
 /// Whether the cloud says that it has no power.
 pub(super) fn is_off_in_the_cloud(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
-    matches!(look.presence(gateway), Presence::Found(droplet) if is_off(droplet))
+    !gateway.existing && matches!(look.presence(gateway), Presence::Found(droplet) if is_off(droplet))
 }
 
 /// Whether a Droplet has no power.

@@ -9,20 +9,28 @@
 //!    └─ another gateway fails, the number changes, there is no reason any more ──► dropped: repair and number come first
 //! ```
 //!
+//! With reserved addresses a new Droplet can carry nothing before it has the old one's: `hand_over`.
+//!
 //! - One at a time, only while all gateways that were asked for work, and the one that carries the traffic last.
 //! - What a node uses by its own choice is never taken away: a roll that comes to that is held, and says which node it is.
 //! - Until its Droplet is asked to go, the old one is taken back should too few others work.
 
+mod hand_over;
+mod words;
+
 use std::time::Duration;
 
-use egress_api::condition::{PROGRESSING, Verdict};
 use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, NextRoll, NodeRoute, Roll, RouteMode};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::conditions::{in_words, verdict};
+use super::conditions::in_words;
 use super::outdated::{self, Outdated, outdated};
-use super::{Look, creation, is_leaving, is_proven, population, route};
+use super::{Look, addresses, creation, is_leaving, is_proven, population, route};
 use crate::observation::NodeSeen;
+
+pub(super) use hand_over::keeps;
+use words::impact;
+pub(super) use words::{progress, trouble};
 
 // Nodes hear of a new order some time after it was written, and count `drainSeconds` from then.
 const SLACK: Duration = Duration::from_secs(60);
@@ -73,34 +81,44 @@ fn go_on(look: &Look<'_>, status: &mut EgressGatewayStatus, mut roll: Roll) -> O
     let Some(from) = find(status, roll.from_droplet_id).cloned() else {
         // Gone before its successor worked: that is a loss, and repair's affair.
         let replaced = roll.drain_since.is_some();
+        note_successor(status, &mut roll);
         roll.ended = Some(look.time());
         roll.drain_seconds_left = None;
         return replaced.then_some(roll);
     };
-    if is_leaving(&from) {
+    let hands_over = addresses::are_wanted(look);
+    if is_leaving(&from) && !hands_over {
         return if population::take_back(look, status, &from) { None } else { Some(roll) };
     }
     note_successor(status, &mut roll);
     let successor = roll.to_droplet_id.and_then(|id| find(status, id)).filter(|to| !is_leaving(to)).cloned();
-    if let Some(why) = failure(status, &roll, successor.as_ref()) {
-        roll.failure = Some(why);
-        roll.drain_seconds_left = None;
-        return Some(roll);
+    if let Some(why) = failure(look, status, &roll, successor.as_ref()) {
+        hand_over::undo(look, status, &roll, &from);
+        return Some(stopped(roll, why));
     }
     let is_other = |one: &&GatewayStatus| {
         one.droplet_id != roll.from_droplet_id && Some(one.droplet_id) != roll.to_droplet_id
     };
     let others_work = status.gateways.iter().filter(is_other).all(is_proven);
+    if is_leaving(&from) {
+        return hand_over::go_on(look, status, roll, &from, others_work);
+    }
     let staying = status.gateways.iter().filter(|one| !is_leaving(one)).count();
     let as_many = staying == look.replicas + usize::from(successor.is_some());
     let has_reason = outdated(look, status, &from).is_some();
     if !(from.ready && others_work && as_many && has_reason) {
         return None;
     }
-    if successor.as_ref().is_some_and(is_proven) {
+    let may_drain =
+        |to: &GatewayStatus| is_proven(to) || (hands_over && hand_over::is_ready(look, &roll, to));
+    if successor.as_ref().is_some_and(may_drain) {
         drain(look, status, &mut roll, &from);
     }
     Some(roll)
+}
+
+fn stopped(roll: Roll, why: String) -> Roll {
+    Roll { failure: Some(why), drain_seconds_left: None, ..roll }
 }
 
 // A gateway that has just been made, whoever found it.
@@ -120,9 +138,21 @@ fn note_successor(status: &EgressGatewayStatus, roll: &mut Roll) {
 }
 
 // Why the successor that was made is none.
-fn failure(status: &EgressGatewayStatus, roll: &Roll, successor: Option<&GatewayStatus>) -> Option<String> {
+fn failure(
+    look: &Look<'_>,
+    status: &EgressGatewayStatus,
+    roll: &Roll,
+    successor: Option<&GatewayStatus>,
+) -> Option<String> {
     roll.to_droplet_id?;
     let name = roll.to.as_deref().unwrap_or_default();
+    let other_version = |says: &str| {
+        let made = roll.user_data_version.as_str();
+        let differs = says != made;
+        differs.then(|| {
+            format!("{name} was made with version {made} of the user data and says that it runs {says}")
+        })
+    };
     match successor {
         None => {
             let last = status.last_bring_up_failure.clone();
@@ -132,13 +162,8 @@ fn failure(status: &EgressGatewayStatus, roll: &Roll, successor: Option<&Gateway
             Some(format!("it failed after it was proven: {}", in_words(to)))
         }
         // The next one would be no better.
-        Some(to) if to.ready => {
-            to.user_data_version.as_ref().filter(|says| **says != roll.user_data_version).map(|says| {
-                let made = &roll.user_data_version;
-                format!("{name} was made with version {made} of the user data and says that it runs {says}")
-            })
-        }
-        Some(_) => None,
+        Some(to) if to.ready => to.user_data_version.as_deref().and_then(other_version),
+        Some(to) => hand_over::version_of(look, to).and_then(other_version),
     }
 }
 
@@ -151,16 +176,20 @@ fn drain(look: &Look<'_>, status: &mut EgressGatewayStatus, roll: &mut Roll, fro
     let left = until.duration_since(look.now).as_secs().max(0);
     roll.drain_seconds_left = Some((left + STEP - 1) / STEP * STEP);
     let use_of_it = UseOf::seen(look, from);
+    // Who has no partner has nobody to drain to, and nobody else's address to wait with.
+    let alone = addresses::are_wanted(look) && look.replicas == 1;
+    if alone {
+        roll.drain_until = Some(since);
+        hand_over::begin(status, roll);
+        return;
+    }
     let over = match look.seen.gateway.spec.mode {
         RouteMode::ActiveStandby => use_of_it.by_choice.is_none() && (use_of_it.draining == 0 || left == 0),
         // Who shares does not say when nobody is left.
         RouteMode::ActiveActive => left == 0,
     };
     if over && use_of_it.is_ordered {
-        roll.drain_seconds_left = Some(0);
-        for gateway in status.gateways.iter_mut().filter(|one| one.droplet_id == from.droplet_id) {
-            gateway.role = GatewayRole::Leaving;
-        }
+        hand_over::begin(status, roll);
     }
 }
 
@@ -222,7 +251,7 @@ fn is_rested(look: &Look<'_>, roll: &Roll) -> bool {
 
 fn begin(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<Roll> {
     let site = look.seen.site.as_ref().ok()?;
-    if !is_calm(look, status) {
+    if !is_calm(look, status) || population::is_held(look) {
         return None;
     }
     // The last of the list carries the least.
@@ -285,91 +314,6 @@ fn next(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<NextRoll> {
         reason,
         impact: impact(look, gateway),
     })
-}
-
-fn impact(look: &Look<'_>, from: &GatewayStatus) -> String {
-    let name = &from.name;
-    let drain = look.seen.gateway.spec.drain_seconds;
-    let address = from.public_address.as_deref().unwrap_or("an address not known");
-    let alone = if look.replicas == 1 { ", with one replica too" } else { "" };
-    format!(
-        "No gap is expected{alone}: the new one is proven before new connections move to it; open ones keep {name} until they are \
-         idle, {drain} s at most. {address} goes with {name}, and the new one has another address"
-    )
-}
-
-/// Progressing while a roll is under way.
-pub(super) fn progress(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<Verdict> {
-    let roll = under_way(status)?;
-    let Roll { from, reason, impact, .. } = roll;
-    let successor = roll.to_droplet_id.and_then(|id| find(status, id));
-    let doing = match (find(status, roll.from_droplet_id), successor) {
-        (Some(old), _) if is_leaving(old) => format!("{from} is let go of and deleted"),
-        (_, Some(new)) if !new.ready => format!("its successor comes up: {}", in_words(new)),
-        (Some(old), Some(new)) => draining(look, roll, old, new),
-        _ => match status.creating.first() {
-            Some(intent) => match &intent.message {
-                Some(refusal) => format!("the cloud refuses to make {}: {refusal}", intent.name),
-                None => format!("{} is being made", intent.name),
-            },
-            None => "its successor is about to be made".to_owned(),
-        },
-    };
-    Some(verdict(
-        PROGRESSING,
-        true,
-        "Rolling",
-        format!("{from} is replaced: {reason}. Now {doing}. {impact}"),
-    ))
-}
-
-fn draining(look: &Look<'_>, roll: &Roll, old: &GatewayStatus, new: &GatewayStatus) -> String {
-    let seen = UseOf::seen(look, old);
-    let left = roll.drain_seconds_left.unwrap_or_default();
-    let (from, to) = (&old.name, &new.name);
-    let users = match (look.seen.gateway.spec.mode, seen.draining) {
-        (RouteMode::ActiveActive, _) => "nothing new comes to it".to_owned(),
-        (RouteMode::ActiveStandby, 0) => "no node has said that connections use it".to_owned(),
-        (RouteMode::ActiveStandby, 1) => "connections of one node use it".to_owned(),
-        (RouteMode::ActiveStandby, many) => format!("connections of {many} nodes use it"),
-    };
-    format!("{to} is proven, and {from} drains: {users}, and what is left is moved in {left} s at the latest")
-}
-
-/// What keeps a roll from its end, and what to do.
-pub(super) fn trouble(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<(&'static str, String)> {
-    let roll = status.roll.as_ref()?;
-    if let Some(failure) = &roll.failure {
-        let Roll { from, reason, .. } = roll;
-        return Some((
-            "RollStopped",
-            format!(
-                "{from} was to be replaced ({reason}), and its successor did not hold: {failure}. {from} works on. Look at size and \
-                 image of this object, or at the version of the controller, and take back or mend what was changed; any change of \
-                 the spec begins anew"
-            ),
-        ));
-    }
-    let from =
-        find(status, roll.from_droplet_id).filter(|from| !is_leaving(from) && is_drained(status, from))?;
-    if roll.drain_seconds_left != Some(0) {
-        return None;
-    }
-    let seen = UseOf::seen(look, from);
-    let name = &from.name;
-    let words = match (seen.behind, seen.by_choice) {
-        (Some(node), _) => format!("{node} has not heard that it shall leave {name}: its agent must run"),
-        (None, Some(node)) => format!(
-            "{node} uses {name} all the same: the other gateways do not work for it, and its NodeEgress says why"
-        ),
-        (None, None) => return None,
-    };
-    Some((
-        "RollHeld",
-        format!(
-            "{name} is to be replaced and stays while a node needs it. {words}; if the node is beyond help, delete its Node"
-        ),
-    ))
 }
 
 fn find(status: &EgressGatewayStatus, id: i64) -> Option<&GatewayStatus> {

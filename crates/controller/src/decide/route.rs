@@ -6,7 +6,7 @@ use egress_api::{
     NodeRouteState, OnNoGateway, RouteMode, StaticRoute, StaticRouteSpec,
 };
 
-use super::{Look, failover, is_leaving, is_proven, roll};
+use super::{Look, addresses, failover, is_leaving, is_proven, roll};
 use crate::observation::NodeSeen;
 
 /// What the StaticRoute should become.
@@ -37,6 +37,9 @@ pub(super) fn plan(look: &Look<'_>, status: &mut EgressGatewayStatus) -> RoutePl
 
 // A node may send through a gateway that was proven, or that it has in its list, until its Droplet is gone.
 fn public_ips(look: &Look<'_>, status: &EgressGatewayStatus, order: &[GatewayStatus]) -> Vec<String> {
+    if addresses::are_wanted(look) {
+        return addresses::public_ips(status);
+    }
     let mut addresses: Vec<String> =
         order.iter().filter_map(|gateway| gateway.public_address.clone()).collect();
     let listed = current_list(look);

@@ -1,13 +1,16 @@
-//! Deletion of an EgressGateway: routes off every live node, then the Droplets one by one, the firewall, the finalizer.
+//! Deletion of an EgressGateway: routes off every live node, then the Droplets one by one, the firewall, the finalizer. With
+//! `deletionPolicy: Retain` Droplets and firewall stay, and our tags come off.
 //!
 //! Never hangs without a word: whatever blocks it is in the Degraded condition, with the way out (invariant I12).
 
-use egress_api::{EgressGatewayStatus, GatewayRole, NodeRoute, NodeRouteState};
+use egress_api::{
+    DeletionPolicy, EgressGatewayStatus, GatewayRole, GatewayStatus, NodeRoute, NodeRouteState,
+};
 use egress_digitalocean::Droplet;
 
 use super::{
-    LATER, Look, Presence, SOON, conditions, creation, events, firewall, first_the_status, population, route,
-    stamp,
+    LATER, Look, Presence, SOON, addresses, conditions, creation, events, firewall, first_the_status,
+    forget_refused_deletes, population, route, stamp,
 };
 use crate::decision::{Decision, Effect};
 use crate::observation::{FirewallsSeen, NODE_EGRESS, NodeSeen, STATIC_ROUTE, Trouble};
@@ -15,17 +18,25 @@ use crate::observation::{FirewallsSeen, NODE_EGRESS, NodeSeen, STATIC_ROUTE, Tro
 /// The next step towards nothing.
 pub(super) fn decide(look: &Look<'_>) -> Decision {
     let mut status = look.before.clone();
+    forget_refused_deletes(look, &mut status);
     creation::adopt(look, &mut status);
     status
         .creating
         .retain(|intent| intent.sent.as_ref().is_some_and(|sent| !creation::has_settled(look, sent)));
     status.gateways.retain(|gateway| !matches!(look.presence(gateway), Presence::Gone));
     firewall::record_for_removal(look, &mut status);
+    addresses::record_for_removal(look, &mut status);
     let holding = nodes_holding_routes(look);
     let routed = route::ours(look).is_some() || !holding.is_empty() || nobody_knows_who_routes(look);
     if !routed {
         for gateway in &mut status.gateways {
             gateway.role = GatewayRole::Leaving;
+        }
+        status.gateways.retain(|gateway| !gateway.existing);
+        status.gateways.retain(|gateway| !is_released(look, gateway));
+        if retains(look) && status.gateways.is_empty() && status.creating.is_empty() {
+            // It stays round its Droplets.
+            status.firewall = None;
         }
     }
     stamp(look, &mut status);
@@ -43,17 +54,43 @@ pub(super) fn decide(look: &Look<'_>) -> Decision {
         if routed {
             return None;
         }
-        let delete = status.gateways.iter().find_map(|gateway| population::delete(look, &status, gateway));
+        let mut settled = status.gateways.iter().filter(|gateway| !addresses::may_come_for(&status, gateway));
+        let delete = settled.find_map(|gateway| {
+            if retains(look) {
+                release(look, &status, gateway)
+            } else {
+                population::delete(look, &status, gateway)
+            }
+        });
         if delete.is_some() || !status.gateways.is_empty() || !status.creating.is_empty() {
             return delete;
         }
         let last = || is_all_gone(look, &status).then_some(Effect::RemoveFinalizer);
-        firewall::removal(look, &status).or_else(last)
+        None.or_else(|| addresses::removal(look, &status))
+            .or_else(|| firewall::removal(look, &status))
+            .or_else(last)
     };
     let effect = first_the_status(look, &status, next);
     let events = events::between(look, &status, effect.as_ref());
     let requeue_after = if effect.is_some() { SOON } else { pause };
     Decision { effect, status, requeue_after, events }
+}
+
+fn retains(look: &Look<'_>) -> bool {
+    look.seen.gateway.spec.deletion_policy == DeletionPolicy::Retain
+}
+
+/// Whether this Droplet was to stay, and carries none of our tags any more.
+pub(super) fn is_released(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
+    let Presence::Found(droplet) = look.presence(gateway) else { return false };
+    let deleting = look.seen.gateway.metadata.deletion_timestamp.is_some();
+    let left = look.identity.tag_to_take_off(&look.before.gateways, droplet, &look.nodes);
+    deleting && retains(look) && left == Ok(None)
+}
+
+fn release(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> Option<Effect> {
+    let Presence::Found(droplet) = look.presence(gateway) else { return None };
+    look.identity.tag_to_take_off(&status.gateways, droplet, &look.nodes).ok()?.map(Effect::Untag)
 }
 
 // Live nodes whose report still names a StaticRoute of ours, or one that follows and still routes, and those whose agent is Ready and has
@@ -88,7 +125,11 @@ fn nobody_knows_who_routes(look: &Look<'_>) -> bool {
 }
 
 fn is_all_gone(look: &Look<'_>, status: &EgressGatewayStatus) -> bool {
-    if !status.gateways.is_empty() || !status.creating.is_empty() || status.firewall.is_some() {
+    if !status.gateways.is_empty()
+        || !status.creating.is_empty()
+        || status.firewall.is_some()
+        || !addresses::are_gone(status)
+    {
         return false;
     }
     let deleted = look.seen.gateway.metadata.deletion_timestamp.as_ref();
@@ -127,11 +168,17 @@ fn doing(look: &Look<'_>, status: &EgressGatewayStatus, holding: &[String]) -> S
     if !holding.is_empty() {
         return format!("{} nodes still have the routes, among them {}", holding.len(), holding[0]);
     }
+    if !status.gateways.is_empty() && retains(look) {
+        return format!("{} Droplets stay and still carry our tags", status.gateways.len());
+    }
     if !status.gateways.is_empty() {
         return format!("{} Droplets are still there", status.gateways.len());
     }
     if let Some(intent) = status.creating.first() {
         return format!("Waiting whether Droplet {} appears, which was asked for", intent.name);
+    }
+    if let Some(address) = status.reserved_ips.iter().find(|recorded| !recorded.given) {
+        return format!("Reserved address {} is still there", address.ip);
     }
     if let Some(firewall) = &status.firewall {
         return format!("Firewall {} is still there", firewall.name);
@@ -214,7 +261,16 @@ fn blocked(look: &Look<'_>, status: &EgressGatewayStatus, holding: &[String]) ->
         });
     }
     if status.gateways.is_empty() && status.creating.is_empty() {
-        return firewall_stays(look, status);
+        return addresses::stays(look, status).or_else(|| firewall_stays(look, status));
+    }
+    if retains(look) {
+        let trouble = look.seen.cloud.as_ref().err().or(look.seen.failure.as_ref())?;
+        let message = format!(
+            "{}. The Droplets stay in any case, and only our tags are to be taken off them, for which the API token needs the scope \
+             tag:delete; to leave the tags too, remove the finalizer",
+            trouble.message
+        );
+        return Some(Trouble { reason: trouble.reason, message });
     }
     if let Err(trouble) = &look.seen.cloud {
         return Some(Trouble {
@@ -230,6 +286,9 @@ fn blocked(look: &Look<'_>, status: &EgressGatewayStatus, holding: &[String]) ->
         && let Err(trouble) = &look.seen.site
     {
         return Some(trouble.clone());
+    }
+    if let Some(message) = population::for_a_person_to_delete(look, status) {
+        return Some(Trouble { reason: "DeleteForbidden", message });
     }
     if let Some(message) = population::not_provably_ours(look, status) {
         return Some(Trouble { reason: "NotProvablyOurs", message });

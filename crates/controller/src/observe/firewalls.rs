@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use egress_api::{EgressGateway, FirewallStatus};
-use egress_digitalocean::{DropletId, Error, Firewall, FirewallId, FirewallStatus as Progress, RefusalKind};
+use egress_digitalocean::{Error, Firewall, FirewallId, FirewallStatus as Progress, RefusalKind};
 use jiff::Timestamp;
 
 use super::{BUSY_AGE, Observer, identity_of};
@@ -17,6 +17,9 @@ use crate::site::of_cloud;
 
 /// While it is open whether a create has happened, or a change is not in force yet: nodes prove the addresses of gateways only then.
 const OPEN_AGE: Duration = Duration::from_secs(5);
+
+/// While the EgressGateway is being deleted: a person may have deleted what the token may not.
+const LEAVING_AGE: Duration = Duration::from_secs(30);
 
 /// Every scope that calls about firewalls need.
 const SCOPES: &str = "firewall:read, firewall:create, firewall:update and firewall:delete";
@@ -41,26 +44,15 @@ impl Observer {
         let ours = |firewall: &&Firewall| ids.contains(firewall.id.as_str()) || identity.names(firewall);
         let firewalls: Vec<Firewall> =
             list.firewalls.values().filter(ours).cloned().chain(unlisted).collect();
-        // To a token of another team everything is gone. A Droplet of ours that it sees now shows that it is not such a one; the list of them
-        // may have been read with the token before.
         let gone = ids.iter().any(|id| firewalls.iter().all(|firewall| firewall.id.as_str() != *id));
         if gone && !nodes.is_empty() {
-            let ours = cloud.droplets.keys().next().copied();
-            let sees = self.sees_one_of(ours, nodes).await.map_err(|error| trouble(&error))?;
+            let sees =
+                self.sees_this_account(gateway, nodes, cloud).await.map_err(|error| trouble(&error))?;
             if !sees {
                 return Err(super::blind());
             }
         }
         Ok(FirewallsSeen { taken: list.taken, firewalls })
-    }
-
-    async fn sees_one_of(&self, ours: Option<DropletId>, nodes: &[NodeSeen]) -> Result<bool, Error> {
-        if let Some(ours) = ours
-            && self.cloud.sees(ours).await?
-        {
-            return Ok(true);
-        }
-        self.sees_the_cluster(nodes).await
     }
 
     // The list, and what it lacks and a read by id finds.
@@ -71,7 +63,9 @@ impl Observer {
     ) -> Result<(Arc<FirewallList>, Vec<Firewall>), Error> {
         let now = self.cloud.now();
         let needed = needed(gateway, recorded, now);
-        let wanted = (now - self.known.firewall_age).max(condemned(gateway));
+        let is_leaving = gateway.metadata.deletion_timestamp.is_some();
+        let age = self.known.firewall_age.min(if is_leaving { LEAVING_AGE } else { Duration::MAX });
+        let wanted = (now - age).max(condemned(gateway));
         let mut list = self.cloud.firewalls(wanted, needed).await?;
         let ids: Vec<FirewallId> =
             recorded.into_iter().flat_map(recorded_ids).filter_map(|id| FirewallId::new(id).ok()).collect();

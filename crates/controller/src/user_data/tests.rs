@@ -7,6 +7,7 @@ fn input(vpc: &str, pods: &[&str]) -> UserDataInput {
         vpc_range: vpc.parse().expect("range"),
         pod_ranges: pods.iter().map(|p| p.parse().expect("range")).collect(),
         ssh: false,
+        reserved_address: false,
     }
 }
 
@@ -70,6 +71,7 @@ fn settings_name_version_and_ranges() {
         serde_json::json!({
             "version": data.version, "vpc_range": "10.116.0.0/20", "source_ranges": "10.116.0.0/20,10.244.0.0/16",
             "ssh": false,
+            "egress_address": "own",
         })
     );
     assert_eq!(written(&data.text, "/etc/egress-gateway/version"), format!("{}\n", data.version));
@@ -95,7 +97,7 @@ fn with_ssh_keys_there_is_an_account_for_them_and_without_none() {
     let keys = UserDataInput { ssh: true, ..input("10.116.0.0/20", &["10.244.0.0/16"]) };
     let with = render(&keys).expect("renders");
     assert_ne!(with.version, without.version);
-    assert!(with.text.contains("\nuser: {name: gateway, ") && with.text.contains("\"ssh\": true\n"));
+    assert!(with.text.contains("\nuser: {name: gateway, ") && with.text.contains("\"ssh\": true,\n"));
     assert!(without.text.contains("\nusers: [{name: root, "));
 }
 

@@ -90,6 +90,12 @@ impl State {
 
     /// Whether a gateway at this address does its work.
     pub fn works(&self, address: Ipv4Addr) -> bool {
+        let leaves = |droplet: &Droplet| self.leaves_with(droplet).is_some();
+        self.answers(address) && self.droplet_at(address).is_some_and(leaves)
+    }
+
+    /// Whether it is up, with an address to leave with or without.
+    fn answers(&self, address: Ipv4Addr) -> bool {
         let machine = self.droplet_at(address).and_then(|droplet| self.machines.get(&droplet.id));
         machine.is_some_and(|machine| {
             let up = machine.since.is_some_and(|since| since + BOOT <= self.now);
@@ -97,19 +103,32 @@ impl State {
         })
     }
 
+    /// The address that a gateway leaves with.
+    pub fn leaves_with(&self, droplet: &Droplet) -> Option<Ipv4Addr> {
+        if is_reserved(droplet) {
+            let held = self.cloud.reserved_ips.values().find(|one| one.droplet == Some(droplet.id));
+            held.map(|one| one.ip)
+        } else {
+            droplet.public.as_ref().map(|public| public.address)
+        }
+    }
+
     pub fn endpoint(&self, address: Ipv4Addr) -> HealthSeen {
-        let Some(droplet) = self.droplet_at(address).filter(|_| self.works(address)) else {
+        let Some(droplet) = self.droplet_at(address).filter(|_| self.answers(address)) else {
             return HealthSeen::Silent("no connection".into());
         };
-        HealthSeen::Ready {
-            version: Some(user_data_version()),
-            public_address: droplet.public.as_ref().map(|public| public.address),
-            peers: Some(self.machines[&droplet.id].peers.clone()),
+        let version = Some(user_data_version(is_reserved(droplet)));
+        match self.leaves_with(droplet) {
+            None => HealthSeen::Awaiting { version },
+            public_address => {
+                let peers = Some(self.machines[&droplet.id].peers.clone());
+                HealthSeen::Ready { version, public_address, peers }
+            }
         }
     }
 
     pub fn admit(&mut self, gateway: Ipv4Addr, peers: &[Ipv4Addr]) -> Result<(), String> {
-        let Some(id) = self.droplet_at(gateway).filter(|_| self.works(gateway)).map(|droplet| droplet.id)
+        let Some(id) = self.droplet_at(gateway).filter(|_| self.answers(gateway)).map(|droplet| droplet.id)
         else {
             return Err("no connection".into());
         };
@@ -117,7 +136,7 @@ impl State {
             self.violations.push(format!("somebody is admitted who is no gateway of ours: {peers:?}"));
         }
         let known = |peer: &Ipv4Addr| {
-            let public = self.droplet_at(*peer)?.public.as_ref()?.address;
+            let public = self.leaves_with(self.droplet_at(*peer)?)?;
             (self.works(*peer) || self.machines[&id].peers.contains(&public)).then_some(public)
         };
         let admitted = peers.iter().filter_map(known).collect();
@@ -173,7 +192,7 @@ impl State {
             .map(|address| {
                 let works = self.works(*address);
                 let condemned = !works && another(address);
-                let mut view = json!({"address": address, "reachable": works, "forwards": works, "fullSize": works, "condemned": condemned});
+                let mut view = json!({"address": address, "reachable": self.answers(*address), "forwards": works, "fullSize": works, "condemned": condemned});
                 if condemned {
                     view["renewed"] = json!(renewed);
                 }
@@ -189,14 +208,22 @@ impl State {
     }
 }
 
-fn user_data_version() -> String {
-    static VERSION: LazyLock<String> = LazyLock::new(|| {
-        let input = UserDataInput {
-            vpc_range: "10.116.0.0/20".parse().unwrap(),
-            pod_ranges: vec!["10.244.0.0/16".parse().unwrap()],
-            ssh: false,
-        };
-        render(&input).unwrap().version
+// As its own user data says.
+fn is_reserved(droplet: &Droplet) -> bool {
+    droplet.user_data.as_deref().is_some_and(|text| text.contains(r#""egress_address": "reserved""#))
+}
+
+fn user_data_version(reserved_address: bool) -> String {
+    static VERSIONS: LazyLock<[String; 2]> = LazyLock::new(|| {
+        [false, true].map(|reserved_address| {
+            let input = UserDataInput {
+                vpc_range: "10.116.0.0/20".parse().unwrap(),
+                pod_ranges: vec!["10.244.0.0/16".parse().unwrap()],
+                ssh: false,
+                reserved_address,
+            };
+            render(&input).unwrap().version
+        })
     });
-    VERSION.clone()
+    VERSIONS[usize::from(reserved_address)].clone()
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use egress_api::{ADDRESS_TAG_PREFIX, EgressGatewayStatus};
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -23,7 +24,7 @@ pub fn outcome(world: &World) -> Value {
         .map(|gateway| {
             let droplet = state.billed().find(|droplet| i64::try_from(droplet.id) == Ok(gateway.droplet_id));
             let private = droplet.map(|droplet| droplet.private.address.to_string());
-            let public = droplet.and_then(|droplet| Some(droplet.public.as_ref()?.address.to_string()));
+            let public = droplet.and_then(|droplet| Some(state.leaves_with(droplet)?.to_string()));
             json!({
                 "name": gateway.name, "ready": gateway.ready, "admits": gateway.admits.len(),
                 "its addresses": gateway.private_address == private && gateway.public_address == public,
@@ -40,6 +41,7 @@ pub fn outcome(world: &World) -> Value {
         .iter()
         .map(|condition| json!([condition.type_, condition.status, condition.reason]))
         .collect();
+    let told = addresses_are_told(&state, &status);
     json!({
         "object": world.gateway().is_some(),
         "gateways": gateways, "roles": roles, "listed": listed.len(), "conditions": conditions,
@@ -49,17 +51,48 @@ pub fn outcome(world: &World) -> Value {
         "rolled": status.roll.map(|roll| json!([roll.from, roll.to, roll.ended.is_some(), roll.failure])),
         "ready": status.gateways_ready, "nodes": status.nodes,
         "route status": route.and_then(|route| route.status).map(|status| json!([status.nodes_applied, status.nodes_total])),
+        "addresses are told": told, "addresses": addresses(&state),
         "droplets": droplets(&state), "firewalls": firewalls(&state),
         "journal": journal(&state),
         "of others": others(&state),
     })
 }
 
+// The status records what there is, and promises it.
+fn addresses_are_told(state: &crate::world::State, status: &EgressGatewayStatus) -> bool {
+    let there = reserved(state);
+    let recorded: BTreeMap<String, Option<u64>> = status
+        .reserved_ips
+        .iter()
+        .map(|one| (one.ip.clone(), one.droplet_id.and_then(|id| u64::try_from(id).ok())))
+        .collect();
+    let promised: BTreeSet<&String> = status.public_ips.iter().collect();
+    recorded == there && (there.is_empty() || promised == there.keys().collect())
+}
+
+// By the names of those who hold them.
+fn addresses(state: &crate::world::State) -> Vec<Option<String>> {
+    let mut holders: Vec<Option<String>> =
+        reserved(state).into_values().map(|holder| holder.map(|id| state.name_of(id))).collect();
+    holders.sort_unstable();
+    holders
+}
+
+fn reserved(state: &crate::world::State) -> BTreeMap<String, Option<u64>> {
+    let ours = state.cloud.reserved_ips.values().filter(|one| state.addresses.contains(&one.ip));
+    ours.map(|one| (one.ip.to_string(), one.droplet)).collect()
+}
+
+// The address in a tag is another one in each run.
+fn tag(name: &str) -> &str {
+    if name.starts_with(ADDRESS_TAG_PREFIX) { ADDRESS_TAG_PREFIX } else { name }
+}
+
 fn droplets(state: &crate::world::State) -> Vec<Value> {
     let mut droplets: Vec<Value> = state
         .billed()
         .map(|droplet| {
-            let tags: BTreeSet<&str> = droplet.tags.iter().map(|tag| tag.name.as_str()).collect();
+            let tags: BTreeSet<&str> = droplet.tags.iter().map(|one| tag(&one.name)).collect();
             json!({"name": droplet.name, "size": droplet.size, "image": droplet.image, "region": droplet.region, "vpc": droplet.vpc,
                    "tags": tags, "status": droplet.status})
         })
@@ -76,8 +109,8 @@ fn firewalls(state: &crate::world::State) -> Vec<Value> {
         let mut text = json!({"droplets": wall.droplet_ids, "tags": wall.tags, "inbound": wall.inbound, "outbound": wall.outbound}).to_string();
         for droplet in state.billed() {
             text = text.replace(&droplet.id.to_string(), &format!("\"{}\"", droplet.name));
-            if let Some(public) = &droplet.public {
-                text = text.replace(&format!("{}/32", public.address), &droplet.name);
+            if let Some(public) = state.leaves_with(droplet) {
+                text = text.replace(&format!("{public}/32"), &droplet.name);
             }
         }
         let mut value: Value = serde_json::from_str(&text).unwrap();
@@ -126,5 +159,12 @@ fn others(state: &crate::world::State) -> Value {
         .filter(|wall| !state.walls.contains(&wall.id))
         .map(|wall| &wall.name)
         .collect();
-    json!([droplets, walls])
+    let addresses: Vec<Value> = state
+        .cloud
+        .reserved_ips
+        .values()
+        .filter(|one| !state.addresses.contains(&one.ip))
+        .map(|one| json!([one.ip, one.droplet]))
+        .collect();
+    json!([droplets, walls, addresses])
 }

@@ -41,7 +41,7 @@ pub struct Ended {
 pub fn prepared(scenario: &Scenario) -> World {
     let world = World::new();
     if scenario.before > 0 {
-        ask_for(&world, scenario.before);
+        ask_for(&world, scenario.before, scenario.public_ip);
         let mut life = Life::new(world.clone(), 1);
         life.lead(|world| is_whole(world, scenario.before)).unwrap();
         life.end();

@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 
 use crate::world::{MERGE, OTHER_VPC, VPC, World};
 
+const OWN: &str = "Ephemeral";
+const RESERVED: &str = "ReservedPerGateway";
+
 const OBJECTS: &str = "/apis/networking.digitalocean.com/v1alpha1/egressgateways";
 const OBJECT: &str = "/apis/networking.digitalocean.com/v1alpha1/egressgateways/demo";
 
@@ -14,6 +17,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// How many gateways there are before; none for no object.
     pub before: usize,
+    /// Where their addresses come from.
+    pub public_ip: &'static str,
     /// What somebody, or the world, does.
     pub act: fn(&World),
     /// Whether it has come to its end.
@@ -28,7 +33,8 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "create one",
         before: 0,
-        act: |world| ask_for(world, 1),
+        public_ip: OWN,
+        act: |world| ask_for(world, 1, OWN),
         is_over: |world| is_whole(world, 1),
         pairs: false,
         long: false,
@@ -36,7 +42,8 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "create a pair",
         before: 0,
-        act: |world| ask_for(world, 2),
+        public_ip: OWN,
+        act: |world| ask_for(world, 2, OWN),
         is_over: |world| is_whole(world, 2),
         pairs: true,
         long: false,
@@ -44,6 +51,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "replace one that is gone",
         before: 2,
+        public_ip: OWN,
         act: lose_active,
         is_over: |world| is_renewed(world),
         pairs: true,
@@ -52,6 +60,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "replace one that is dead",
         before: 2,
+        public_ip: OWN,
         act: kill_active,
         is_over: |world| is_renewed(world),
         pairs: true,
@@ -60,6 +69,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "power on one that is off",
         before: 2,
+        public_ip: OWN,
         act: switch_active_off,
         is_over: |world| is_whole(world, 2),
         pairs: false,
@@ -68,6 +78,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "power-cycle one that is frozen",
         before: 2,
+        public_ip: OWN,
         act: freeze_active,
         is_over: |world| is_whole(world, 2),
         pairs: false,
@@ -76,6 +87,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "one more",
         before: 1,
+        public_ip: OWN,
         act: |world| scale(world, 2),
         is_over: |world| is_whole(world, 2),
         pairs: false,
@@ -84,6 +96,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "one less",
         before: 2,
+        public_ip: OWN,
         act: |world| scale(world, 1),
         is_over: |world| is_whole(world, 1),
         pairs: false,
@@ -92,15 +105,79 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "roll on a spec change",
         before: 2,
+        public_ip: OWN,
         act: grow,
         is_over: has_grown,
         pairs: false,
         long: true,
     },
-    Scenario { name: "delete", before: 2, act: delete, is_over: is_gone, pairs: true, long: false },
+    Scenario {
+        name: "delete",
+        before: 2,
+        public_ip: OWN,
+        act: delete,
+        is_over: is_gone,
+        pairs: true,
+        long: false,
+    },
     Scenario {
         name: "adopt after the status was lost",
         before: 2,
+        public_ip: OWN,
+        act: lose_status,
+        is_over: |world| is_whole(world, 2),
+        pairs: false,
+        long: false,
+    },
+    Scenario {
+        name: "create a pair with reserved addresses",
+        before: 0,
+        public_ip: RESERVED,
+        act: |world| ask_for(world, 2, RESERVED),
+        is_over: |world| is_whole(world, 2),
+        pairs: false,
+        long: false,
+    },
+    Scenario {
+        name: "move the address of one that is gone",
+        before: 2,
+        public_ip: RESERVED,
+        act: lose_active,
+        is_over: |world| is_renewed(world),
+        pairs: false,
+        long: false,
+    },
+    Scenario {
+        name: "move an address in a roll",
+        before: 2,
+        public_ip: RESERVED,
+        act: grow,
+        is_over: has_grown,
+        pairs: false,
+        long: true,
+    },
+    Scenario {
+        name: "give reserved addresses back",
+        before: 2,
+        public_ip: RESERVED,
+        act: delete,
+        is_over: is_gone,
+        pairs: false,
+        long: false,
+    },
+    Scenario {
+        name: "leave all in the cloud",
+        before: 2,
+        public_ip: RESERVED,
+        act: retain,
+        is_over: is_gone,
+        pairs: false,
+        long: false,
+    },
+    Scenario {
+        name: "adopt with reserved addresses",
+        before: 2,
+        public_ip: RESERVED,
         act: lose_status,
         is_over: |world| is_whole(world, 2),
         pairs: false,
@@ -108,9 +185,9 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-pub fn ask_for(world: &World, replicas: usize) {
+pub fn ask_for(world: &World, replicas: usize, public_ip: &str) {
     let object = json!({"apiVersion": "networking.digitalocean.com/v1alpha1", "kind": "EgressGateway", "metadata": {"name": "demo"},
-        "spec": {"destinations": ["198.51.100.7", "198.51.100.64/26"], "publicIP": "Ephemeral", "replicas": replicas}});
+        "spec": {"destinations": ["198.51.100.7", "198.51.100.64/26"], "publicIP": public_ip, "replicas": replicas}});
     world.write(http::Method::POST, OBJECTS, "application/json", &object);
     foreign_things(world);
 }
@@ -129,6 +206,7 @@ fn foreign_things(world: &World) {
     let droplet = |name: String, vpc: &str, tags: &[String]| json!({"name": name, "region": "nyc1", "size": "s-1vcpu-1gb", "image": "debian-12-x64", "vpc_uuid": vpc, "tags": tags});
     world.by_hand("POST", "/v2/droplets", &droplet(format!("demo-0-{short}"), OTHER_VPC, &ours));
     world.by_hand("POST", "/v2/droplets", &droplet(format!("demo-0-0-{short}"), VPC, &[]));
+    world.by_hand("POST", "/v2/reserved_ips", &json!({"region": "nyc1"}));
     let rule = json!({"protocol": "tcp", "ports": "22", "sources": {"addresses": ["192.0.2.0/24"]}});
     world.by_hand(
         "POST",
@@ -179,6 +257,11 @@ fn delete(world: &World) {
     world.write(http::Method::DELETE, OBJECT, "application/json", &json!({}));
 }
 
+fn retain(world: &World) {
+    world.patch(OBJECT, MERGE, &json!({"spec": {"deletionPolicy": "Retain"}}));
+    delete(world);
+}
+
 fn lose_status(world: &World) {
     world.patch(&format!("{OBJECT}/status"), MERGE, &json!({"status": null}));
 }
@@ -197,9 +280,12 @@ pub fn is_whole(world: &World, replicas: usize) -> bool {
     });
     let walled = status.firewall.as_ref().is_some_and(|firewall| firewall.id.is_some());
     let told = status.gateways.iter().all(|gateway| gateway.admits.len() == replicas - 1);
+    // All that were reserved are held, and nothing is under way.
+    let settled = status.reserving_ip.is_none()
+        && status.reserved_ips.iter().all(|one| one.droplet_id.is_some() && one.assigning.is_none());
     let observed =
         status.observed_generation == world.gateway().and_then(|gateway| gateway.metadata.generation);
-    calm && said && walled && told && observed && world.state().billed().count() == replicas
+    calm && said && walled && told && settled && observed && world.state().billed().count() == replicas
 }
 
 // Whole again, with a Droplet that was not there before.

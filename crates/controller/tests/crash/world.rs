@@ -44,6 +44,8 @@ pub struct State {
     pub ours: BTreeSet<u64>,
     /// Firewalls that a controller made.
     pub walls: BTreeSet<String>,
+    /// Addresses that a controller reserved.
+    pub addresses: BTreeSet<Ipv4Addr>,
     /// Changing calls of controllers that the cloud took, in words.
     pub journal: Vec<String>,
     /// Changing calls of controllers, of every kind; what they are crashed at.
@@ -305,7 +307,7 @@ fn furnished() -> Cloud {
         json!({"id": 601, "name": "elsewhere", "vpc": OTHER_VPC, "private_address": "10.117.0.9"});
     let droplets: Vec<Value> = nodes.chain([elsewhere]).collect();
     let fixtures = json!({
-        "account": {"droplet_limit": 200},
+        "account": {"droplet_limit": 200, "floating_ip_limit": 20},
         "vpcs": [{"id": VPC, "name": "cluster", "region": "nyc1", "ip_range": "10.116.0.0/20", "default": true},
                  {"id": OTHER_VPC, "name": "other", "region": "nyc1", "ip_range": "10.117.0.0/20"}],
         "droplets": droplets,
@@ -323,6 +325,7 @@ impl State {
             machines: BTreeMap::new(),
             ours: BTreeSet::new(),
             walls: BTreeSet::new(),
+            addresses: BTreeSet::new(),
             journal: Vec::new(),
             calls: Vec::new(),
             last_call: at(START),

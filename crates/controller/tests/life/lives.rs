@@ -43,6 +43,13 @@ async fn made_proven_and_routed(stage: &Stage, uid: &str) {
     assert!(ids[0] != ids[1]);
     for gateway in &status.gateways {
         assert_eq!(gateway.name, format!("demo-{}-{}", gateway.slot, &uid[..8]));
+        let path = format!("/v2/droplets/{}", gateway.droplet_id);
+        let droplet = stage.cloud.by_hand(reqwest::Method::GET, &path, None).await["droplet"].take();
+        let features = droplet["features"].as_array().unwrap();
+        assert!(
+            !features.contains(&json!("droplet_agent")),
+            "the console's agent was asked for: {features:?}"
+        );
     }
     assert_eq!(
         stage.cloud.droplets().await.len(),

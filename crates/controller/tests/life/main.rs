@@ -18,11 +18,18 @@
 
 mod births;
 mod crash_points;
+mod deletion;
+mod discovery;
 mod firewalls;
 mod idle;
 mod lives;
+mod manners;
 mod older_operator;
+mod plan;
 mod repair;
+mod reserved_ips;
+mod rolls;
+mod scale;
 mod secrets;
 mod stage;
 mod startup_taint;

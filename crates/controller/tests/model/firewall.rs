@@ -145,7 +145,8 @@ fn a_droplet_that_only_carries_our_tags_is_not_put_in_and_one_that_lost_a_tag_st
     let (world, mut seen, now) = calm();
     let droplets = &mut seen.cloud.as_mut().unwrap().droplets;
     droplets.get_mut(&SECOND).unwrap().tags = Some(Vec::new());
-    assert_eq!(at(&world, &seen, now).effect, None, "it would be open");
+    assert!(change_at(&world, &mut seen, now).is_none(), "it would be open");
+    assert_eq!(at(&world, &seen, now).effect, None, "it is told, and that is all");
     seen.firewalls.as_mut().unwrap().firewalls[0].droplet_ids = vec![FIRST];
     assert_eq!(at(&world, &seen, now).effect, None, "nothing proves that it is ours");
     seen.firewalls.as_mut().unwrap().firewalls[0].droplet_ids = vec![FIRST, SECOND];

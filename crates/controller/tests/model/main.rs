@@ -4,15 +4,24 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so by ending")]
 
+mod addresses;
 mod admits;
+mod adoption;
+mod existing;
 mod exploration;
 mod firewall;
+mod forecast;
+mod handing_over;
+mod no_delete;
 mod order;
+mod pause;
+mod pool;
 mod quorum;
 mod references;
 mod repair;
 mod roll;
 mod situations;
+mod strangers;
 mod walls;
 mod world;
 mod wrong_source;
@@ -36,6 +45,7 @@ enum Scenario {
     Gray,
     Roll,
     Delete,
+    Retain,
 }
 
 /// Prepares undisturbed, then runs with the crashes; returns the world at the end and how many calls the run took.
@@ -57,6 +67,10 @@ fn run(scenario: Scenario, crashes: &[(usize, Crash)]) -> (World, usize) {
         Scenario::Gray => world.state().first().gray = true,
         Scenario::Roll => world.state().ask_for_size("s-2vcpu-2gb"),
         Scenario::Delete => world.state().delete(),
+        Scenario::Retain => {
+            world.state().retain();
+            world.state().delete();
+        }
     }
     assert!(world.settle(ENOUGH), "{scenario:?} does not come to rest: {:#?}", world.state().status());
     let calls = world.state().calls - start;
@@ -155,6 +169,27 @@ fn deletion_takes_routes_first_and_leaves_nothing() {
 }
 
 #[test]
+fn what_is_to_be_retained_stays_without_our_tags_when_its_object_goes() {
+    let (world, _) = run(Scenario::Retain, &[]);
+    no_violation(&world, &"undisturbed");
+    let state = world.state();
+    assert!(state.gateway.is_none() && state.route.is_none());
+    let of_the_end: Vec<String> =
+        state.journal.iter().skip_while(|line| *line != "route gone").cloned().collect();
+    let untagged = |slot| {
+        let tags = ["egress-gateway", "egress-cluster:c0ffee", slot, "egress-owner:1a2b3c4d-5e6f"];
+        tags.map(|tag| format!("untag {tag}"))
+    };
+    let mut expected = vec!["route gone".to_owned()];
+    expected.extend(untagged("egress-slot:0"));
+    expected.extend(untagged("egress-slot:1"));
+    expected.push("object gone".to_owned());
+    assert_eq!(of_the_end, expected);
+    assert_eq!(state.machines.len(), 5, "nothing was deleted");
+    assert!(state.machines.values().all(|machine| state.is_there(machine)));
+}
+
+#[test]
 fn deletion_waits_for_live_nodes() {
     let world = prepared();
     world.state().nodes_follow = false;
@@ -181,6 +216,7 @@ fn killed_at_any_call_the_end_is_the_same() {
         Scenario::Gray,
         Scenario::Roll,
         Scenario::Delete,
+        Scenario::Retain,
     ];
     for scenario in all {
         let (undisturbed, calls) = run(scenario, &[]);

@@ -326,7 +326,9 @@ fn a_newcomer_that_swallows_large_packets_is_never_listed_and_made_anew() {
         world.state().tick(1);
         swallows = swallows.or_else(|| newcomer(&world));
         let mut state = world.state();
-        if let Some(machine) = swallows.and_then(|id| state.machines.get_mut(&id)) {
+        if let Some(id) = swallows
+            && let Some(machine) = state.machines.get_mut(&id)
+        {
             machine.swallows = true;
         }
         let is_it = |id: i64| swallows.is_some_and(|swallows| i64::try_from(swallows) == Ok(id));

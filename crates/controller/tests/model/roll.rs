@@ -29,7 +29,8 @@ fn until(world: &World, what: &str, mut is_so: impl FnMut(&World) -> bool) -> Ve
         told.extend(decision.events);
         world.state().tick(1);
     }
-    panic!("never {what}: {:#?}\n{:#?}", world.state().status(), world.state().journal);
+    let state = world.state();
+    panic!("never {what}: {:#?}\n{:#?}", state.status(), state.journal);
 }
 
 fn sizes(world: &World) -> Vec<String> {

@@ -2,17 +2,20 @@
 
 mod creating;
 mod deleting;
+mod offered;
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use egress_api::condition::{DEGRADED, PROGRESSING, READY};
 use egress_api::{GatewayRole, NodeEgressStatus};
-use egress_controller::act::{CreateFailure, FirewallFailure, Ports, perform};
+use egress_controller::act::{CallFailure, CreateFailure, Ports, perform};
 use egress_controller::decide::decide;
 use egress_controller::decision::{Admission, Decision, Effect, Order};
 use egress_controller::firewall::OwnedFirewall;
-use egress_controller::identity::OwnedDroplet;
+use egress_controller::identity::{OwnTag, OwnedDroplet};
 use egress_controller::observation::{HealthSeen, NODE_EGRESS, Observation, STATIC_ROUTE, Trouble};
+use egress_controller::reserved_ip::{OwnedIp, ReleasableIp};
 use egress_digitalocean::{DropletId, DropletStatus, FirewallId, FirewallSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -255,25 +258,44 @@ impl Ports for Refusing {
     async fn power_cycle(&self, _: &OwnedDroplet) -> Result<(), String> {
         Err("unexpected".into())
     }
-    async fn create_firewall(&self, _: &FirewallSpec) -> Result<FirewallId, FirewallFailure<String>> {
-        Err(FirewallFailure::Unknown("unexpected".into()))
+    async fn create_firewall(&self, _: &FirewallSpec) -> Result<FirewallId, CallFailure<String>> {
+        Err(CallFailure::Unknown("unexpected".into()))
     }
     async fn update_firewall(
         &self,
         _: &OwnedFirewall,
         _: &FirewallSpec,
-    ) -> Result<bool, FirewallFailure<String>> {
-        Err(FirewallFailure::Unknown("unexpected".into()))
+    ) -> Result<bool, CallFailure<String>> {
+        Err(CallFailure::Unknown("unexpected".into()))
     }
-    async fn delete_firewall(&self, _: &OwnedFirewall) -> Result<(), FirewallFailure<String>> {
-        Err(FirewallFailure::Unknown("unexpected".into()))
+    async fn delete_firewall(&self, _: &OwnedFirewall) -> Result<(), CallFailure<String>> {
+        Err(CallFailure::Unknown("unexpected".into()))
+    }
+    async fn assign(&self, _: &OwnedDroplet, _: &str) -> Result<(), String> {
+        Err("unexpected".into())
+    }
+    async fn reserve_ip(&self, _: &OwnedDroplet) -> Result<Ipv4Addr, CallFailure<String>> {
+        Err(CallFailure::Unknown("unexpected".into()))
+    }
+    async fn mark_ip(&self, _: &OwnedDroplet, _: Ipv4Addr) -> Result<(), CallFailure<String>> {
+        Err(CallFailure::Unknown("unexpected".into()))
+    }
+    async fn assign_ip(&self, _: &OwnedIp, _: &OwnedDroplet) -> Result<(), CallFailure<String>> {
+        Err(CallFailure::Unknown("unexpected".into()))
+    }
+    async fn release_ip(&self, _: &ReleasableIp) -> Result<(), CallFailure<String>> {
+        Err(CallFailure::Unknown("unexpected".into()))
     }
     async fn admit(&self, _admission: &Admission) -> Result<(), Self::Error> {
         unreachable!()
     }
 
-    async fn delete(&self, _: &OwnedDroplet) -> Result<(), String> {
+    async fn untag(&self, _: &OwnTag) -> Result<(), String> {
         Err("unexpected".into())
+    }
+
+    async fn delete(&self, _: &OwnedDroplet) -> Result<(), CallFailure<String>> {
+        Err(CallFailure::Unknown("unexpected".into()))
     }
 }
 

@@ -2,6 +2,7 @@
 //! A cloud and a Kubernetes small enough to be run thousands of times: what the controller changes, and what follows from it.
 
 mod hands;
+mod people;
 mod seen;
 mod votes;
 
@@ -10,16 +11,17 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use egress_api::{
-    EGRESS_GATEWAY_FINALIZER, EgressGateway, EgressGatewayStatus, GatewayObservation, NodeEgressStatus,
-    NodeRoute, NodeRouteState, StaticRoute, StaticRouteSpec,
+    DeletionPolicy, EGRESS_GATEWAY_FINALIZER, EgressGateway, EgressGatewayStatus, GatewayObservation,
+    NodeEgressStatus, NodeRoute, NodeRouteState, StaticRoute, StaticRouteSpec,
 };
-use egress_controller::act::{CreateFailure, FirewallFailure, Outcome, Ports, perform};
+use egress_controller::act::{CallFailure, CreateFailure, Outcome, Ports, perform};
+use egress_controller::catalogue::Offer;
 use egress_controller::decide::decide;
 use egress_controller::decision::{Admission, Decision, Limits, Order, POWER_CYCLE_WINDOW};
 use egress_controller::firewall::{OwnedFirewall, recorded_ids};
-use egress_controller::identity::{OwnedDroplet, droplet_id};
+use egress_controller::identity::{OwnTag, OwnedDroplet, droplet_id};
 use egress_controller::observation::{
-    CloudSeen, FirewallsSeen, Follower, HealthSeen, NodeSeen, Observation, Site,
+    CloudSeen, FirewallsSeen, Follower, HealthSeen, NodeSeen, Observation, ReservedIpsSeen, Site,
 };
 use egress_controller::user_data::UserData;
 use egress_digitalocean::{Droplet, DropletId, FirewallId, FirewallSpec};
@@ -29,6 +31,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 pub use seen::follower_entry;
 use serde_json::json;
 
+use crate::pool::Address;
 use crate::walls::Wall;
 
 pub const OWNER: &str = "1a2b3c4d-5e6f";
@@ -51,10 +54,10 @@ pub enum Crash {
 #[derive(Clone, Default)]
 pub struct Machine {
     name: String,
-    tags: Vec<String>,
+    pub tags: Vec<String>,
     vpc: String,
     made: i64,
-    deleted: Option<i64>,
+    pub deleted: Option<i64>,
     /// Beyond repair.
     pub dead: bool,
     pub off: bool,
@@ -89,6 +92,8 @@ pub struct State {
     pub uses: Option<u64>,
     /// The one that open connections still use, and until when.
     pub drains: Option<(u64, i64)>,
+    /// The object went and was to take nothing along.
+    pub deletes_nothing: bool,
     /// What is made does not come up.
     pub stillborn: bool,
     pub nodes_follow: bool,
@@ -108,6 +113,16 @@ pub struct State {
     pub walls_refused: Option<&'static str>,
     /// Whether changes of firewalls that the cloud takes come to nothing.
     pub walls_fail: bool,
+    /// What the cloud has of what is asked for.
+    pub offer: Offer,
+    /// Whether the token may delete no Droplet.
+    pub deletes_refused: bool,
+    pub addresses: BTreeMap<std::net::Ipv4Addr, Address>,
+    pub addresses_gone: usize,
+    /// Why the cloud refuses everything about reserved addresses, if it does.
+    pub addresses_refused: Option<&'static str>,
+    /// Whether actions that the cloud takes come to nothing.
+    pub addresses_fail: bool,
     delete_accepted: BTreeMap<DropletId, Timestamp>,
     versions: u64,
     /// Every change, in words.
@@ -137,15 +152,35 @@ pub enum Failed {
     Conflict,
 }
 
-pub fn machine_is_ours(name: &str, tags: &[String], vpc: &str) -> bool {
-    let tagged = |tag: &str| tags.iter().any(|held| held == tag);
-    name.starts_with("demo-")
-        && tagged(&format!("egress-owner:{OWNER}"))
-        && tagged(&format!("egress-cluster:{CLUSTER}"))
-        && vpc == VPC
+/// Whether a machine was made by the controller, and not by a person or for the cluster.
+pub fn is_made(id: u64) -> bool {
+    id >= FIRST_MADE
+}
+
+const FIRST_MADE: u64 = 100;
+
+impl Machine {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 impl World {
+    /// With reserved addresses, the first of them given by the user.
+    pub fn reserved(crashes: Vec<(usize, Crash)>, given: &[&str]) -> Self {
+        let world = Self::new(crashes);
+        {
+            let mut state = world.state();
+            // Somebody else's: one that is free, one that a node holds.
+            state.foreign_address(180, None);
+            state.foreign_address(181, Some(2));
+            let spec = &mut state.gateway.as_mut().unwrap().spec;
+            spec.public_ip = egress_api::PublicIp::ReservedPerGateway;
+            spec.reserved_ips = given.iter().map(|ip| (*ip).to_owned()).collect();
+        }
+        world
+    }
+
     pub fn new(crashes: Vec<(usize, Crash)>) -> Self {
         let gateway: EgressGateway = serde_json::from_value(json!({
             "apiVersion": "networking.digitalocean.com/v1alpha1", "kind": "EgressGateway",
@@ -176,6 +211,7 @@ impl World {
             applied: None,
             uses: None,
             drains: None,
+            deletes_nothing: false,
             stillborn: false,
             nodes_follow: true,
             follower: None,
@@ -188,6 +224,12 @@ impl World {
             walls_gone: 0,
             walls_refused: None,
             walls_fail: false,
+            offer: Offer { trouble: None, price: Some(6.0) },
+            deletes_refused: false,
+            addresses: BTreeMap::new(),
+            addresses_gone: 0,
+            addresses_refused: None,
+            addresses_fail: false,
             delete_accepted: BTreeMap::new(),
             versions: 1,
             journal: Vec::new(),
@@ -209,6 +251,7 @@ impl World {
             lost_after: seconds(30),
             roll_pause: seconds(10),
             user_data_spread: seconds(480),
+            most_droplets: 100,
         };
         Self { state: Mutex::new(state), limits }
     }
@@ -247,6 +290,15 @@ impl World {
         outcome
     }
 
+    /// So many steps, each a second.
+    pub fn steps(&self, count: usize) {
+        for _ in 0..count {
+            let Some(decision) = self.next() else { return };
+            let _ = self.carry_out(&decision, None);
+            self.state().tick(1);
+        }
+    }
+
     /// Steps until nothing is left to do and nothing is under way; says whether that came.
     pub fn settle(&self, most_steps: usize) -> bool {
         for _ in 0..most_steps {
@@ -267,7 +319,10 @@ pub fn timestamp(seconds: i64) -> Timestamp {
 
 impl State {
     pub fn tick(&mut self, seconds: i64) {
-        self.now += seconds;
+        for _ in 0..seconds {
+            self.now += 1;
+            self.settle_addresses();
+        }
         self.move_follower();
         if self.nodes_follow {
             self.applied = self
@@ -302,6 +357,13 @@ impl State {
         listed.iter().filter_map(|entry| id(&entry.address.0)).collect()
     }
 
+    /// Whether nodes use this one, which works, although another one that is listed works.
+    pub fn is_used_beside_another(&self, id: u64) -> bool {
+        let works = |id: u64| self.answers_and_forwards(id) == (true, true);
+        let used = self.uses == Some(id) || self.drains.is_some_and(|(drained, _)| drained == id);
+        used && works(id) && self.listed().into_iter().any(|other| other != id && works(other))
+    }
+
     // What leaves, leaves with an address that people were told of.
     fn check_addresses(&mut self) {
         let status = self.status();
@@ -309,12 +371,9 @@ impl State {
         let sends: Vec<u64> = sends.filter(|id| self.answers_and_forwards(*id) == (true, true)).collect();
         for id in sends {
             let recorded = status.gateways.iter().any(|one| u64::try_from(one.droplet_id) == Ok(id));
-            if recorded && !status.public_ips.contains(&public(id)) {
-                self.violations.push(format!(
-                    "{} leaves and is not in publicIPs at {}",
-                    public(id),
-                    self.now
-                ));
+            let Some(address) = self.leaves_with(id).filter(|_| recorded) else { continue };
+            if !status.public_ips.contains(&address) {
+                self.violations.push(format!("{address} leaves and is not in publicIPs at {}", self.now));
             }
         }
     }
@@ -333,18 +392,6 @@ impl State {
         }
     }
 
-    /// A Droplet of somebody else.
-    pub fn foreign(&mut self, id: u64, name: &str) {
-        let machine = Machine {
-            name: name.to_owned(),
-            tags: Vec::new(),
-            vpc: VPC.to_owned(),
-            made: START - 1000,
-            ..Machine::default()
-        };
-        self.machines.insert(id, machine);
-    }
-
     pub fn version(&self) -> Option<String> {
         self.gateway.as_ref().and_then(|gateway| gateway.metadata.resource_version.clone())
     }
@@ -354,8 +401,7 @@ impl State {
     }
 
     pub fn ours(&self) -> Vec<(&u64, &Machine)> {
-        let ours = |machine: &Machine| machine_is_ours(&machine.name, &machine.tags, &machine.vpc);
-        self.machines.iter().filter(|(_, machine)| ours(machine) && self.is_there(machine)).collect()
+        self.machines.iter().filter(|(id, machine)| is_made(**id) && self.is_there(machine)).collect()
     }
 
     pub fn names(&self) -> BTreeSet<String> {
@@ -397,6 +443,11 @@ impl State {
         self.bump();
     }
 
+    /// What is there is to stay when the object goes.
+    pub fn retain(&mut self) {
+        self.gateway.as_mut().unwrap().spec.deletion_policy = DeletionPolicy::Retain;
+    }
+
     /// Somebody changes the size of the Droplets.
     pub fn ask_for_size(&mut self, size: &str) {
         let gateway = self.gateway.as_mut().unwrap();
@@ -418,6 +469,21 @@ impl State {
         machine.made <= self.now && machine.deleted.is_none_or(|deleted| self.now < deleted + 3)
     }
 
+    /// Whether gateways leave with reserved addresses.
+    pub fn has_reserved_addresses(&self) -> bool {
+        let spec = self.gateway.as_ref().map(|gateway| gateway.spec.public_ip);
+        spec == Some(egress_api::PublicIp::ReservedPerGateway)
+    }
+
+    /// The address with which it leaves, if it may leave at all.
+    fn leaves_with(&self, id: u64) -> Option<String> {
+        if self.has_reserved_addresses() {
+            self.held_by(id).map(|ip| ip.to_string())
+        } else {
+            Some(public(id))
+        }
+    }
+
     fn is_up(&self, machine: &Machine) -> bool {
         self.is_there(machine)
             && self.now - machine.made.max(machine.booted) >= 8
@@ -430,7 +496,7 @@ impl State {
     /// Whether a gateway's kernel answers, and whether it leads outside, too.
     pub fn answers_and_forwards(&self, id: u64) -> (bool, bool) {
         let up = self.machines.get(&id).filter(|machine| self.is_up(machine));
-        (up.is_some(), up.is_some_and(|machine| !machine.gray))
+        (up.is_some(), up.is_some_and(|machine| !machine.gray && self.leaves_with(id).is_some()))
     }
 
     /// The process dies at its next call.

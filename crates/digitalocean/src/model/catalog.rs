@@ -33,6 +33,19 @@ pub struct Size {
     pub available: bool,
 }
 
+/// An SSH key of the team.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SshKey {
+    /// Its number.
+    pub id: u64,
+    /// Its MD5 fingerprint.
+    #[serde(default)]
+    pub fingerprint: String,
+    /// What it is called.
+    #[serde(default)]
+    pub name: String,
+}
+
 /// A region.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Region {

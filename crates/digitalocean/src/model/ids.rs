@@ -103,6 +103,10 @@ text!(
     VpcId, "vpc_uuid", plain
 );
 text!(
+    /// A project (a UUID).
+    ProjectId, "project_id", plain
+);
+text!(
     /// A cloud firewall (a UUID): its only identity.
     FirewallId, "firewall_id", plain
 );

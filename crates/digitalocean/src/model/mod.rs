@@ -7,5 +7,7 @@ pub mod droplet;
 pub mod firewall;
 pub mod ids;
 pub mod lenient;
+pub mod project;
 pub mod request;
+pub mod reserved_ip;
 pub mod vpc;

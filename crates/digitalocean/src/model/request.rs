@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::action::DropletAction;
 use super::droplet::Droplet;
 use super::ids::{
-    ActionId, DropletName, ImageRef, RegionSlug, SizeSlug, SshKeyRef, TagName, UserData, VpcId,
+    ActionId, DropletId, DropletName, ImageRef, RegionSlug, SizeSlug, SshKeyRef, TagName, UserData, VpcId,
 };
 
 /// One Droplet to make.
@@ -58,4 +58,23 @@ pub struct PostAction {
 #[derive(Serialize)]
 pub struct CreateTag<'a> {
     pub name: &'a TagName,
+}
+
+/// One Droplet that carries a tag, or is to.
+#[derive(Serialize)]
+pub struct TaggedDroplet {
+    resources: [TaggedResource; 1],
+}
+
+#[derive(Serialize)]
+struct TaggedResource {
+    // A text, unlike everywhere else.
+    resource_id: String,
+    resource_type: &'static str,
+}
+
+impl TaggedDroplet {
+    pub fn new(droplet: DropletId) -> Self {
+        Self { resources: [TaggedResource { resource_id: droplet.to_string(), resource_type: "droplet" }] }
+    }
 }

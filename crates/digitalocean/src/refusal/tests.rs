@@ -30,6 +30,8 @@ fn a_422_is_told_apart_by_its_words() {
         ("Droplet already has a pending event.", RefusalKind::Busy),
         ("Could not create, please try again.", RefusalKind::Busy),
         ("creating this/these droplet(s) will exceed your droplet limit", RefusalKind::Quota),
+        ("You have reached your limit of reserved IPs.", RefusalKind::Quota),
+        ("The reserved IP already has a pending event.", RefusalKind::Busy),
         ("You specified an invalid size for Droplet creation.", RefusalKind::InvalidSpec),
         ("Size is not available in this region.", RefusalKind::InvalidSpec),
         ("The image is not available in the requested region.", RefusalKind::InvalidSpec),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use egress_digitalocean::{
     ActionId, CreateDroplet, DropletAction, DropletFilter, DropletId, FirewallId, FirewallName, FirewallRule,
-    FirewallSpec, ImageRef, ImageSlug, Peers, Ports, Protocol, TagName, VpcId,
+    FirewallSpec, ImageRef, ImageSlug, Peers, Ports, ProjectId, Protocol, TagName, VpcId,
 };
 use serde_json::{Value, json};
 
@@ -133,8 +133,9 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
     let fake = Fake::start(|request, _| {
         let action = r#""action": {"id": 1, "status": "in-progress", "type": "power_on"}"#;
         let lists =
-            r#""actions": [], "droplets": [], "vpcs": [], "sizes": [], "regions": [], "reserved_ips": [], "firewalls": []"#;
-        let things = r#""droplet": {"id": 1}, "vpc": {"id": "a"}, "image": {"id": 1}, "account": {}, "firewall": {"id": "a"}"#;
+            r#""actions": [], "droplets": [], "vpcs": [], "sizes": [], "regions": [], "reserved_ips": [], "firewalls": [],
+               "images": [], "ssh_keys": [], "projects": [], "resources": []"#;
+        let things = r#""droplet": {"id": 1}, "vpc": {"id": "a"}, "image": {"id": 1}, "account": {}, "firewall": {"id": "a"}, "reserved_ip": {"ip": "203.0.113.200"}"#;
         match request.method.as_str() {
             "DELETE" => answer(204, ""),
             _ => answer(200, &format!("{{{action}, {lists}, {things}}}")),
@@ -160,6 +161,7 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
     client.droplet_action(id, ActionId(1)).await.unwrap();
     client.recent_droplet_actions(id).await.unwrap();
     client.ensure_tag(&tag, &Leader).await.unwrap();
+    client.untag_droplet(&tag, id, &Leader).await.unwrap();
     let wall = FirewallId::new("bb4b2611-3d72-467b-8602-280330ecd65c").unwrap();
     client.create_firewall(&firewall(), &Leader).await.unwrap();
     client
@@ -175,8 +177,19 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
     client.regions().await.unwrap();
     client.image(&ImageRef::Slug(ImageSlug::new("ubuntu-24-04-x64").unwrap())).await.unwrap();
     client.image(&ImageRef::Id(1)).await.unwrap();
+    client.distributions().await.unwrap();
+    client.ssh_keys().await.unwrap();
+    client.projects().await.unwrap();
+    let project = ProjectId::new("4e1bfbc3-dc3e-41f2-a18f-1b4d7ba71679").unwrap();
+    client.assign_droplet(&project, id, &Leader).await.unwrap();
     client.account().await.unwrap();
     client.reserved_ips().await.unwrap();
+    let ip = std::net::Ipv4Addr::new(203, 0, 113, 200);
+    client.reserved_ip(ip).await.unwrap();
+    client.reserve_ip(id, &Leader).await.unwrap();
+    client.assign_ip(ip, id, &Leader).await.unwrap();
+    client.release_ip(ip, &Leader).await.unwrap();
+    client.tag_droplet(&tag, id, &Leader).await.unwrap();
 
     let mut used = BTreeSet::new();
     for request in fake.asked() {
@@ -199,10 +212,20 @@ async fn every_request_the_client_can_send_fits_the_strict_description() {
         "firewalls_list",
         "firewalls_update",
         "images_get",
+        "images_list",
+        "projects_assign_resources",
+        "projects_list",
         "regions_list",
+        "reservedIPsActions_post",
+        "reservedIPs_create",
+        "reservedIPs_delete",
+        "reservedIPs_get",
         "reservedIPs_list",
         "sizes_list",
+        "sshKeys_list",
+        "tags_assign_resources",
         "tags_create",
+        "tags_unassign_resources",
         "vpcs_get",
         "vpcs_list",
     ];

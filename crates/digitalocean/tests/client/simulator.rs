@@ -1,5 +1,6 @@
 //! A Droplet's whole life against `do-simulator`, run as a program of its own.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -43,8 +44,22 @@ impl Drop for Simulator {
 
 impl Simulator {
     async fn start() -> Self {
+        Self::with(0).await
+    }
+
+    /// One that has so many Droplets with the tag `fleet`.
+    async fn with(droplets: u32) -> Self {
+        let mut content: Value = serde_json::from_str(FIXTURES).unwrap();
+        content["account"] = json!({"droplet_limit": 1000});
+        content["droplets"] = (0..droplets)
+            .map(|number| {
+                let address = std::net::Ipv4Addr::from(0x0a74_0400 + number);
+                json!({"id": 10_000 + number, "name": format!("fleet-{number}"), "vpc": content["vpcs"][0]["id"],
+                       "private_address": address, "tags": ["fleet"]})
+            })
+            .collect();
         let fixtures = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(fixtures.path(), FIXTURES).unwrap();
+        std::fs::write(fixtures.path(), content.to_string()).unwrap();
         // Another process may take the port between the two binds: then the simulator ends, and another port is tried.
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -210,6 +225,56 @@ async fn a_droplet_lives_from_create_to_not_found() {
     assert_eq!(client.recent_droplet_actions(id).await.unwrap(), None);
     let quota = client.quota();
     assert!(quota.limit.is_some() && quota.remaining < quota.limit, "{quota:?}");
+}
+
+#[tokio::test]
+async fn of_450_droplets_none_is_missed_or_doubled_while_others_come_and_go() {
+    let simulator = Simulator::with(450).await;
+    let client = &simulator.client;
+    let fleet = DropletFilter::Tag(TagName::new("fleet").unwrap());
+    let ids = |listed: Vec<Droplet>| -> BTreeSet<u64> {
+        let count = listed.len();
+        let ids: BTreeSet<u64> = listed.into_iter().map(|droplet| droplet.id.0).collect();
+        assert_eq!(ids.len(), count, "doubled");
+        ids
+    };
+    let all: BTreeSet<u64> = (10_000..10_450).collect();
+    assert_eq!(ids(client.droplets(&fleet).await.unwrap()), all);
+    assert_eq!(simulator.journalled("GET", "/v2/droplets").await, 3);
+
+    // The list shifts under the reader: each page is late, and meanwhile the first ones go.
+    simulator.fault(json!({"route": "GET /v2/droplets", "kind": {"delay_ms": 60}})).await;
+    let going: Vec<u64> = (10_000..10_020).collect();
+    let delete = async {
+        for id in &going {
+            client.delete_droplet(DropletId(*id), &Leader).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+    };
+    let read = async {
+        let mut consistent = 0;
+        for _ in 0..4 {
+            match client.droplets(&fleet).await {
+                Ok(listed) => {
+                    let seen = ids(listed);
+                    let missed: Vec<&u64> =
+                        all.iter().filter(|id| !going.contains(id) && !seen.contains(id)).collect();
+                    assert!(missed.is_empty(), "{missed:?}");
+                    consistent += 1;
+                }
+                Err(error) => assert_eq!(error.category(), "unsteady_list", "{error}"),
+            }
+        }
+        consistent
+    };
+    let (consistent, ()) = tokio::join!(read, delete);
+    println!("{consistent} of 4 readings were consistent");
+    simulator.control(reqwest::Method::DELETE, "faults", None).await;
+    let until = Instant::now() + Duration::from_secs(30);
+    while client.droplets(&fleet).await.unwrap().len() != 430 {
+        assert!(Instant::now() < until, "deleted Droplets stay listed");
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Bridges, DropletSpec, MachineError, Place, Wiring, rootfs, supervisor, verbs};
 use crate::network::addresses::port_owner;
+use crate::network::reserved::{self, Translation};
 use crate::network::walls::{self, Passes};
 use crate::state::{Lab, StateDir};
 
@@ -45,6 +46,8 @@ pub enum MachineCommand {
         /// Id of the Droplet
         id: u64,
     },
+    /// Translate reserved addresses to the anchor addresses of those who hold them
+    ReservedIps,
     /// Run a command in a Droplet
     Exec {
         /// Id of the Droplet
@@ -74,6 +77,7 @@ impl MachineCommand {
             Self::Shutdown { id } => verbs::shutdown(place, *id, wiring_of(place)?.as_ref())?,
             Self::Destroy { id } => verbs::destroy(place, *id, wiring_of(place)?.as_ref())?,
             Self::Firewall { id } => firewall(place, *id)?,
+            Self::ReservedIps => reserved_ips(place)?,
             Self::Exec { id, command } => return exec(place, *id, command),
             Self::Run { id } => supervisor::run(place, *id, wiring_of(place)?.as_ref())?,
         }
@@ -117,6 +121,19 @@ fn firewall(place: &Place, id: u64) -> Result<(), MachineError> {
         return Err(MachineError::Program("two bridges without a lab have no firewalls".into()));
     };
     Ok(walls::put_up(lab.name(), &port_owner(id), rules.as_ref())?)
+}
+
+#[derive(Deserialize)]
+struct Holdings {
+    addresses: Vec<Translation>,
+}
+
+fn reserved_ips(place: &Place) -> Result<(), MachineError> {
+    let Holdings { addresses } = told()?;
+    let Some(lab) = Lab::load(StateDir::at(&place.state)?)? else {
+        return Err(MachineError::Program("two bridges without a lab have no reserved addresses".into()));
+    };
+    Ok(reserved::translate(lab.name(), &addresses)?)
 }
 
 /// Switches a machine on as it was last switched on, without a word to the cloud.

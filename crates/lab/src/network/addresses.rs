@@ -18,6 +18,8 @@ pub const VPC_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 116, 0, 1);
 pub const ANCHORS: &str = "10.17.0.0/16";
 /// The provider's end of it.
 pub const ANCHOR_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 17, 0, 1);
+/// The region's reserved addresses, first and last; they lie on the public segment.
+pub const RESERVED: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(203, 0, 113, 200), Ipv4Addr::new(203, 0, 113, 249));
 /// All pods.
 pub const PODS: &str = "10.244.0.0/16";
 /// All Services.

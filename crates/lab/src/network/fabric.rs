@@ -4,10 +4,10 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use super::addresses::{
-    ANCHOR_GATEWAY, ANCHORS, API_SERVER, CLOUD_API, METADATA, NODES, PRIVATE_RANGES, PUBLIC_GATEWAY,
-    PUBLIC_PREFIX, PUBLIC_SEGMENT, RESOLVERS, STRANGER, VPC, VPC_GATEWAY, VPC_PREFIX,
+    ANCHORS, API_SERVER, CLOUD_API, METADATA, NODES, PRIVATE_RANGES, PUBLIC_GATEWAY, PUBLIC_PREFIX,
+    PUBLIC_SEGMENT, RESOLVERS, STRANGER, VPC, VPC_GATEWAY, VPC_PREFIX,
 };
-use super::{CLOUD, INTERNET, PROVIDER, ports, walls};
+use super::{CLOUD, INTERNET, PROVIDER, ports, reserved, walls};
 use crate::error::Result;
 use crate::netns;
 use crate::state::{LabName, Variant};
@@ -27,6 +27,14 @@ pub fn build(name: &LabName, variant: Variant) -> Result<()> {
         ("ipv4/conf/all/rp_filter", "0"),
         ("ipv4/conf/pub/rp_filter", "0"),
         ("ipv4/conf/vpc/rp_filter", "0"),
+        ("ipv4/conf/anchor/rp_filter", "0"),
+        ("ipv4/conf/anchor/send_redirects", "0"),
+        // Two gateways on one segment: each answers for its own address only.
+        ("ipv4/conf/pub/arp_ignore", "1"),
+        ("ipv4/conf/anchor/arp_ignore", "1"),
+        ("ipv4/neigh/pub/proxy_delay", "0"),
+        ("ipv4/conf/anchor/arp_announce", "2"),
+        ("ipv4/conf/pub/arp_announce", "2"),
         ("ipv4/conf/internet/rp_filter", "0"),
         ("ipv4/conf/provider/rp_filter", "0"),
         ("ipv4/conf/all/send_redirects", "0"),
@@ -47,6 +55,7 @@ pub fn build(name: &LabName, variant: Variant) -> Result<()> {
     // It has every address: the one of the transfer network asks for neighbours.
     netns::sysctl(&internet, &[("ipv4/conf/uplink/arp_announce", "2")])?;
     netns::nft(&cloud, &forwarding())?;
+    netns::nft(&cloud, &reserved::table())?;
     netns::nft(&cloud, ports::TABLE)?;
     netns::nft(&cloud, walls::CHAINS)
 }
@@ -91,12 +100,12 @@ fn links(internet: &str, provider: &str, variant: Variant) -> Vec<String> {
         format!("link add internet type veth peer name uplink netns {internet}"),
         format!("link add provider type veth peer name uplink netns {provider}"),
         format!("addr add {PUBLIC_GATEWAY}/{PUBLIC_PREFIX} dev pub"),
-        format!("addr add {ANCHOR_GATEWAY}/16 dev pub"),
         format!("addr add {VPC_GATEWAY}/{VPC_PREFIX} dev vpc"),
         format!("addr add {}/30 dev internet", TO_INTERNET.0),
         format!("addr add {}/30 dev provider", TO_PROVIDER.0),
     ];
     lines.extend(["pub", "vpc", "internet", "provider"].map(|link| format!("link set {link} up")));
+    lines.extend(reserved::links());
     lines.push(format!("route add default via {}", TO_INTERNET.1));
     let own = [API_SERVER, CLOUD_API, METADATA].into_iter().chain(RESOLVERS);
     lines.extend(own.map(|address| format!("route add {address}/32 via {}", TO_PROVIDER.1)));
@@ -143,6 +152,7 @@ fn provider_side() -> Vec<String> {
 /// What the fabric routes, and the count of every packet that leaves for the internet or the provider's services by source and
 /// destination. The count has a rule of its own: a full set must not stop packets.
 fn forwarding() -> String {
+    let reserved = reserved::forwarding();
     format!(
         r#"table ip fabric {{
   set packets {{
@@ -164,7 +174,7 @@ fn forwarding() -> String {
     ip daddr @silent counter drop
     oifname "provider" ip daddr {METADATA} tcp dport 80 accept
     iifname "provider" ip saddr {METADATA} tcp sport 80 accept
-    iifname "vpc" oifname "vpc" accept
+{reserved}    iifname "vpc" oifname "vpc" accept
     iifname "vpc" counter drop
     oifname {{ "internet", "provider" }} ip saddr {PUBLIC_SEGMENT} ip daddr != @private update @packets {{ ip saddr . ip daddr . ip protocol counter }}
     oifname {{ "internet", "provider" }} ip saddr {PUBLIC_SEGMENT} ip daddr != @private accept

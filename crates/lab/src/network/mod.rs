@@ -16,6 +16,7 @@ mod fabric;
 mod machines;
 pub mod port_faults;
 pub mod ports;
+pub mod reserved;
 #[cfg(test)]
 mod tests;
 pub mod walls;

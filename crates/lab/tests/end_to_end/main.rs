@@ -14,6 +14,7 @@
 mod inbound;
 mod lab;
 mod new_node;
+mod reserved_ips;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -77,6 +78,7 @@ fn an_operators_week() {
     an_agents_token_writes_the_report_of_its_own_node_only(&lab);
     a_rolling_restart_of_the_agents_writes_nothing_to_any_kernel(&lab);
     all_egress_leaves_the_nodes_alive_and_heals_by_itself(&lab);
+    reserved_ips::partners_see_the_same_two_addresses_over_two_replacements(&lab);
     uninstalling_takes_routes_along_and_leaves_objects(&lab);
     stopping_leaves_nothing(&lab);
 }

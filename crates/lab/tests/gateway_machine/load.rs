@@ -12,8 +12,8 @@ use crate::topology::{INTERNET, NODE, Topology, connect_from};
 /// One public address can have so many connections to one destination.
 const PORTS: f64 = 64_512.0;
 
-/// What the machine's own script answers, without a machine.
-fn script_says(expression: &str) -> Value {
+/// What one of the machine's own programs answers, without a machine.
+fn program_says(program: &str, expression: &str) -> Value {
     const ASK: &str = "
 import importlib.machinery, importlib.util, json, sys
 sys.dont_write_bytecode = True
@@ -22,19 +22,62 @@ gateway = importlib.util.module_from_spec(importlib.util.spec_from_loader('gatew
 loader.exec_module(gateway)
 print(json.dumps(eval(sys.argv[2], vars(gateway))))
 ";
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cloud-init/files/egress-gateway-apply");
-    let done =
-        Command::new("python3").args(["-c", ASK]).arg(script).arg(expression).output().expect("python3");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cloud-init/files").join(program);
+    let done = Command::new("python3").args(["-c", ASK]).arg(path).arg(expression).output().expect("python3");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     serde_json::from_slice(&done.stdout).unwrap()
 }
 
 #[test]
 fn the_connection_table_is_sized_by_memory() {
-    let sizes = script_says("[conntrack_entries(mib) for mib in (458, 961, 1972, 3915, 7940, 64000)]");
+    let sizes = program_says(
+        "egress-gateway-apply",
+        "[conntrack_entries(mib) for mib in (458, 961, 1972, 3915, 7940, 64000)]",
+    );
     assert_eq!(sizes, json!([131_072, 246_016, 504_832, 1_002_240, 1_048_576, 1_048_576]));
     // On the smallest Droplet, too, there is room for two destinations with every port in use.
     assert!(sizes[0].as_f64().unwrap() >= 2.0 * PORTS);
+}
+
+#[test]
+fn a_destination_is_warned_of_while_there_are_ports_left_for_it() {
+    let warnings = |connections: u32| {
+        let counted = format!(
+            "(lambda counter, warnings: (setattr(counter, 'busiest', [(('tcp', '192.0.2.1', 443), {connections})]), \
+             counter.report(warnings), warnings)[2])(Counter(), [])"
+        );
+        program_says("egress-gateway-health", &counted)
+    };
+    assert_eq!(warnings(45_000), json!([]));
+    let told = warnings(45_200);
+    assert!(
+        told[0]
+            .as_str()
+            .is_some_and(|one| one.starts_with("tcp 192.0.2.1:443 has 45200 of the 64512 connections")),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_connection_table_is_warned_of_before_it_is_full() {
+    // A machine on which nothing but the table can be read.
+    let warnings = |entries: u32| {
+        let read = format!(
+            "lambda path: {entries} if path.endswith('count') else 1000 if path.endswith('max') else None"
+        );
+        let machine = format!(
+            "globals().update(output_of=lambda *command: None, read_json=lambda path: None, read_number={read})"
+        );
+        let settings = "{'version': 'v', 'vpc_range': '10.116.0.0/20', 'source_ranges': '10.116.0.0/20'}";
+        let sample = format!(
+            "({machine}, Sampler({settings}, '10.116.0.5', Peers({settings}, '10.116.0.5')).sample())[1]"
+        );
+        let told = program_says("egress-gateway-health", &sample);
+        assert_eq!(told["conntrack"], json!({"count": entries, "max": 1000}));
+        told["warnings"].to_string()
+    };
+    assert!(!warnings(899).contains("conntrack"), "{}", warnings(899));
+    assert!(warnings(900).contains("the conntrack table is nearly full: 900 of 1000"), "{}", warnings(900));
 }
 
 #[test]
@@ -57,13 +100,13 @@ fn the_timeouts_and_the_range_of_ports_are_in_force() {
         let there = cloud.exec(&format!("cat {path}")).split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(there, value, "{name}");
     }
-    // What a network namespace can't set, and nothing else, is told.
+    // What a network namespace can't set, and nothing else, is told; what was wanted is what this memory asks for.
+    let entries = program_says("egress-gateway-apply", "conntrack_entries(memory_mib())");
     let warnings = cloud.health().unwrap().1["warnings"].clone();
-    let told = warnings.as_array().unwrap().iter().map(|warning| warning.as_str().unwrap());
-    for warning in told {
-        let whole =
-            ["net.netfilter.nf_conntrack_buckets: wanted ", "net.netfilter.nf_conntrack_max: wanted "];
-        assert!(whole.iter().any(|start| warning.starts_with(start)), "{warning}");
+    for warning in warnings.as_array().unwrap().iter().map(|warning| warning.as_str().unwrap()) {
+        let of_the_table = ["buckets", "max"]
+            .map(|name| format!("net.netfilter.nf_conntrack_{name}: wanted {entries}, effective "));
+        assert!(of_the_table.iter().any(|start| warning.starts_with(start)), "{warning}");
     }
 }
 

@@ -218,8 +218,13 @@ impl Topology {
 
     /// Boots and waits until the machine says that it is ready; how long that took from power-on.
     pub fn boot_until_ready(&self) -> Duration {
+        self.boot_until_ready_as("debian-12-x64")
+    }
+
+    /// The same with this image, which counts at the first boot.
+    pub fn boot_until_ready_as(&self, image: &str) -> Duration {
         let started = Instant::now();
-        self.boot();
+        self.boot_as(image, &[]);
         self.wait_for_health("ready", |status, _| status == 200);
         started.elapsed()
     }
@@ -312,8 +317,12 @@ impl Drop for Topology {
 /// As the controller renders it.
 pub fn user_data(ssh: bool) -> UserData {
     let range = |text: &str| text.parse().expect("range");
-    let input =
-        UserDataInput { vpc_range: range("10.116.0.0/20"), pod_ranges: vec![range("10.244.0.0/16")], ssh };
+    let input = UserDataInput {
+        vpc_range: range("10.116.0.0/20"),
+        pod_ranges: vec![range("10.244.0.0/16")],
+        ssh,
+        reserved_address: false,
+    };
     render(&input).expect("user data")
 }
 

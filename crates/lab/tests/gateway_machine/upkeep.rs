@@ -9,15 +9,27 @@ use serde_json::json;
 use crate::assert_translates;
 use crate::topology::{INTERNET, NODE, Topology, connect_from};
 
+/// The images whose machines must live through what the distribution has a part in.
+const IMAGES: [&str; 2] = ["debian-12-x64", "debian-13-x64"];
+
+/// What makes it a gateway: in the kernel, where every boot begins anew, and on the disk.
+const STATE: &str = "iptables-save | sed -e 's/\\[.*\\]//' -e '/^#/d'; nft list table ip egress-last-line; ip route; \
+    sysctl net.ipv4.ip_forward net.ipv4.ip_local_port_range net.ipv4.ip_local_reserved_ports; \
+    cd /proc/sys/net/netfilter && grep . nf_conntrack_tcp_timeout_* nf_conntrack_udp_timeout*; \
+    systemctl --failed --no-legend; ls /etc/systemd/system /etc/systemd/system/*.wants /usr/local/sbin; \
+    sha256sum /etc/egress-gateway/* /usr/local/sbin/* /etc/systemd/system/egress-gateway* /etc/systemd/system/*.d/egress-gateway.conf \
+    /etc/systemd/networkd.conf.d/* /etc/ssh/sshd_config.d/10-egress-gateway.conf /etc/apt/apt.conf.d/90egress-gateway; \
+    passwd -S root | cut -d ' ' -f 1,2";
+
 #[test]
 fn twenty_reboots_later_it_is_what_it_was() {
-    const STATE: &str = "iptables-save | sed -e 's/\\[.*\\]//' -e '/^#/d'; nft list table ip egress-last-line; ip route; \
-        sysctl net.ipv4.ip_forward; systemctl --failed --no-legend; ls /etc/systemd/system /usr/local/sbin";
     let cloud = Topology::new();
     cloud.boot_until_ready();
     cloud.exec("cloud-init status --wait");
     let before = cloud.exec(STATE);
-    assert!(before.contains("MASQUERADE") && before.contains("ip_forward = 1"), "{before}");
+    for part in ["MASQUERADE", "ip_forward = 1", "tcp_timeout_established:7440", "root L"] {
+        assert!(before.contains(part), "{part} is missing in\n{before}");
+    }
     let mut slowest: f64 = 0.0;
     for boot in 2..=21 {
         cloud.exec("systemctl reboot");
@@ -32,14 +44,49 @@ fn twenty_reboots_later_it_is_what_it_was() {
     println!("slowest of twenty boots: ready after {slowest} s");
 }
 
+/// As when a Droplet is made from a snapshot of it: cloud-init takes everything for new.
+#[test]
+fn cloud_init_that_runs_a_second_time_changes_nothing() {
+    for image in IMAGES {
+        let cloud = Topology::new();
+        cloud.boot_until_ready_as(image);
+        cloud.exec("cloud-init status --wait");
+        let before = cloud.exec(STATE);
+        assert!(before.contains("MASQUERADE") && before.contains("tcp_timeout_established:7440"), "{before}");
+        let forgotten = cloud
+            .exec("cloud-init clean >/dev/null; ls /var/lib/cloud/instance/sem 2>/dev/null; echo forgotten");
+        assert_eq!(forgotten, "forgotten\n", "{image}");
+        cloud.exec("systemctl reboot");
+        cloud.wait_for_health("ready after a second run", |status, _| {
+            status == 200 && cloud.processes().is_some_and(|now| now["boots"] == 2)
+        });
+        cloud.exec("cloud-init status --wait");
+        let ran = cloud.exec("ls /var/lib/cloud/instance/sem");
+        assert!(ran.contains("config_scripts_user"), "{image}: cloud-init did not run again: {ran}");
+        // It starts the units once more, and waits for none of them.
+        let body = cloud.wait_for_health("settled", |status, _| {
+            status == 200 && cloud.exec("systemctl list-jobs --no-legend").trim().is_empty()
+        });
+        assert_eq!(body["errors"], json!([]), "{image}");
+        assert_eq!(cloud.exec(STATE), before, "{image}");
+        assert_translates(&cloud);
+    }
+}
+
 #[test]
 fn a_full_disk_keeps_it_from_nothing() {
+    for image in IMAGES {
+        lives_with_a_full_disk(image);
+    }
+}
+
+fn lives_with_a_full_disk(image: &str) {
     let cloud = Topology::new();
     cloud.limit_disk(256);
     let peer = "10.116.0.101".parse().unwrap();
     let public = "203.0.113.101".parse().unwrap();
     cloud.add_peer(peer, public, &json!({"privateAddress": peer, "publicAddress": public}));
-    cloud.boot_until_ready();
+    cloud.boot_until_ready_as(image);
     cloud.exec("cloud-init status --wait");
     let left = cloud.exec("dd if=/dev/zero of=/var/fill bs=1M 2>/dev/null; cp /etc/passwd /var/more; df --output=avail / | tail -n 1");
     assert_eq!(left.trim(), "0", "there is room left");
@@ -61,7 +108,7 @@ fn a_full_disk_keeps_it_from_nothing() {
     cloud.exec("systemctl restart egress-gateway.service egress-gateway-health.service");
     works("everything started anew");
     cloud.machine("power-off");
-    cloud.boot();
+    cloud.boot_as(image, &[]);
     works("full since before the boot");
     cloud.exec("rm /var/fill");
     cloud.wait_for_health("room again", |status, body| status == 200 && !is_told(body));
@@ -115,8 +162,14 @@ echo prepared
 
 #[test]
 fn security_updates_are_installed_and_no_rule_is_lost_to_them() {
+    for image in IMAGES {
+        lives_through_an_update(image);
+    }
+}
+
+fn lives_through_an_update(image: &str) {
     let cloud = Topology::new();
-    cloud.boot_until_ready();
+    cloud.boot_until_ready_as(image);
     cloud.exec("cloud-init status --wait");
     assert_eq!(
         cloud.exec("systemctl is-enabled apt-daily.timer apt-daily-upgrade.timer"),

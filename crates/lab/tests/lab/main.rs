@@ -15,4 +15,5 @@ mod demo;
 mod droplets;
 mod firewalls;
 mod network;
+mod reserved_ips;
 mod world;

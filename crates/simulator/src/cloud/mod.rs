@@ -19,6 +19,7 @@ mod event;
 mod firewall;
 mod image;
 mod paging;
+mod project;
 mod request;
 mod reserved_ip;
 mod routes;
@@ -46,8 +47,9 @@ pub use droplet::{Droplet, Phase, Status};
 pub use event::{Effect, MachineVerb};
 pub use firewall::{Enforcement, Firewall};
 pub use image::Image;
+pub use project::Project;
 pub use request::{Answer, Refusal, Request};
-pub use reserved_ip::ReservedIp;
+pub use reserved_ip::{ReservedIp, Translation};
 pub use ssh_key::SshKey;
 pub use tag::{Tag, Tagged};
 pub use vpc::Vpc;
@@ -67,6 +69,8 @@ pub struct Cloud {
     pub vpcs: Vec<Vpc>,
     /// SSH keys of the team.
     pub ssh_keys: Vec<SshKey>,
+    /// Projects, the default one first.
+    pub projects: Vec<Project>,
     /// Every Droplet, those that are only still visible in tag lists included.
     pub droplets: BTreeMap<u64, Droplet>,
     /// Every action ever started.
@@ -87,6 +91,9 @@ pub struct Cloud {
     pub lost_addresses: BTreeSet<Ipv4Addr>,
     /// Droplets whose firewalls' effect the machine room has yet to confirm.
     enforcing: BTreeSet<u64>,
+    /// Which reserved addresses the machine room translates.
+    #[serde(default)]
+    translated: Vec<Translation>,
     /// When the next tag lands on a Droplet, while there are firewalls.
     landing: Option<Timestamp>,
     counters: Counters,
@@ -113,6 +120,7 @@ impl Cloud {
             images: image::built_in(),
             vpcs: Vec::new(),
             ssh_keys: Vec::new(),
+            projects: vec![Project::built_in()],
             droplets: BTreeMap::new(),
             actions: BTreeMap::new(),
             tags: BTreeMap::new(),
@@ -123,6 +131,7 @@ impl Cloud {
             machines,
             lost_addresses: BTreeSet::new(),
             enforcing: BTreeSet::new(),
+            translated: Vec::new(),
             landing: None,
             counters: Counters { droplet: 3_164_494, action: 36_804_636, ssh_key: 289_794, uuid: 1 },
             outbox: Vec::new(),

@@ -28,9 +28,40 @@ pub struct ReservedIp {
     pub project_id: String,
 }
 
+/// A reserved address that is translated to its holder's anchor address and back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Translation {
+    /// The reserved address.
+    pub ip: Ipv4Addr,
+    /// Its holder.
+    pub droplet: u64,
+    /// The holder's anchor address.
+    pub anchor: Ipv4Addr,
+}
+
 const DEFAULT_PROJECT: &str = "4e1bfbc3-dc3e-41f2-a18f-1b4d7ba71679";
 
 impl Cloud {
+    /// What the machine room is to translate now, if it has not confirmed that already.
+    pub fn untold_translations(&self) -> Option<Vec<Translation>> {
+        let translations = self.translations();
+        (self.machines && translations != self.translated).then_some(translations)
+    }
+
+    /// The machine room translates these, and nothing else.
+    pub fn translates(&mut self, translations: Vec<Translation>) {
+        self.translated = translations;
+    }
+
+    fn translations(&self) -> Vec<Translation> {
+        let of = |address: &ReservedIp| {
+            let holder = self.droplets.get(&address.droplet?).filter(|droplet| droplet.exists())?;
+            let anchor = holder.anchor.as_ref()?.address;
+            Some(Translation { ip: address.ip, droplet: holder.id, anchor })
+        };
+        self.reserved_ips.values().filter_map(of).collect()
+    }
+
     fn reserved_ip_json(&self, address: &ReservedIp) -> Value {
         let droplet = address.droplet.and_then(|id| self.droplets.get(&id));
         json!({

@@ -1,7 +1,7 @@
 //! Which call is meant.
 //!
 //! Responsibility: method and path to the function that answers. A method that a known path does not have is a 405, every other path
-//! a 404. Of projects and reserved IPv6 there is only the list, and it is empty.
+//! a 404. Of reserved IPv6 there is only the list, and it is empty.
 
 use jiff::Timestamp;
 
@@ -79,7 +79,10 @@ pub(super) fn dispatch(
             cloud.change_firewall(id, part, Change::Remove, request, now)
         }
 
-        ("GET", ["projects"]) => super::paging::page(request, "projects", 0, |_| serde_json::Value::Null),
+        ("GET", ["projects"]) => cloud.list_projects(request),
+        ("GET", ["projects", id]) => cloud.get_project(id),
+        ("GET", ["projects", id, "resources"]) => cloud.list_project_resources(id, request, now),
+        ("POST", ["projects", id, "resources"]) => cloud.assign_resources(id, request, now),
         ("GET", ["reserved_ipv6"]) => {
             super::paging::page(request, "reserved_ipv6s", 0, |_| serde_json::Value::Null)
         }
@@ -91,7 +94,12 @@ pub(super) fn dispatch(
             ]
             | ["account", "keys"]
             | ["account", "keys", _]
-            | ["droplets" | "tags" | "vpcs" | "actions" | "images" | "reserved_ips" | "firewalls", _]
+            | [
+                "droplets" | "tags" | "vpcs" | "actions" | "images" | "reserved_ips" | "firewalls"
+                | "projects",
+                _,
+            ]
+            | ["projects", _, "resources"]
             | ["firewalls", _, "droplets" | "tags" | "rules"],
         ) => Err(Refusal::MethodNotAllowed),
         _ => Err(Refusal::NotFound),

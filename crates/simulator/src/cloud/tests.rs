@@ -208,6 +208,40 @@ fn a_reserved_ip_is_locked_while_it_moves_and_freed_with_its_droplet() {
 }
 
 #[test]
+fn the_machine_room_is_told_of_a_reserved_ip_when_its_action_is_through_and_when_its_holder_is_gone() {
+    let mut world = World::new(true);
+    let untold = |world: &mut World| {
+        world.cloud.advance(world.now);
+        world.cloud.untold_translations()
+    };
+    let (a, b) = (world.live(), world.live());
+    assert_eq!(untold(&mut world), None);
+    let (_, body) = world.call("POST", "/v2/reserved_ips", &json!({"droplet_id": a}));
+    let ip = body["reserved_ip"]["ip"].as_str().unwrap().to_owned();
+    assert_eq!(untold(&mut world), None, "the action is under way");
+    world.wait(D.reserved_ip);
+    let told = untold(&mut world).unwrap();
+    assert_eq!((told.len(), told[0].droplet, told[0].ip.to_string()), (1, a, ip.clone()));
+    assert!(told[0].anchor.to_string().starts_with("10.17."));
+    world.cloud.translates(told);
+    assert_eq!(untold(&mut world), None);
+    let actions = format!("/v2/reserved_ips/{ip}/actions");
+    world.call("POST", &actions, &json!({"type": "assign", "droplet_id": b}));
+    world.wait(D.reserved_ip - 1);
+    assert_eq!(untold(&mut world), None);
+    world.wait(1);
+    let told = untold(&mut world).unwrap();
+    assert_eq!((told.len(), told[0].droplet), (1, b), "in one step");
+    world.cloud.translates(told);
+    world.call("DELETE", &format!("/v2/droplets/{b}"), &Value::Null);
+    for effect in world.cloud.take_effects() {
+        world.cloud.machine_finished(effect.action, true, world.now);
+    }
+    world.wait(D.delete);
+    assert_eq!(untold(&mut world), Some(Vec::new()));
+}
+
+#[test]
 fn a_snapshot_continues_where_it_was_and_repeats_unanswered_commands() {
     let mut world = World::new(true);
     let id = world.create(None);

@@ -234,7 +234,7 @@ impl Description {
 }
 
 /// Operations that answer more than an empty list or a 404.
-pub const IMPLEMENTED: [&str; 47] = [
+pub const IMPLEMENTED: [&str; 51] = [
     "account_get",
     "actions_get",
     "actions_list",
@@ -260,6 +260,10 @@ pub const IMPLEMENTED: [&str; 47] = [
     "firewalls_update",
     "images_get",
     "images_list",
+    "projects_assign_resources",
+    "projects_get",
+    "projects_list",
+    "projects_list_resources",
     "regions_list",
     "reservedIPsActions_get",
     "reservedIPsActions_list",
@@ -306,9 +310,18 @@ async fn every_answer_is_in_the_description() {
     ] {
         api.get(&format!("/v2/{list}")).await;
     }
-    for list in
-        ["account/keys", "regions", "sizes", "images", "droplets", "actions", "tags", "vpcs", "reserved_ips"]
-    {
+    for list in [
+        "account/keys",
+        "regions",
+        "sizes",
+        "images",
+        "droplets",
+        "actions",
+        "tags",
+        "vpcs",
+        "reserved_ips",
+        "projects",
+    ] {
         api.call("GET", &format!("/v2/{list}?per_page=0"), &none, 422).await;
     }
     api.get("/v2/sizes?per_page=3&page=2").await;
@@ -376,6 +389,19 @@ async fn every_answer_is_in_the_description() {
     api.reserved_ips(id).await;
     api.firewalls(id).await;
 
+    let project = "/v2/projects/4e1bfbc3-dc3e-41f2-a18f-1b4d7ba71679";
+    api.get(project).await;
+    let members = format!("{project}/resources");
+    let urns = json!({"resources": [format!("do:droplet:{id}"), "do:droplet:1"]});
+    for expected in ["assigned", "already_assigned"] {
+        let answer = api.call("POST", &members, &urns, 200).await;
+        let words: Vec<&Value> =
+            answer["resources"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
+        assert_eq!(words, [expected, "not_found"]);
+    }
+    assert_eq!(api.get(&members).await["meta"]["total"], 1);
+    api.call("POST", &members, &json!({"resources": ["do:volume:1"]}), 422).await;
+
     // Refusals.
     api.call("POST", "/v2/droplets", &json!({"name": "x"}), 422).await;
     for missing in [
@@ -387,6 +413,8 @@ async fn every_answer_is_in_the_description() {
         "/v2/tags/none",
         "/v2/images/none",
         "/v2/account/keys/1",
+        "/v2/projects/none",
+        "/v2/projects/none/resources",
         "/v2/vpcs/none",
         "/v2/vpcs/none/members",
     ] {

@@ -13,6 +13,7 @@ use do_simulator::{Options, Running, start};
 use serde_json::{Value, json};
 
 pub const TOKEN: &str = "dop_v1_canary_3f1e";
+pub const OPERATOR_TOKEN: &str = "dop_v1_operator_7d20";
 pub const VPC: &str = "0e1f0f0e-c8a5-4e4c-a8b6-5d7b9f3b7f11";
 
 /// Everything on loopback, so that a test can be any Droplet towards the metadata service.
@@ -80,6 +81,7 @@ impl Simulator {
             listen: free,
             metadata: Some(free),
             token: TOKEN.into(),
+            operator_token: Some(OPERATOR_TOKEN.into()),
             journal,
             state,
             machine_command,
@@ -97,10 +99,21 @@ impl Simulator {
         format!("http://{}{path}", self.running.api)
     }
 
-    /// One request with the token, whatever becomes of it.
+    /// One request with the token under test, whatever becomes of it.
     pub async fn send(&self, method: &str, path: &str, body: &Value) -> reqwest::Result<reqwest::Response> {
+        self.send_as(TOKEN, method, path, body).await
+    }
+
+    /// The same with another token.
+    pub async fn send_as(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: &Value,
+    ) -> reqwest::Result<reqwest::Response> {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
-        let mut request = self.client.request(method, self.address(path)).bearer_auth(TOKEN);
+        let mut request = self.client.request(method, self.address(path)).bearer_auth(token);
         if !body.is_null() {
             request = request.json(body);
         }

@@ -43,6 +43,45 @@ pub fn rows(all: &mut Vec<Case>) {
         "spec.replicas in body must be of type integer: \"string\"",
         warns("spec.replicas: invalid type: string \"2\", expected i32"),
     );
+    let (field, entry) = ("spec.existingDroplets", "spec.existingDroplets[]");
+    let low = "spec.existingDroplets[0] in body should be greater than or equal to 1";
+    add(entry, "no id: `0`", json!({"existingDroplets": [0]}), low, Node::Ignores);
+    let many = "spec.existingDroplets: Too many: 6: must have at most 5 items";
+    add(
+        field,
+        "6 entries",
+        json!({"replicas": 5, "existingDroplets": [1, 2, 3, 4, 5, 6]}),
+        many,
+        Node::Ignores,
+    );
+    add(
+        field,
+        "more than `replicas`",
+        json!({"replicas": 2, "existingDroplets": [1, 2, 3]}),
+        "spec.existingDroplets must not be longer than spec.replicas is high: they count towards it; raise replicas or name fewer",
+        Node::Ignores,
+    );
+    add(
+        field,
+        "one twice",
+        json!({"existingDroplets": [7, 7]}),
+        "spec.existingDroplets[1]: Duplicate value: 7",
+        Node::Ignores,
+    );
+    add(
+        field,
+        "no list",
+        json!({"existingDroplets": 7}),
+        "spec.existingDroplets in body must be of type array: \"integer\"",
+        warns("spec.existingDroplets: invalid type: integer `7`, expected a sequence"),
+    );
+    add(
+        entry,
+        "a name",
+        json!({"existingDroplets": ["my-nat"]}),
+        "spec.existingDroplets[0] in body must be of type integer: \"string\"",
+        warns("spec.existingDroplets[0]: invalid type: string \"my-nat\", expected i64"),
+    );
     for mode in ["Both", "activeactive"] {
         add(
             "spec.mode",
@@ -63,29 +102,20 @@ pub fn rows(all: &mut Vec<Case>) {
         "spec.mode in body must be of type string: \"integer\"",
         warns("spec.mode: invalid type: integer `2`, expected string or map"),
     );
-    let field = "spec.publicIP";
+    let field = "spec.deletionPolicy";
     add(
         field,
-        "missing",
-        json!({"publicIP": null}),
-        "spec.publicIP: Required value",
-        warns("spec: missing field `publicIP`"),
+        "unknown: `Keep`",
+        json!({"deletionPolicy": "Keep"}),
+        &format!("{field}: Unsupported value: \"Keep\": supported values: \"Delete\", \"Retain\""),
+        warns(&format!("{field}: unknown variant `Keep`, expected `Delete` or `Retain`")),
     );
-    for value in ["Fixed", "ephemeral"] {
-        add(
-            field,
-            &format!("unknown: `{value}`"),
-            json!({"publicIP": value}),
-            &format!("spec.publicIP: Unsupported value: \"{value}\": supported values: \"Ephemeral\""),
-            warns(&format!("spec.publicIP: unknown variant `{value}`, expected `Ephemeral`")),
-        );
-    }
     add(
         field,
         "a number",
-        json!({"publicIP": 4}),
-        "spec.publicIP in body must be of type string: \"integer\"",
-        warns("spec.publicIP: invalid type: integer `4`, expected string or map"),
+        json!({"deletionPolicy": 1}),
+        &format!("{field} in body must be of type string: \"integer\""),
+        warns(&format!("{field}: invalid type: integer `1`, expected string or map")),
     );
     add(
         "spec.healthCheck",
@@ -139,27 +169,31 @@ fn droplet(all: &mut Vec<Case>) {
             add(field, &format!("no slug: `{value}`"), with(json!(value)), &refused, Node::Ignores);
         }
     }
-    let field = "spec.droplet.vpcUUID";
-    let no_uuid = "is no UUID; write the one that doctl vpcs list shows, in lower case, or leave it out";
-    for (bad, value) in [
-        ("empty", ""),
-        ("a name", "default-nyc1"),
-        ("wrong case", "5A4981AA-9653-4BD1-BEF5-D6BFF52042E4"),
-        ("too short", "5a4981aa-9653-4bd1-bef5-d6bff52042e"),
-    ] {
-        let refused = format!("{field}: Invalid value: \"{value}\": {no_uuid}");
-        add(field, &format!("{bad}: `{value}`"), json!({"vpcUUID": value}), &refused, Node::Ignores);
+    let uuids =
+        [("spec.droplet.vpcUUID", "vpcUUID", "vpcs"), ("spec.droplet.projectID", "projectID", "projects")];
+    for (field, name, list) in uuids {
+        let no_uuid =
+            format!("is no UUID; write the one that doctl {list} list shows, in lower case, or leave it out");
+        for (bad, value) in [
+            ("empty", ""),
+            ("a name", "default-nyc1"),
+            ("wrong case", "5A4981AA-9653-4BD1-BEF5-D6BFF52042E4"),
+            ("too short", "5a4981aa-9653-4bd1-bef5-d6bff52042e"),
+        ] {
+            let refused = format!("{field}: Invalid value: \"{value}\": {no_uuid}");
+            add(field, &format!("{bad}: `{value}`"), json!({name: value}), &refused, Node::Ignores);
+        }
+        let too_long = format!("{field}: Too long: may not be more than 64 bytes");
+        add(field, "65 letters", json!({name: "a".repeat(65)}), &too_long, Node::Ignores);
+        let number = format!("{field} in body must be of type string: \"integer\"");
+        add(
+            field,
+            "a number",
+            json!({name: 1}),
+            &number,
+            warns(&format!("{field}: invalid type: integer `1`, expected a string")),
+        );
     }
-    let too_long = format!("{field}: Too long: may not be more than 64 bytes");
-    add(field, "65 letters", json!({"vpcUUID": "a".repeat(65)}), &too_long, Node::Ignores);
-    let number = format!("{field} in body must be of type string: \"integer\"");
-    add(
-        field,
-        "a number",
-        json!({"vpcUUID": 1}),
-        &number,
-        warns(&format!("{field}: invalid type: integer `1`, expected a string")),
-    );
 
     let words = "spec.droplet.monitoring in body must be of type boolean: \"string\"";
     let node = warns("spec.droplet.monitoring: invalid type: string \"yes\", expected a boolean");

@@ -7,6 +7,7 @@
 mod destinations;
 mod egress_gateways;
 mod health_check;
+mod public_ip;
 mod selectors;
 mod static_routes;
 
@@ -72,6 +73,7 @@ pub fn all() -> Vec<Case> {
     selectors::rows(Kind::StaticRoute, &mut all);
     destinations::rows(Kind::EgressGateway, &mut all);
     egress_gateways::rows(&mut all);
+    public_ip::rows(&mut all);
     health_check::rows(Kind::EgressGateway, &mut all);
     selectors::rows(Kind::EgressGateway, &mut all);
     all

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::programs::{Program, simulator};
-use super::{NODES, OTHER_VPC, VPC, until};
+use super::{NODES, OTHER_VPC, PROJECT, VPC, until};
 
 pub const ADDRESS: &str = "http://127.0.0.1:8080";
 
@@ -19,40 +19,49 @@ pub struct Fault {
     pub kind: Value,
 }
 
+/// What the controller's token may do, as users are told.
+pub const SCOPES: &str = include_str!("../../../../../deploy/token-scopes.txt");
+
+/// What a person at the cloud's own pages has.
+const OPERATOR_TOKEN: &str = "dop_v1_of_a_person";
+
 pub struct Cloud {
     http: reqwest::Client,
-    token: String,
     _process: Program,
     _files: TempDir,
 }
 
 impl Cloud {
-    pub async fn start(token: &str) -> Self {
+    pub async fn start(token: &str, more: Vec<Value>) -> Self {
         let files = tempfile::tempdir().unwrap();
         let nodes = NODES.iter().zip(2..).map(|((name, id), host)| {
             json!({"id": id, "name": name, "vpc": VPC, "tags": ["k8s", "k8s:worker"], "private_address": format!("10.116.0.{host}"),
                    "public_address": format!("203.0.113.{}", 9 + host)})
         });
-        let elsewhere =
-            json!({"id": 601, "name": "elsewhere", "vpc": OTHER_VPC, "private_address": "10.117.0.9"});
-        let droplets: Vec<Value> = nodes.chain([elsewhere]).collect();
+        let elsewhere = json!({"id": 601, "name": "elsewhere", "vpc": OTHER_VPC, "private_address": "10.117.0.9",
+                    "public_address": "203.0.113.90", "anchor_address": "10.17.0.9"});
+        let droplets: Vec<Value> = nodes.chain([elsewhere]).chain(more).collect();
         let fixtures = json!({
             "account": {"droplet_limit": 200},
             "vpcs": [{"id": VPC, "name": "cluster", "region": "nyc1", "ip_range": "10.116.0.0/20", "default": true},
                      {"id": OTHER_VPC, "name": "other", "region": "nyc1", "ip_range": "10.117.0.0/20"}],
             "droplets": droplets,
+            "projects": [{"id": PROJECT, "name": "Payments"}],
+            "ssh_keys": [{"id": 289_794, "name": "ops", "public_key": "ssh-ed25519 AAAA ops",
+                          "fingerprint": "3b:16:e4:bf:8b:00:8b:b8:59:8c:a9:d3:f0:19:fa:45"}],
         });
         let path = files.path().join("fixtures.json");
         fs::write(&path, fixtures.to_string()).unwrap();
         let mut command = Command::new(simulator());
         command
-            .args(["--listen", ADDRESS.trim_start_matches("http://"), "--token", token, "--fixtures"])
+            .args(["--listen", ADDRESS.trim_start_matches("http://"), "--token", token])
+            .args(["--operator-token", OPERATOR_TOKEN, "--scopes", SCOPES, "--fixtures"])
             .arg(&path)
             .stdout(Stdio::null())
             .stderr(fs::File::create(files.path().join("log")).unwrap());
         let process = Program::start(&mut command);
         let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
-        let cloud = Self { http, token: token.to_owned(), _process: process, _files: files };
+        let cloud = Self { http, _process: process, _files: files };
         until("do-simulator answers", async || {
             let asked = cloud.http.get(format!("{ADDRESS}/simulator/clock")).send().await;
             asked.map(drop).map_err(|error| error.to_string())
@@ -75,9 +84,21 @@ impl Cloud {
         self.http.delete(format!("{ADDRESS}/simulator/faults")).send().await.unwrap();
     }
 
+    /// Another token in place of the controller's, or other scopes for it.
+    pub async fn change_token(&self, change: Value) {
+        let answer = self.http.post(format!("{ADDRESS}/simulator/token")).json(&change).send().await.unwrap();
+        assert!(answer.status().is_success(), "{:?}", answer.text().await);
+    }
+
+    /// Every scope that the controller's calls have needed.
+    pub async fn scopes_needed(&self) -> Vec<String> {
+        let told = self.get("/simulator/token").await;
+        told["needed"].as_array().unwrap().iter().map(|scope| scope.as_str().unwrap().to_owned()).collect()
+    }
+
     /// Somebody else's request.
     pub async fn by_hand(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> Value {
-        let mut request = self.http.request(method, format!("{ADDRESS}{path}")).bearer_auth(&self.token);
+        let mut request = self.http.request(method, format!("{ADDRESS}{path}")).bearer_auth(OPERATOR_TOKEN);
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -120,10 +141,31 @@ impl Cloud {
             .collect()
     }
 
+    /// Whether a Droplet carries this tag.
+    pub async fn carries(&self, id: i64, tag: &str) -> bool {
+        let state = self.get("/simulator/state").await;
+        let tags = state["droplets"][id.to_string()]["tags"].as_array().cloned().unwrap_or_default();
+        tags.iter().any(|one| one["name"] == tag)
+    }
+
     /// Every firewall of the account.
     pub async fn firewalls(&self) -> Vec<Value> {
         let listed = self.by_hand(reqwest::Method::GET, "/v2/firewalls", None).await;
         listed["firewalls"].as_array().unwrap().clone()
+    }
+
+    /// Every reserved address of the account, with the Droplet that holds it.
+    pub async fn reserved_ips(&self) -> Vec<(String, Option<u64>)> {
+        let listed = self.by_hand(reqwest::Method::GET, "/v2/reserved_ips", None).await;
+        let pair = |one: &Value| (one["ip"].as_str().unwrap().to_owned(), one["droplet"]["id"].as_u64());
+        listed["reserved_ips"].as_array().unwrap().iter().map(pair).collect()
+    }
+
+    /// Somebody else's address.
+    pub async fn reserve(&self) -> String {
+        let body = json!({"region": "nyc1"});
+        let made = self.by_hand(reqwest::Method::POST, "/v2/reserved_ips", Some(body)).await;
+        made["reserved_ip"]["ip"].as_str().unwrap().to_owned()
     }
 
     /// What acts on a Droplet's packets now: what may come in, as `protocol ports address`.

@@ -17,12 +17,14 @@ use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use testkit::ApiServer;
 
-pub use cloud::{Cloud, Fault};
-pub use programs::Controller;
+pub use cloud::{Cloud, Fault, SCOPES};
+pub use programs::{Controller, Program};
 pub use world::World;
 
 pub const VPC: &str = "0e1f0f0e-c8a5-4e4c-a8b6-5d7b9f3b7f11";
 pub const OTHER_VPC: &str = "1e1f0f0e-c8a5-4e4c-a8b6-5d7b9f3b7f22";
+/// A project of the account that is not the default one.
+pub const PROJECT: &str = "3c2b1a09-dc3e-41f2-a18f-1b4d7ba71679";
 pub const NODES: [(&str, u64); 2] = [("pool-1", 501), ("pool-2", 502)];
 const NAMESPACE: &str = "egress-gateway";
 pub const TOKEN: &str = "dop_v1_of_this_test";
@@ -62,6 +64,14 @@ async fn install_definitions(server: &ApiServer) {
 
 /// Plays a scene in a network namespace of its own.
 pub fn play(scene: impl AsyncFnOnce(Stage) + Send + 'static) {
+    play_among(async |_| Vec::new(), scene);
+}
+
+/// The same in a cluster and a cloud that are not empty: `furnish` makes objects and gives the Droplets that go with them.
+pub fn play_among(
+    furnish: impl AsyncFnOnce(Client) -> Vec<Value> + Send + 'static,
+    scene: impl AsyncFnOnce(Stage) + Send + 'static,
+) {
     assert!(nix::unistd::geteuid().is_root(), "this test makes a network namespace and needs root");
     programs::build_control_plane();
     let name = std::thread::current().name().unwrap_or_default().to_owned();
@@ -83,7 +93,7 @@ pub fn play(scene: impl AsyncFnOnce(Stage) + Send + 'static) {
             assert!(done.status.success(), "ip {line}: {}", String::from_utf8_lossy(&done.stderr));
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { scene(Stage::set().await).await });
+        runtime.block_on(async { scene(Stage::set(furnish).await).await });
     });
     if let Err(panic) = thread.unwrap().join() {
         std::panic::resume_unwind(panic);
@@ -91,7 +101,7 @@ pub fn play(scene: impl AsyncFnOnce(Stage) + Send + 'static) {
 }
 
 impl Stage {
-    async fn set() -> Self {
+    async fn set(furnish: impl AsyncFnOnce(Client) -> Vec<Value>) -> Self {
         let server = ApiServer::start().await.unwrap();
         install_definitions(&server).await;
         let client = server.admin().unwrap();
@@ -106,8 +116,11 @@ impl Stage {
             nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
             ready_agent(&client, name).await;
         }
-        let cloud = Cloud::start(TOKEN).await;
-        let world = World::begin(server.admin().unwrap(), server.kubeconfig(), &cloud);
+        let furniture = furnish(client.clone()).await;
+        // Agents of nodes report a few dozen gateways; those of the furniture are taken as they are.
+        let reports = furniture.is_empty();
+        let cloud = Cloud::start(TOKEN, furniture).await;
+        let world = World::begin(server.admin().unwrap(), server.kubeconfig(), &cloud, reports);
         let stage = Self { client, cloud, world, kubeconfig, server };
         stage.put_token().await;
         stage
@@ -136,6 +149,21 @@ impl Stage {
     /// One with more arguments.
     pub fn controller_with(&self, name: &str, more: &[&str]) -> Controller {
         Controller::start(name, &self.kubeconfig, more)
+    }
+
+    /// `kubectl egress plan` on this manifest: exit code, what it printed, and what it complained of.
+    pub fn plan(&self, manifest: &Value, more: &[&str]) -> (Option<i32>, String, String) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), manifest.to_string()).unwrap();
+        let planned = Command::new(programs::command_line())
+            .env("KUBECONFIG", self.server.kubeconfig())
+            .args(["plan", "--digitalocean-api", cloud::ADDRESS, "-f"])
+            .arg(file.path())
+            .args(more)
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (planned.status.code(), text(planned.stdout), text(planned.stderr))
     }
 
     /// Everything that the API server holds, but Secrets, as YAML.
@@ -238,13 +266,28 @@ impl Stage {
                 });
             let walled = status.firewall.as_ref().is_some_and(|firewall| firewall.id.is_some())
                 && self.is_walled(&status).await;
-            if calm && walled { Ok(status) } else { Err(format!("{status:#?}")) }
+            if calm && walled && self.are_addresses_marked(&status).await {
+                Ok(status)
+            } else {
+                Err(format!("{status:#?}"))
+            }
         })
         .await
     }
 }
 
 impl Stage {
+    /// Whether each address that was made carries its mark: that comes after its gateway is proven, and nothing waits for it.
+    async fn are_addresses_marked(&self, status: &EgressGatewayStatus) -> bool {
+        for made in status.reserved_ips.iter().filter(|recorded| !recorded.given) {
+            let mark = format!("egress-address:{}", made.ip.replace('.', "-"));
+            if !self.cloud.carries(made.droplet_id.unwrap_or_default(), &mark).await {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Whether exactly what is to come in gets to each of its gateways: the VPC, ICMP, and probes of the gateways' addresses.
     pub async fn is_walled(&self, status: &EgressGatewayStatus) -> bool {
         let pods = ["10.116.0.0/20", "10.244.0.0/16"];
@@ -274,15 +317,24 @@ impl Stage {
 }
 
 /// Waits for a condition; fails with its last words.
-pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub async fn until<T>(what: &str, look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    until_within(PATIENCE, what, look).await
+}
+
+/// The same with another deadline; the later it is, the less often is looked.
+pub async fn until_within<T>(
+    patience: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         match look().await {
             Ok(found) => return found,
             Err(words) => {
-                assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}; last seen: {words}");
+                assert!(Instant::now() < deadline, "not within {patience:?}: {what}; last seen: {words}");
             }
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(patience / 1800).await;
     }
 }

@@ -24,6 +24,29 @@ impl Program {
     pub fn wait(&mut self) -> Option<i32> {
         self.0.wait().unwrap().code()
     }
+
+    /// Lets it write a core of any size, should it crash.
+    pub fn allow_core_dump(&self) {
+        let pid = self.0.id().to_string();
+        let set = Command::new("prlimit").args(["--pid", &pid, "--core=unlimited:unlimited"]).status();
+        assert!(set.expect("prlimit (apt-get install util-linux)").success());
+    }
+
+    /// How much memory it takes now, in MiB.
+    pub fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that it has taken, in MiB.
+    pub fn peak(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, what: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
+    }
 }
 
 impl Drop for Program {
@@ -63,6 +86,8 @@ impl Controller {
             ])
             .args(["--power-on-seconds=20", "--log=info,egress_controller=debug"])
             .args(more)
+            // Whatever it leaves when it crashes lies beside its log.
+            .current_dir(files.path())
             .stdout(fs::File::create(&log).unwrap())
             .stderr(fs::File::create(files.path().join("errors")).unwrap());
         Self { process: Program::start(&mut command), log, _files: files }
@@ -71,6 +96,14 @@ impl Controller {
     pub fn log(&self) -> String {
         let errors = fs::read_to_string(self.log.with_file_name("errors")).unwrap_or_default();
         fs::read_to_string(&self.log).unwrap_or_default() + &errors
+    }
+}
+
+impl Controller {
+    /// Everything that it has written, by name of the file.
+    pub fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let files = fs::read_dir(self.log.parent().unwrap()).unwrap().map(Result::unwrap);
+        files.map(|file| (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap())).collect()
     }
 }
 
@@ -100,8 +133,17 @@ pub fn build_control_plane() {
 
 /// The simulator, built beside this test.
 pub fn simulator() -> PathBuf {
-    let program = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("do-simulator");
-    assert!(program.exists(), "{} is missing: cargo build -p do-simulator", program.display());
+    beside("do-simulator")
+}
+
+/// The command line, built beside this test.
+pub fn command_line() -> PathBuf {
+    beside("kubectl-egress")
+}
+
+fn beside(name: &str) -> PathBuf {
+    let program = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join(name);
+    assert!(program.exists(), "{} is missing: cargo build --workspace --bins", program.display());
     program
 }
 

@@ -31,7 +31,8 @@ struct State {
 /// A gateway that runs.
 #[derive(Clone)]
 struct Running {
-    public: String,
+    /// The address that it leaves with; of one that waits for its reserved address none.
+    public: Option<String>,
     /// Version of the user data that it was made with.
     version: String,
 }
@@ -44,7 +45,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn begin(_client: Client, kubeconfig: PathBuf, _cloud: &Cloud) -> Self {
+    pub fn begin(_client: Client, kubeconfig: PathBuf, _cloud: &Cloud, reports: bool) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         let over = Arc::new(AtomicBool::new(false));
         let listener = TcpListener::bind("0.0.0.0:9180").unwrap();
@@ -61,7 +62,9 @@ impl World {
         let (shared, stop) = (state.clone(), over.clone());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(report(kubeconfig, shared, stop));
+            if reports {
+                runtime.block_on(report(kubeconfig, shared, stop));
+            }
         });
         Self { state, over, thread: Some(thread) }
     }
@@ -101,8 +104,12 @@ fn answer(mut stream: std::net::TcpStream, running: Option<Running>) {
     let mut request = [0; 1024];
     // A controller that was killed needs no answer.
     let _read = stream.read(&mut request);
-    let body =
-        json!({"ready": true, "userDataVersion": version, "publicAddress": public, "errors": []}).to_string();
+    let errors: Vec<&str> = if public.is_some() { Vec::new() } else { vec!["no reserved address"] };
+    let body = json!({
+        "ready": public.is_some(), "awaitsAddress": public.is_none(), "userDataVersion": version, "publicAddress": public,
+        "errors": errors
+    })
+    .to_string();
     let _written = write!(
         stream,
         "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
@@ -140,9 +147,13 @@ async fn running(http: &reqwest::Client) -> Option<BTreeMap<String, Running>> {
     let state: Value = http.get(format!("{ADDRESS}/simulator/state")).send().await.ok()?.json().await.ok()?;
     let droplets = state["droplets"].as_object()?.values();
     let up = droplets.filter(|droplet| droplet["status"] == "active" && droplet["phase"] == "live");
+    let reserved = state["reserved_ips"].as_object()?;
     let pair = |droplet: &Value| {
         let address = |side: &str| droplet[side]["address"].as_str().map(str::to_owned);
-        let public = address("public").unwrap_or_default();
+        let is_reserved = droplet["user_data"].as_str()?.contains(r#""egress_address": "reserved""#);
+        let held =
+            || reserved.iter().find(|(_, one)| one["droplet"] == droplet["id"]).map(|(ip, _)| ip.clone());
+        let public = if is_reserved { held() } else { address("public") };
         Some((address("private")?, Running { public, version: version(droplet) }))
     };
     Some(up.filter_map(pair).collect())
@@ -173,11 +184,12 @@ async fn seen_by_a_node(client: &Client, state: &Mutex<State>) -> Option<Value> 
     let mut addresses: Vec<&String> = listed.filter_map(|gateway| gateway.private_address.as_ref()).collect();
     addresses.sort_unstable();
     addresses.dedup();
-    let up = |address: &String| state.running.contains_key(address);
+    let reachable = |address: &String| state.running.contains_key(address);
+    let up = |address: &String| state.running.get(address).is_some_and(|running| running.public.is_some());
     let views = addresses.iter().map(|address| {
         let condemned = !up(address) && addresses.iter().any(|other| up(other));
-        let mut view = json!({"address": address, "reachable": up(address), "forwards": up(address), "fullSize": up(address), "condemned": condemned});
-        if condemned || !up(address) {
+        let mut view = json!({"address": address, "reachable": reachable(address), "forwards": up(address), "fullSize": up(address), "condemned": condemned});
+        if condemned || !reachable(address) {
             view["renewed"] = renewal();
         }
         view

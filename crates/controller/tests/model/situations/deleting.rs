@@ -125,9 +125,8 @@ fn one_too_many_comes_back_when_the_other_one_fails_before_it_is_asked_to_go() {
             report.gateways.iter_mut().filter(|view| view.address == private(FIRST.0)).for_each(fails);
         }
         seen.nodes.iter_mut().for_each(|node| node.heard = Some(timestamp(now + 1)));
-        let accepted = |at: i64| [(SECOND, timestamp(at))].into();
         let mut asked_to_go = seen.clone();
-        asked_to_go.cloud.as_mut().unwrap().delete_accepted = accepted(now);
+        asked_to_go.cloud.as_mut().unwrap().delete_accepted = [(SECOND, timestamp(now))].into();
         let (_, decision) = effect_at(&world, &mut asked_to_go, now + 1);
         assert_eq!(decision.status.gateways[1].role, GatewayRole::Leaving, "{what}: too late");
         let (effect, decision) = effect_at(&world, &mut seen, now + 1);

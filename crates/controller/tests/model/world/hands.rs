@@ -1,5 +1,9 @@
 //! What the controller changes in the world, and which of it must never be.
 
+use std::net::Ipv4Addr;
+
+use egress_controller::reserved_ip::{OwnedIp, ReleasableIp};
+
 use super::*;
 
 /// The controller's hands in this world, with the version of the EgressGateway that it saw.
@@ -44,16 +48,22 @@ impl Ports for Hands<'_> {
         if state.version() != *self.version.lock().unwrap() {
             return Err(Failed::Conflict);
         }
+        let policy = state.gateway.as_ref().map(|gateway| gateway.spec.deletion_policy);
+        state.deletes_nothing = policy == Some(DeletionPolicy::Retain);
         state.gateway = None;
         state.journal.push("object gone".into());
-        if !state.ours().is_empty() {
+        let retains = state.deletes_nothing;
+        if !retains && !state.ours().is_empty() {
             state.violations.push("I2: the object is gone and Droplets are left".into());
         }
         // One that still comes is there too.
         let is_left =
             |(id, wall): (&String, &Wall)| wall.name == firewall_name() && !state.foreign_walls.contains(id);
-        if state.walls.iter().any(is_left) {
+        if !retains && state.walls.iter().any(is_left) {
             state.violations.push("I2: the object is gone and a firewall is left".into());
+        }
+        if !retains && !state.our_addresses().is_empty() {
+            state.violations.push("I2: the object is gone and reserved addresses are left".into());
         }
         end(crash)
     }
@@ -80,6 +90,14 @@ impl Ports for Hands<'_> {
         route.metadata.generation = Some(generation);
         let owner = OwnerReference { uid: OWNER.into(), controller: Some(true), ..OwnerReference::default() };
         route.metadata.owner_references = Some(vec![owner]);
+        for entry in spec.ordered_gateways() {
+            let id =
+                entry.address.0.rsplit('.').next().and_then(|last| last.parse().ok()).unwrap_or_default();
+            let egress = entry.egress_address.map(|address| address.0);
+            if state.has_reserved_addresses() && state.leaves_with(id) != egress {
+                state.violations.push(format!("a gateway is listed with {egress:?}, which it does not have"));
+            }
+        }
         let changed = state.route.as_ref().is_none_or(|old| old.spec != *spec);
         if changed {
             state.route = Some(route);
@@ -126,12 +144,27 @@ impl Ports for Hands<'_> {
         end(crash)
     }
 
-    async fn create_firewall(&self, wanted: &FirewallSpec) -> Result<FirewallId, FirewallFailure<Failed>> {
+    async fn untag(&self, own: &OwnTag) -> Result<(), Failed> {
         let mut state = self.world.state();
-        let crash = state.begin().map_err(FirewallFailure::Unknown)?;
+        let crash = state.begin()?;
+        let id = own.droplet().0;
+        if id < 100 {
+            state.violations.push(format!("I1: a tag was taken off {}", own.name()));
+        }
+        if state.route.is_some() || state.uses.is_some() {
+            state.violations.push("a Droplet was let go of while nodes route to it".into());
+        }
+        state.machines.get_mut(&id).unwrap().tags.retain(|tag| tag != own.tag());
+        state.journal.push(format!("untag {}", own.tag()));
+        end(crash)
+    }
+
+    async fn create_firewall(&self, wanted: &FirewallSpec) -> Result<FirewallId, CallFailure<Failed>> {
+        let mut state = self.world.state();
+        let crash = state.begin().map_err(CallFailure::Unknown)?;
         refused(&state)?;
         let id = state.make_wall(wanted, if crash == Some(Crash::LateSuccess) { 25 } else { 0 });
-        end(crash).map_err(FirewallFailure::Unknown)?;
+        end(crash).map_err(CallFailure::Unknown)?;
         Ok(id)
     }
 
@@ -139,21 +172,50 @@ impl Ports for Hands<'_> {
         &self,
         firewall: &OwnedFirewall,
         wanted: &FirewallSpec,
-    ) -> Result<bool, FirewallFailure<Failed>> {
+    ) -> Result<bool, CallFailure<Failed>> {
         let mut state = self.world.state();
-        let crash = state.begin().map_err(FirewallFailure::Unknown)?;
+        let crash = state.begin().map_err(CallFailure::Unknown)?;
         refused(&state)?;
-        state.change_wall(firewall, wanted).map_err(FirewallFailure::Unknown)?;
-        end(crash).map_err(FirewallFailure::Unknown)?;
+        state.change_wall(firewall, wanted).map_err(CallFailure::Unknown)?;
+        end(crash).map_err(CallFailure::Unknown)?;
         Ok(true)
     }
 
-    async fn delete_firewall(&self, firewall: &OwnedFirewall) -> Result<(), FirewallFailure<Failed>> {
+    async fn delete_firewall(&self, firewall: &OwnedFirewall) -> Result<(), CallFailure<Failed>> {
         let mut state = self.world.state();
-        let crash = state.begin().map_err(FirewallFailure::Unknown)?;
+        let crash = state.begin().map_err(CallFailure::Unknown)?;
         refused(&state)?;
         state.take_wall(firewall);
-        end(crash).map_err(FirewallFailure::Unknown)
+        end(crash).map_err(CallFailure::Unknown)
+    }
+
+    async fn reserve_ip(&self, droplet: &OwnedDroplet) -> Result<Ipv4Addr, CallFailure<Failed>> {
+        let mut state = self.world.state();
+        let crash = state.begin().map_err(CallFailure::Unknown)?;
+        let made = state.reserve(droplet.id(), crash).map_err(no)?;
+        end(crash).map_err(CallFailure::Unknown)?;
+        Ok(made)
+    }
+
+    async fn mark_ip(&self, droplet: &OwnedDroplet, ip: Ipv4Addr) -> Result<(), CallFailure<Failed>> {
+        let mut state = self.world.state();
+        let crash = state.begin().map_err(CallFailure::Unknown)?;
+        state.mark(droplet.id(), ip);
+        end(crash).map_err(CallFailure::Unknown)
+    }
+
+    async fn assign_ip(&self, ip: &OwnedIp, droplet: &OwnedDroplet) -> Result<(), CallFailure<Failed>> {
+        let mut state = self.world.state();
+        let crash = state.begin().map_err(CallFailure::Unknown)?;
+        state.assign(ip, droplet.id()).map_err(no)?;
+        end(crash).map_err(CallFailure::Unknown)
+    }
+
+    async fn release_ip(&self, ip: &ReleasableIp) -> Result<(), CallFailure<Failed>> {
+        let mut state = self.world.state();
+        let crash = state.begin().map_err(CallFailure::Unknown)?;
+        state.release(ip).map_err(no)?;
+        end(crash).map_err(CallFailure::Unknown)
     }
 
     async fn admit(&self, admission: &Admission) -> Result<(), Failed> {
@@ -197,12 +259,24 @@ impl Ports for Hands<'_> {
         end(crash)
     }
 
-    async fn delete(&self, droplet: &OwnedDroplet) -> Result<(), Failed> {
+    async fn assign(&self, droplet: &OwnedDroplet, project: &str) -> Result<(), Failed> {
         let mut state = self.world.state();
         let crash = state.begin()?;
+        let words = format!("put {} into {project}", droplet.name());
+        state.journal.push(words);
+        end(crash)
+    }
+
+    async fn delete(&self, droplet: &OwnedDroplet) -> Result<(), CallFailure<Failed>> {
+        let mut state = self.world.state();
+        let crash = state.begin().map_err(CallFailure::Unknown)?;
+        if state.deletes_refused {
+            let words = "You are not authorized to perform this operation.".to_owned();
+            return Err(CallFailure::Refused { words, pause: Duration::from_secs(300) });
+        }
         let (id, now) = (droplet.id().0, state.now);
         let machine = &state.machines[&id];
-        if !machine_is_ours(&machine.name, &machine.tags, &machine.vpc) || id < 100 {
+        if !is_made(id) {
             let words = format!("I1: foreign delete of {}", machine.name);
             state.violations.push(words);
         }
@@ -227,7 +301,7 @@ impl Ports for Hands<'_> {
         if !deleting && others == 0 && works(&state.machines[&id]) {
             state.violations.push("I8: the last working gateway was deleted".into());
         }
-        if !deleting && works(&state.machines[&id]) && !state.may_go(id) {
+        if !deleting && state.answers_and_forwards(id) == (true, true) && !state.may_go(id) {
             state.violations.push(format!("I8: {id} works, and was deleted without a quorum"));
         }
         if state.machines[&id].deleted.is_none() {
@@ -236,7 +310,7 @@ impl Ports for Hands<'_> {
             state.machines.get_mut(&id).unwrap().deleted = Some(now);
         }
         state.delete_accepted.insert(DropletId(id), timestamp(now));
-        end(crash)
+        end(crash).map_err(CallFailure::Unknown)
     }
 }
 
@@ -255,7 +329,11 @@ fn end(crash: Option<Crash>) -> Result<(), Failed> {
     if matches!(crash, Some(Crash::ReplyLost | Crash::LateSuccess)) { Err(Failed::Crashed) } else { Ok(()) }
 }
 
-fn refused(state: &State) -> Result<(), FirewallFailure<Failed>> {
+fn no(words: String) -> CallFailure<Failed> {
+    CallFailure::Refused { words, pause: Duration::from_secs(10) }
+}
+
+fn refused(state: &State) -> Result<(), CallFailure<Failed>> {
     let Some(words) = state.walls_refused else { return Ok(()) };
-    Err(FirewallFailure::Refused { words: words.to_owned(), pause: Duration::from_secs(60) })
+    Err(CallFailure::Refused { words: words.to_owned(), pause: Duration::from_secs(60) })
 }

@@ -1,5 +1,8 @@
 //! What the controller sees of the world: the cloud late and in part, nodes by their reports.
 
+use egress_controller::reserved_ip::recorded as recorded_ip;
+use egress_digitalocean::ReservedIp;
+
 use super::*;
 
 impl State {
@@ -14,31 +17,40 @@ impl State {
             .map(|(id, machine)| (*id, self.droplet(*id, machine)))
             .filter(|(id, droplet)| {
                 let listed = droplet.has_tag(&cluster_tag) == Some(true);
-                listed || recorded.contains(id) || looked_up.contains(&droplet.name)
+                let named = gateway.spec.existing_droplets.contains(&i64::try_from(*id).unwrap());
+                listed || named || recorded.contains(id) || looked_up.contains(&droplet.name)
             })
             .map(|(id, droplet)| (DropletId(id), droplet))
             .collect();
         let gone = recorded.iter().map(|id| DropletId(*id)).filter(|id| !droplets.contains_key(id)).collect();
+        let theirs: BTreeSet<u64> =
+            status.gateways.iter().filter(|one| one.existing).filter_map(droplet_id).map(|id| id.0).collect();
         let health = there()
+            .filter(|(id, _)| !theirs.contains(id))
             .map(|(id, machine)| {
-                let health = if self.is_up(machine) {
-                    HealthSeen::Ready { version: None, public_address: None, peers: Some(admitted(machine)) }
-                } else {
+                let public_address = self.held_by(*id);
+                let health = if !self.is_up(machine) {
                     HealthSeen::Silent("no connection".into())
+                } else if self.leaves_with(*id).is_some() {
+                    HealthSeen::Ready { version: None, public_address, peers: Some(self.admitted(machine)) }
+                } else {
+                    HealthSeen::Awaiting { version: None }
                 };
                 (DropletId(*id), health)
             })
             .collect();
         let probed = || there().filter(|(id, _)| recorded.contains(id));
-        let forwards = |machine: &Machine| self.is_up(machine) && !machine.gray;
-        let another = |id: u64| probed().any(|(other, machine)| *other != id && forwards(machine));
+        let forwards = |id: &u64, machine: &Machine| {
+            self.is_up(machine) && !machine.gray && self.leaves_with(*id).is_some()
+        };
+        let another = |id: u64| probed().any(|(other, machine)| *other != id && forwards(other, machine));
         let views: Vec<GatewayObservation> = probed()
             .map(|(id, machine)| GatewayObservation {
                 address: private(*id),
                 reachable: self.is_up(machine),
-                forwards: self.is_up(machine).then_some(!machine.gray),
-                full_size: forwards(machine).then_some(!machine.swallows),
-                condemned: !forwards(machine) && another(*id),
+                forwards: self.is_up(machine).then_some(forwards(id, machine)),
+                full_size: forwards(id, machine).then_some(!machine.swallows),
+                condemned: !forwards(id, machine) && another(*id),
                 ..GatewayObservation::default()
             })
             .collect();
@@ -86,6 +98,14 @@ impl State {
         let ours = |id: &str, name: &str| name == firewall_name() || recorded.contains(&id);
         let firewalls =
             self.shown_walls().into_iter().filter(|wall| ours(wall.id.as_str(), &wall.name)).collect();
+        let given = |ip: &std::net::Ipv4Addr| gateway.spec.reserved_ips.contains(&ip.to_string());
+        let known = |ip: &std::net::Ipv4Addr| recorded_ip(&status, *ip).is_some();
+        let holder = |shown: &ReservedIp| shown.droplet.is_some_and(|id| droplets.contains_key(&id));
+        let addresses = self
+            .shown_addresses()
+            .into_iter()
+            .filter(|shown| given(&shown.ip) || known(&shown.ip) || holder(shown))
+            .collect();
         let user_data = UserData { text: "#cloud-config".into(), version: "v1".into() };
         Some(Observation {
             gateway,
@@ -102,12 +122,15 @@ impl State {
             undefined: Vec::new(),
             cloud: Ok(CloudSeen {
                 taken: timestamp(self.now),
+                missing: BTreeSet::new(),
+                fleet: self.fleet(),
                 droplets,
                 gone,
                 looked_up,
                 delete_accepted: self.delete_accepted.clone(),
             }),
             firewalls: Ok(FirewallsSeen { taken: timestamp(self.now), firewalls }),
+            reserved_ips: Ok(ReservedIpsSeen { taken: timestamp(self.now), addresses }),
             health,
             failing_since: BTreeMap::new(),
             site: Ok(Site {
@@ -116,8 +139,18 @@ impl State {
                 sources: vec!["10.116.0.0/20".parse().unwrap()],
                 user_data,
             }),
+            offer: self.offer.clone(),
             failure: None,
         })
+    }
+
+    // Every Droplet of the cluster, whoever's.
+    fn fleet(&self) -> usize {
+        let cluster = format!("egress-cluster:{CLUSTER}");
+        self.machines
+            .values()
+            .filter(|machine| self.is_there(machine) && machine.tags.contains(&cluster))
+            .count()
     }
 
     fn droplet(&self, id: u64, machine: &Machine) -> Droplet {
@@ -137,7 +170,8 @@ impl State {
         // Tags land late.
         let tags: Vec<&String> = machine.tags.iter().filter(|_| age >= 4).collect();
         serde_json::from_value(json!({
-            "id": id, "name": machine.name, "status": status, "networks": networks, "tags": tags, "vpc_uuid": machine.vpc
+            "id": id, "name": machine.name, "status": status, "networks": networks, "tags": tags, "vpc_uuid": machine.vpc,
+            "locked": self.is_busy(id)
         }))
         .unwrap()
     }
@@ -169,6 +203,8 @@ pub fn follower_entry(gateway: Option<String>) -> NodeRoute {
     }
 }
 
-fn admitted(machine: &Machine) -> BTreeSet<std::net::Ipv4Addr> {
-    machine.admits.iter().map(|id| public(*id).parse().unwrap()).collect()
+impl State {
+    fn admitted(&self, machine: &Machine) -> BTreeSet<std::net::Ipv4Addr> {
+        machine.admits.iter().filter_map(|id| self.leaves_with(*id)?.parse().ok()).collect()
+    }
 }

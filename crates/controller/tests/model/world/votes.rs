@@ -11,16 +11,16 @@ const FRESH: i64 = 15;
 impl State {
     /// To be called when the controller looks: what it sees then is what it may act on.
     pub(super) fn note_who_is_spoken_against(&mut self) {
-        let against: Vec<u64> = self.ours().into_iter().map(|(id, _)| *id).collect();
-        for id in against.into_iter().filter(|id| self.is_spoken_against(*id)) {
-            self.against.insert(id, self.now);
-        }
+        let ours = self.ours().into_iter().map(|(id, _)| *id);
+        let against: Vec<(u64, i64)> =
+            ours.filter(|id| self.is_spoken_against(*id)).map(|id| (id, self.now)).collect();
+        self.against.extend(against);
     }
 
     fn is_spoken_against(&self, id: u64) -> bool {
         let complains =
             |view: &GatewayObservation| view.address == private(id) && (view.condemned || !view.reachable);
-        let votes = |node: &&str| match self.said.get(*node) {
+        let votes = |node: &&&str| match self.said.get(**node) {
             Some(said) => {
                 let is_fresh = self.now - said.heard < FRESH;
                 is_fresh && !said.cut_off && said.gateways.iter().any(complains)
