@@ -392,6 +392,8 @@ fn losses_are_forgiven_where_nobody_is_asked_through_the_gateways_any_more() {
     world.runs(30_000);
     assert_eq!((world.condemned(), world.current), (vec![(A, Fault::LosesPackets)], B));
     world.asks_in_the_vpc_only();
+    world.runs(1_000);
+    assert_eq!(world.condemned(), [], "nobody could show any more that it loses no packets");
     world.runs(60_000);
     assert_eq!((world.condemned(), world.current), (vec![], A));
 }

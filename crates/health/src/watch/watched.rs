@@ -102,6 +102,10 @@ impl<G, W: Copy + Ord> Watched<G, W> {
                 self.returning = Some(now);
             }
             detector.acquit(now);
+            if level == Level::Forwarding {
+                // What was lost on the way there would be held against it at every look.
+                self.path.clear();
+            }
         }
     }
 
