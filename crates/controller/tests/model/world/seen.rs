@@ -41,7 +41,7 @@ impl State {
             .collect();
         let probed = || there().filter(|(id, _)| recorded.contains(id));
         let forwards = |id: &u64, machine: &Machine| {
-            self.is_up(machine) && !machine.gray && self.leaves_with(*id).is_some()
+            self.is_up(machine) && !machine.is_gray() && self.leaves_with(*id).is_some()
         };
         let another = |id: u64| probed().any(|(other, machine)| *other != id && forwards(other, machine));
         let views: Vec<GatewayObservation> = probed()
