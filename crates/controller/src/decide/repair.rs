@@ -114,6 +114,11 @@ pub(super) fn has_successor(status: &EgressGatewayStatus, gateway: &GatewayStatu
     successor.is_some_and(|successor| *successor != gateway.name)
 }
 
+/// Whether one that leaves was proven once and then failed. One whose bring-up was given up never was.
+pub(super) fn has_failed(status: &EgressGatewayStatus, gateway: &GatewayStatus) -> bool {
+    !gateway.ready && (gateway.suspect_since.is_some() || record_of(status, gateway).is_some())
+}
+
 fn record_of<'a>(status: &'a EgressGatewayStatus, gateway: &GatewayStatus) -> Option<&'a Replacement> {
     status.last_replacement.as_ref().filter(|last| last.from_droplet_id == gateway.droplet_id)
 }

@@ -31,6 +31,8 @@ impl State {
                 let public_address = self.held_by(*id);
                 let health = if !self.is_up(machine) {
                     HealthSeen::Silent("no connection".into())
+                } else if machine.complains {
+                    HealthSeen::NotReady("the metadata service does not answer".into())
                 } else if self.leaves_with(*id).is_some() {
                     HealthSeen::Ready { version: None, public_address, peers: Some(self.admitted(machine)) }
                 } else {
@@ -127,8 +129,8 @@ impl State {
                 droplets,
                 gone,
                 looked_up,
-                delete_accepted: self.delete_accepted.clone(),
             }),
+            delete_accepted: self.delete_accepted.clone(),
             firewalls: Ok(FirewallsSeen { taken: timestamp(self.now), firewalls }),
             reserved_ips: Ok(ReservedIpsSeen { taken: timestamp(self.now), addresses }),
             health,
