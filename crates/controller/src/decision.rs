@@ -107,7 +107,7 @@ pub enum Effect {
     },
     /// Powers a Droplet on and records that it was tried.
     PowerOn(OwnedDroplet),
-    /// Power-cycles a Droplet that is `active` and dead. That it is to be tried has been recorded.
+    /// Power-cycles a Droplet that is `active` and condemned. That it is to be tried has been recorded.
     PowerCycle(OwnedDroplet),
     /// Deletes a Droplet by id.
     DeleteDroplet(OwnedDroplet),

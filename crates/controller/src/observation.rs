@@ -38,6 +38,8 @@ pub struct Observation {
     pub undefined: Vec<&'static str>,
     /// The cloud, or why it could not be read.
     pub cloud: Result<CloudSeen, Trouble>,
+    /// Droplets whose delete the cloud has accepted, and when, as far as this process remembers.
+    pub delete_accepted: BTreeMap<DropletId, Timestamp>,
     /// The cloud's firewalls, or why they could not be read. Gateways do without.
     pub firewalls: Result<FirewallsSeen, Trouble>,
     /// The cloud's reserved addresses, or why they could not be read.
@@ -98,8 +100,6 @@ pub struct CloudSeen {
     pub gone: BTreeSet<DropletId>,
     /// Names of intents that were looked up by name, after the status was read.
     pub looked_up: BTreeSet<String>,
-    /// Droplets whose delete the cloud has accepted, and when, as far as this process remembers.
-    pub delete_accepted: BTreeMap<DropletId, Timestamp>,
 }
 
 /// The firewalls that matter.

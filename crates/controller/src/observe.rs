@@ -178,6 +178,7 @@ impl Observer {
             Err(_) => self.health.ask(addresses(&gateway, None)).await,
         };
         let failing_since = self.remember(&health);
+        let delete_accepted = self.cloud.delete_accepted();
         let cluster = self.cluster.clone();
         Ok(Found::Seen(Box::new(Observation {
             gateway,
@@ -188,6 +189,7 @@ impl Observer {
             definition,
             undefined,
             cloud,
+            delete_accepted,
             firewalls,
             reserved_ips,
             health,
@@ -300,7 +302,7 @@ impl Observer {
         }
         let missing = self.read_existing(gateway, &mut droplets).await;
         let fleet = snapshot.droplets.len();
-        Ok(CloudSeen { taken: snapshot.taken, droplets, missing, fleet, gone, looked_up, delete_accepted })
+        Ok(CloudSeen { taken: snapshot.taken, droplets, missing, fleet, gone, looked_up })
     }
 
     // What people have named, read seldom. Gives what there is not.

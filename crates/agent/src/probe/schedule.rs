@@ -14,7 +14,8 @@
 //! ```
 //!
 //! Whatever is asked before its turn is paid for: each probe in its turn earns one, and some are saved up for when something begins to fail.
-//! So in the long run nobody gets more than twice the rate of [`super::rate`], whatever is lost.
+//! So in the long run nobody gets more than twice the rate of [`super::rate`], whatever is lost. What others are in doubt about takes no
+//! more than leaves enough for a failure of one's own.
 //!
 //! The silence of a witness that has been silent for long is no news and not confirmed: so a dead target costs the others nothing, and
 //! the bounds of [`super::rate`] hold as long as it is dead. Nor is it asked before its turn while another is there: it could not tell.
@@ -44,6 +45,8 @@ pub(super) struct Schedule {
     /// How many more may be.
     credit: u8,
     most: u8,
+    /// So many of them are kept for what is found here, whatever others ask for.
+    kept: u8,
     /// When the last probe is late, until it is answered or that was looked at.
     late: Option<Instant>,
 }
@@ -83,6 +86,7 @@ impl Schedule {
             hurries: false,
             credit: most,
             most,
+            kept: asking.fall,
             late: None,
         }
     }
@@ -137,9 +141,11 @@ impl Schedule {
         self.rhythm.failing
     }
 
-    /// Another gateway is in doubt: to be asked at once.
+    /// Another gateway is in doubt: to be asked at once. One that is in doubt for long leaves enough to confirm a failure of this one.
     pub(super) fn doubted(&mut self, now: Instant) {
-        self.hurry(now);
+        if self.credit > self.kept {
+            self.hurry(now);
+        }
     }
 
     /// Asks before its turn, if there is enough for that.

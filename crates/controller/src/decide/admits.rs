@@ -81,12 +81,14 @@ fn told<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> Option<&'a BTreeSet<Ipv
     }
 }
 
-// The others that stay, the failed ones too: nodes probe through them to see when they work again.
+// The others that stay, the failed ones too: nodes probe through them to see when they work again. Those that people have named tell nobody
+// their address.
 fn peers_of<'a>(
     status: &'a EgressGatewayStatus,
     gateway: &'a GatewayStatus,
 ) -> impl Iterator<Item = &'a GatewayStatus> {
-    status.gateways.iter().filter(|other| other.droplet_id != gateway.droplet_id && !is_leaving(other))
+    let others = status.gateways.iter().filter(|other| other.droplet_id != gateway.droplet_id);
+    others.filter(|other| !is_leaving(other) && !other.existing)
 }
 
 fn private(gateway: &GatewayStatus) -> Option<Ipv4Addr> {

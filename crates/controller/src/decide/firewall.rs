@@ -316,8 +316,7 @@ fn wanted(look: &Look<'_>, status: &EgressGatewayStatus, has: Option<&Firewall>)
 }
 
 fn is_dying(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
-    let accepted = |id| look.cloud().is_some_and(|cloud| cloud.delete_accepted.contains_key(&id));
-    droplet_id(gateway).is_some_and(accepted)
+    droplet_id(gateway).is_some_and(|id| look.seen.delete_accepted.contains_key(&id))
 }
 
 // The cloud takes a Droplet out of its firewalls when it is gone; until then it may be in or not.

@@ -114,6 +114,14 @@ pub(super) fn may_be_the_filter(
     ballot(look, gateway).condemns_by_source_alone() && !admits::is_surely_let_in(look, status, gateway)
 }
 
+/// Whether packets of a node get through it, by its own word and by theirs, and no quorum is against it.
+pub(super) fn gets_through(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
+    let ballot = ballot(look, gateway);
+    // Of a Droplet that people named nobody is asked but the nodes.
+    let says_so = gateway.existing || matches!(health(look, gateway), Some(HealthSeen::Ready { .. }));
+    says_so && ballot.through > 0 && !ballot.condemns() && is_there(look, gateway)
+}
+
 enum Verdict {
     Works,
     Condemned(String),
@@ -125,11 +133,8 @@ impl Verdict {
     fn of(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> Self {
         let ballot = ballot(look, gateway);
         let endpoint = health(look, gateway);
-        let endpoint_ready = matches!(endpoint, Some(HealthSeen::Ready { .. }));
         // One that complains has answered.
         let endpoint_silent = matches!(endpoint, Some(HealthSeen::Silent(_)));
-        // Of a Droplet that people named nobody is asked but the nodes.
-        let endpoint_ready = endpoint_ready || gateway.existing;
         let endpoint_silent = endpoint_silent || gateway.existing;
         if repair::is_off_in_the_cloud(look, gateway) {
             return Self::Condemned("the cloud says that it is powered off".to_owned());
@@ -155,8 +160,7 @@ impl Verdict {
         if by_difference || by_silence {
             return Self::Condemned(why_not(look, gateway, &ballot));
         }
-        let through = endpoint_ready && ballot.through > 0 && !ballot.condemns() && is_there(look, gateway);
-        if through {
+        if gets_through(look, gateway) {
             let missing = if gateway.ready { None } else { missing_witness(look, status, gateway) };
             return missing.map_or(Self::Works, |words| Self::Doubtful(Some(words)));
         }

@@ -1,7 +1,8 @@
 //! How many, and which: who leaves, whether one more is needed, what is deleted. One gateway leaves at a time.
 //!
 //! Who leaves and works comes back when too few others are left that do, until its Droplet is asked to go; and while nobody else works it
-//! is not asked. That holds for one that is too many as for one that is rolled.
+//! is not asked. That holds for one that is too many as for one that is rolled; and one that failed, was given up and works again comes
+//! back where nobody else works. A newcomer that was never proven does not: it is in no list, and is in the way of the next.
 
 use std::time::Duration;
 
@@ -66,24 +67,32 @@ pub(super) fn deletion(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<
 pub(super) fn take_back(look: &Look<'_>, status: &mut EgressGatewayStatus, leaving: &GatewayStatus) -> bool {
     let others = judge::others_that_stand(look, status, leaving);
     let is_wanted = others == 0 || others < look.replicas && !quorum::ballot(look, leaving).condemns();
-    let is_asked_to_go = look
-        .cloud()
-        .is_none_or(|cloud| droplet_id(leaving).is_none_or(|id| cloud.delete_accepted.contains_key(&id)));
-    let is_there = matches!(look.presence(leaving), Presence::Found(_));
-    let comes_back = leaving.ready && is_wanted && is_there && !is_asked_to_go;
+    // Where the cloud cannot be asked, what was not asked to go is there.
+    let is_there = !matches!(look.presence(leaving), Presence::Gone) && !is_asked_to_go(look, leaving);
+    // One that failed is judged anew.
+    let works_again =
+        others == 0 && repair::has_failed(status, leaving) && judge::gets_through(look, leaving);
+    let comes_back = (leaving.ready && is_wanted || works_again) && is_there;
+    let role = if leaving.ready { GatewayRole::Standby } else { GatewayRole::Failed };
     for gateway in status.gateways.iter_mut().filter(|one| comes_back && one.droplet_id == leaving.droplet_id)
     {
-        gateway.role = GatewayRole::Standby;
+        gateway.role = role;
+        // What it was given up for is over.
+        gateway.suspect_since = None;
         // Nobody is to delete it any more.
         gateway.delete_refused = None;
     }
     comes_back
 }
 
-// Whether it may be all that there is, whatever was decided about it before.
+/// Whether the cloud has taken the delete of this gateway, as far as this process remembers.
+pub(super) fn is_asked_to_go(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
+    droplet_id(gateway).is_none_or(|id| look.seen.delete_accepted.contains_key(&id))
+}
+
+// Whether it may be all that there is. What is not ready is in no list and carries nothing.
 fn is_needed(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> bool {
-    let works = gateway.ready || quorum::ballot(look, gateway).through > 0;
-    works && judge::others_that_stand(look, status, gateway) == 0
+    gateway.ready && judge::others_that_stand(look, status, gateway) == 0
 }
 
 /// The delete of this gateway, unless it is under way or not provably ours.
@@ -110,7 +119,7 @@ pub(super) fn delete(
 
 /// Whether the cloud has taken the delete of this gateway, so lately that it may still be there.
 pub(super) fn is_being_deleted(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
-    let asked = look.cloud().zip(droplet_id(gateway)).and_then(|(cloud, id)| cloud.delete_accepted.get(&id));
+    let asked = droplet_id(gateway).and_then(|id| look.seen.delete_accepted.get(&id));
     asked.is_some_and(|asked| {
         Duration::try_from(look.now.duration_since(*asked)).unwrap_or_default() < DELETE_AGAIN
     })
@@ -217,7 +226,14 @@ fn who_leaves<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Option<&'
     // One whose name somebody else's Droplet has comes when a slot is free.
     let in_vain =
         status.creating.iter().filter(|intent| creation::is_in_vain(look, &strangers, intent)).count();
-    let coming = expected(look, status) + status.creating.len() - in_vain;
+    // Nor does one serve that is to be replaced next.
+    let is_next = |gateway: &&GatewayStatus| {
+        gateway.role == GatewayRole::Failed
+            && is_expected(look, status, gateway)
+            && repair::is_due(look, status, gateway).is_some()
+    };
+    let in_vain = in_vain + status.gateways.iter().filter(is_next).count();
+    let coming = (expected(look, status) + status.creating.len()).saturating_sub(in_vain);
     let full = status.gateways.len() + status.creating.len() + strangers.len() >= look.most();
     let dead = status.gateways.iter().find(|gateway| repair::is_given_up(look, status, gateway));
     // A dead one goes when its successor works, or when its slot is all that the next successor waits for.

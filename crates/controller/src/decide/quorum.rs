@@ -5,7 +5,8 @@
 //! - A vote against a gateway is a verdict by difference (it fails while another works) that was heard lately; so is the word that it does
 //!   not answer, which agents renew as well. Silence, an old report and the word of a node that is cut off itself are none; such nodes count
 //!   among those who vote all the same.
-//! - A quorum is half of them, and two at least; one suffices where only one votes.
+//! - A quorum is half of them, and two at least; one suffices where no other node lives. One that lives and whose agent is not Ready has no
+//!   vote, and may well use what the only voter complains of.
 //! - While it is not known whose agent is Ready, there is no quorum at all.
 
 use egress_api::{GatewayObservation, GatewayStatus, NodeEgressStatus, NodeSelector, fresh_for};
@@ -45,9 +46,10 @@ impl<'a> Electorate<'a> {
         let selected: Vec<&NodeSeen> = nodes.iter().filter(selects).collect();
         let asked: Vec<&NodeSeen> = if selected.is_empty() { nodes.iter().collect() } else { selected };
         let all_known = asked.iter().all(|node| node.agent_ready.is_some());
-        let voters: Vec<&NodeSeen> =
-            asked.into_iter().filter(|node| node.agent_ready == Some(true)).collect();
-        let least = voters.len().clamp(1, 2);
+        let votes = |node: &&NodeSeen| node.agent_ready == Some(true);
+        let concerned = asked.iter().filter(|node| node.live || votes(node)).count();
+        let voters: Vec<&NodeSeen> = asked.into_iter().filter(votes).collect();
+        let least = concerned.clamp(1, 2);
         let needed = all_known.then(|| voters.len().div_ceil(2).max(least));
         Self { voters, needed, all: nodes.len() }
     }

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!  off ──► power on ──┐
-//!                     ├─ not proven in time ──► dead: power-cycle ── not proven in time ──► replaced
-//!  condemned for 30 s ┘   (active, endpoint silent)                                         (at most one in 10 min)
-//!        └─ its endpoint answers: a power cycle would not help ─────────────────────────────► replaced
+//!                     ├─ not proven in time ──► condemned: power-cycle ── not proven in time ──► replaced
+//!  condemned for 30 s ┘   (active; its endpoint silent, or another stands        (at most one in 10 min)
+//!        │                 and a replacement would change the address)
+//!        └─ else ──────────────────────────────────────────────────────────────────────────────► replaced
 //! ```
 //!
 //! Nobody is replaced for nothing but a wrong address while it may be a filter that keeps the probes out which ask for it.
@@ -17,7 +18,7 @@ use std::time::Duration;
 use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, Replacement};
 use egress_digitalocean::{Droplet, DropletStatus};
 
-use super::{Look, Presence, addresses, is_leaving, judge};
+use super::{Look, Presence, addresses, is_leaving, judge, quorum};
 use crate::decision::{Effect, POWER_CYCLE_WINDOW, REPAIR_MEMORY, REPLACEMENT_PAUSE};
 use crate::identity::OwnedDroplet;
 use crate::observation::HealthSeen;
@@ -29,7 +30,7 @@ enum Rung {
     Wait,
     /// It is off.
     PowerOn,
-    /// It is active and dead.
+    /// It is active, and dead or forwards nothing.
     PowerCycle,
     /// It makes room for another, for this reason.
     Replace(String),
@@ -78,7 +79,7 @@ fn rung(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) 
         // Without the cloud's word that it took one, none may have been sent: it refused, or the gateway answered before.
         Some(_) if condemned && gateway.power_cycle_accepted.is_none() => Rung::Replace(why),
         Some(_) if condemned => Rung::Replace(format!("a power cycle did not help: {why}")),
-        None if condemned && ours && is_silent(look, gateway) => Rung::PowerCycle,
+        None if condemned && ours && may_be_cycled(look, status, gateway) => Rung::PowerCycle,
         None if condemned => Rung::Replace(why),
         // Off the list nobody may condemn it; that nobody gets through it for so long while another works is as much.
         _ if since >= look.limits.bring_up && judge::another_stands(look, status, gateway) => {
@@ -111,6 +112,11 @@ pub(super) fn is_given_up(look: &Look<'_>, status: &EgressGatewayStatus, gateway
 pub(super) fn has_successor(status: &EgressGatewayStatus, gateway: &GatewayStatus) -> bool {
     let successor = record_of(status, gateway).and_then(|last| last.to.as_ref());
     successor.is_some_and(|successor| *successor != gateway.name)
+}
+
+/// Whether one that leaves was proven once and then failed. One whose bring-up was given up never was.
+pub(super) fn has_failed(status: &EgressGatewayStatus, gateway: &GatewayStatus) -> bool {
+    !gateway.ready && (gateway.suspect_since.is_some() || record_of(status, gateway).is_some())
 }
 
 fn record_of<'a>(status: &'a EgressGatewayStatus, gateway: &GatewayStatus) -> Option<&'a Replacement> {
@@ -195,17 +201,32 @@ pub(super) fn note_successor(status: &mut EgressGatewayStatus, proven: &GatewayS
 pub(super) fn power(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<Effect> {
     status.gateways.iter().find_map(|gateway| match rung(look, status, gateway) {
         Rung::PowerOn => owned(look, gateway).map(Effect::PowerOn),
-        _ if is_to_be_cycled(look, gateway) => owned(look, gateway).map(Effect::PowerCycle),
+        _ if is_to_be_cycled(look, status, gateway) => owned(look, gateway).map(Effect::PowerCycle),
         _ => None,
     })
 }
 
-fn is_to_be_cycled(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
+fn is_to_be_cycled(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> bool {
     let decided =
         gateway.power_cycled.as_ref().is_some_and(|decided| look.since(decided) < POWER_CYCLE_WINDOW);
     let condemned = gateway.role == GatewayRole::Failed && gateway.suspect_since.is_some();
     // The nodes' word lags behind: one that answers us again since it was decided has come back by itself.
-    decided && condemned && gateway.power_cycle_accepted.is_none() && is_silent(look, gateway)
+    decided && condemned && gateway.power_cycle_accepted.is_none() && may_be_cycled(look, status, gateway)
+}
+
+// Whether a boot may help: it is dead, or it answers and most of those who condemn it see it fail beyond that. A boot applies its rules anew
+// and keeps an address that a replacement would change; a reserved one moves along anyway.
+fn may_be_cycled(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> bool {
+    let active =
+        matches!(look.presence(gateway), Presence::Found(droplet) if droplet.status == DropletStatus::Active);
+    let fails_beyond = || {
+        let ballot = quorum::ballot(look, gateway);
+        let level = quorum::complaint(&ballot).map(|(level, _)| level);
+        ballot.condemns() && level.is_some_and(|level| level != quorum::Level::Unanswered)
+    };
+    let is_gray =
+        || !addresses::are_wanted(look) && fails_beyond() && judge::another_stands(look, status, gateway);
+    active && (is_silent(look, gateway) || is_gray())
 }
 
 fn owned(look: &Look<'_>, gateway: &GatewayStatus) -> Option<OwnedDroplet> {
@@ -217,9 +238,7 @@ fn owned(look: &Look<'_>, gateway: &GatewayStatus) -> Option<OwnedDroplet> {
 }
 
 fn is_silent(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
-    let active =
-        matches!(look.presence(gateway), Presence::Found(droplet) if droplet.status == DropletStatus::Active);
-    active && matches!(judge::health(look, gateway), Some(HealthSeen::Silent(_)))
+    matches!(judge::health(look, gateway), Some(HealthSeen::Silent(_)))
 }
 
 /// Whether the cloud says that it has no power.

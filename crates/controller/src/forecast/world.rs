@@ -276,8 +276,8 @@ impl Ports for World {
         if let Ok(cloud) = &mut state.seen.cloud {
             cloud.droplets.remove(&id);
             cloud.fleet = cloud.fleet.saturating_sub(1);
-            cloud.delete_accepted.insert(id, now);
         }
+        state.seen.delete_accepted.insert(id, now);
         if let Ok(firewalls) = &mut state.seen.firewalls {
             firewalls.firewalls.iter_mut().for_each(|one| one.droplet_ids.retain(|member| *member != id));
         }

@@ -59,16 +59,18 @@ fn half_of_the_voters_and_two_at_least_are_a_quorum() {
 }
 
 #[test]
-fn nodes_without_a_ready_agent_make_no_quorum_larger() {
-    for (nodes, against, without, enough) in [
-        (2, 1, 1, true),
-        (2, 0, 1, false),
-        (3, 1, 2, true),
-        (3, 1, 1, false),
-        (3, 2, 1, true),
-        (6, 2, 2, true),
-        (6, 1, 2, false),
-        (2, 0, 2, false),
+fn nodes_without_a_ready_agent_make_no_quorum_larger_and_where_another_lives_one_word_is_not_enough() {
+    for (nodes, against, without, enough, enough_if_they_are_dead) in [
+        (2, 1, 1, false, true),
+        (2, 0, 1, false, false),
+        (3, 1, 2, false, true),
+        (3, 1, 1, false, false),
+        (3, 2, 1, true, true),
+        (6, 2, 2, true, true),
+        (6, 1, 2, false, false),
+        (2, 0, 2, false, false),
+        (100, 1, 99, false, true),
+        (100, 2, 98, true, true),
     ] {
         for live in [true, false] {
             let (world, mut seen, now) = calm();
@@ -76,7 +78,8 @@ fn nodes_without_a_ready_agent_make_no_quorum_larger() {
             for node in seen.nodes.iter_mut().rev().take(without) {
                 (node.agent_ready, node.live) = (Some(false), live);
             }
-            let expected = if enough { GatewayRole::Failed } else { GatewayRole::Active };
+            let falls = if live { enough } else { enough_if_they_are_dead };
+            let expected = if falls { GatewayRole::Failed } else { GatewayRole::Active };
             let role = role_after(&world, &mut seen, now);
             assert_eq!(
                 role, expected,

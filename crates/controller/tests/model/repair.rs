@@ -49,11 +49,34 @@ fn a_power_cycle_that_does_not_help_is_not_repeated_and_the_replacement_names_bo
 }
 
 #[test]
-fn what_answers_and_does_not_forward_is_replaced_without_a_power_cycle() {
+fn what_answers_and_does_not_forward_is_power_cycled_once_and_then_replaced() {
     let (world, _) = run(Scenario::Gray, &[]);
     no_violation(&world, &"gray");
-    assert_eq!((done(&world, "power cycle"), done(&world, "create"), done(&world, "delete")), (0, 3, 1));
+    assert_eq!((done(&world, "power cycle"), done(&world, "create"), done(&world, "delete")), (1, 3, 1));
     assert!(is_true(&world.state().status().conditions, READY));
+    let last = world.state().status().last_replacement.unwrap();
+    assert!(last.reason.starts_with("a power cycle did not help"), "{}", last.reason);
+}
+
+#[test]
+fn what_a_boot_mends_keeps_its_address() {
+    let world = prepared();
+    world.state().first().unruled = true;
+    assert!(world.settle(ENOUGH));
+    no_violation(&world, &"its rules are gone");
+    assert_eq!((done(&world, "power cycle"), done(&world, "create"), done(&world, "delete")), (1, 2, 0));
+    let status = world.state().status();
+    assert_eq!((status.gateways_ready.as_deref(), status.last_replacement), (Some("2/2"), None));
+}
+
+#[test]
+fn where_the_address_moves_along_what_answers_and_does_not_forward_is_replaced_without_a_power_cycle() {
+    let world = World::reserved(Vec::new(), &[]);
+    assert!(world.settle(ENOUGH));
+    world.state().first().gray = true;
+    assert!(world.settle(ENOUGH));
+    no_violation(&world, &"gray");
+    assert_eq!((done(&world, "power cycle"), done(&world, "create"), done(&world, "delete")), (0, 3, 1));
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod offered;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use egress_api::condition::{DEGRADED, PROGRESSING, READY};
+use egress_api::condition::{DEGRADED, PROGRESSING, READY, is_true};
 use egress_api::{GatewayRole, NodeEgressStatus};
 use egress_controller::act::{CallFailure, CreateFailure, Ports, perform};
 use egress_controller::decide::decide;

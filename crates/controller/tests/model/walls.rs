@@ -78,7 +78,6 @@ impl State {
     pub fn change_wall(&mut self, firewall: &OwnedFirewall, wanted: &FirewallSpec) -> Result<(), Failed> {
         let id = firewall.id().as_str();
         self.only_ours(id);
-        self.only_our_droplets(wanted);
         let fails = self.walls_fail;
         let Some(wall) = self.walls.get_mut(id) else { return Err(Failed::Conflict) };
         *wall = Wall { made: wall.made, fails, ..wall_of(wanted, self.now) };
@@ -103,7 +102,7 @@ impl State {
         }
     }
 
-    fn only_our_droplets(&mut self, wanted: &FirewallSpec) {
+    pub fn only_our_droplets(&mut self, wanted: &FirewallSpec) {
         let ours: Vec<u64> = self.ours().into_iter().map(|(id, _)| *id).collect();
         for id in wanted.droplets.iter().filter(|id| !ours.contains(&id.0)) {
             self.violations.push(format!("Droplet {id} got our firewall and is not ours"));

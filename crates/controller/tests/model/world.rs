@@ -65,6 +65,10 @@ pub struct Machine {
     pub frozen: bool,
     /// It answers, its own endpoint says that it is ready, and it forwards nothing.
     pub gray: bool,
+    /// The same, until its power is cycled: its rules are gone.
+    pub unruled: bool,
+    /// It forwards, and its own endpoint says that it is not ready.
+    pub complains: bool,
     /// Packets of full size get lost in it.
     pub swallows: bool,
     booted: i64,
@@ -162,6 +166,11 @@ const FIRST_MADE: u64 = 100;
 impl Machine {
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it answers and forwards nothing.
+    fn is_gray(&self) -> bool {
+        self.gray || self.unruled
     }
 }
 
@@ -496,7 +505,7 @@ impl State {
     /// Whether a gateway's kernel answers, and whether it leads outside, too.
     pub fn answers_and_forwards(&self, id: u64) -> (bool, bool) {
         let up = self.machines.get(&id).filter(|machine| self.is_up(machine));
-        (up.is_some(), up.is_some_and(|machine| !machine.gray && self.leaves_with(id).is_some()))
+        (up.is_some(), up.is_some_and(|machine| !machine.is_gray() && self.leaves_with(id).is_some()))
     }
 
     /// The process dies at its next call.

@@ -60,8 +60,10 @@ impl Accused {
         self.seen.gateway.status.as_ref().unwrap().gateways[0].role
     }
 
-    fn is_replaced(&self) -> bool {
-        self.seen.gateway.status.as_ref().unwrap().last_replacement.is_some()
+    /// Whether anything was begun that cannot be taken back.
+    fn is_repaired(&self) -> bool {
+        let status = self.seen.gateway.status.as_ref().unwrap();
+        status.last_replacement.is_some() || status.gateways[0].power_cycled.is_some()
     }
 }
 
@@ -69,30 +71,30 @@ impl Accused {
 fn where_the_firewall_is_in_order_it_is_replaced() {
     let mut accused = Accused::new();
     accused.seconds(5, true);
-    assert_eq!((accused.role(), accused.is_replaced()), (GatewayRole::Failed, false));
+    assert_eq!((accused.role(), accused.is_repaired()), (GatewayRole::Failed, false));
     accused.seconds(5, true);
-    assert!(accused.is_replaced());
+    assert!(accused.is_repaired());
     // Without a firewall it is the gateways' own filter that lets probes in.
     let mut accused = Accused::new();
     accused.seen.gateway.status.as_mut().unwrap().firewall = None;
     accused.seen.firewalls.as_mut().unwrap().firewalls.clear();
     accused.seen.firewalls.as_mut().unwrap().taken = timestamp(0);
     accused.seconds(10, false);
-    assert!(accused.is_replaced());
+    assert!(accused.is_repaired());
 }
 
 #[test]
 fn on_a_list_of_firewalls_from_before_it_leaves_the_list_of_nodes_and_is_not_replaced() {
     let mut accused = Accused::new();
     accused.seconds(1_000, false);
-    assert_eq!((accused.role(), accused.is_replaced()), (GatewayRole::Failed, false));
+    assert_eq!((accused.role(), accused.is_repaired()), (GatewayRole::Failed, false));
     accused.second(true);
-    assert!(accused.is_replaced(), "{:#?}", accused.seen.gateway.status);
+    assert!(accused.is_repaired(), "{:#?}", accused.seen.gateway.status);
     // One that cannot be read says nothing either.
     let mut accused = Accused::new();
     accused.seen.firewalls = Err(Trouble { reason: "FirewallsUnknown", message: String::new() });
     accused.seconds(1_000, true);
-    assert_eq!((accused.role(), accused.is_replaced()), (GatewayRole::Failed, false));
+    assert_eq!((accused.role(), accused.is_repaired()), (GatewayRole::Failed, false));
 }
 
 #[test]
@@ -117,7 +119,7 @@ fn while_its_probes_are_let_in_nowhere_it_is_not_condemned_at_all() {
         let mut accused = Accused::new();
         shut(&mut accused.seen);
         let decision = accused.seconds(200, true);
-        assert_eq!((accused.role(), accused.is_replaced()), (GatewayRole::Active, false), "{what}");
+        assert_eq!((accused.role(), accused.is_repaired()), (GatewayRole::Active, false), "{what}");
         let message = decision.status.gateways[0].message.clone().unwrap_or_default();
         assert!(message.contains("no gateway lets its probes in"), "{what}: {message}");
         // Found out when it has left the list already.
@@ -126,7 +128,7 @@ fn while_its_probes_are_let_in_nowhere_it_is_not_condemned_at_all() {
         assert_eq!(accused.role(), GatewayRole::Failed, "{what}");
         shut(&mut accused.seen);
         accused.seconds(200, true);
-        assert!(!accused.is_replaced(), "{what}");
+        assert!(!accused.is_repaired(), "{what}");
     }
 }
 
@@ -138,5 +140,5 @@ fn what_nodes_see_besides_needs_no_word_of_the_firewall() {
         view.forwards = Some(view.address != private(FIRST.0));
     }
     accused.seconds(10, false);
-    assert!(accused.is_replaced());
+    assert!(accused.is_repaired());
 }

@@ -368,12 +368,32 @@ fn one_that_lost_packets_is_on_trial_after_it_and_returned_to() {
 }
 
 #[test]
+fn a_node_uses_one_that_is_partly_bad_rather_than_one_through_which_nothing_gets() {
+    for partly in [Loses(B, 30), BlackHole(B)] {
+        for seed in 1..=10 {
+            // The worse one fails last, and first.
+            for order in [[partly, Deaf(A)], [Deaf(A), partly]] {
+                let mut world = World::whole_with(&[A, B], seed, &Config::default());
+                for broken in order {
+                    world.broken.insert(broken);
+                    world.runs(60_000);
+                }
+                assert_eq!(world.current, B, "{order:?}, seed {seed}: {:?}", world.condemned());
+                assert!(!world.watch.none_works(&[A, B]), "{order:?}, seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
 fn losses_are_forgiven_where_nobody_is_asked_through_the_gateways_any_more() {
     let mut world = World::whole(&[A, B]);
     world.broken.insert(Loses(A, 60));
     world.runs(30_000);
     assert_eq!((world.condemned(), world.current), (vec![(A, Fault::LosesPackets)], B));
     world.asks_in_the_vpc_only();
+    world.runs(1_000);
+    assert_eq!(world.condemned(), [], "nobody could show any more that it loses no packets");
     world.runs(60_000);
     assert_eq!((world.condemned(), world.current), (vec![], A));
 }

@@ -13,7 +13,7 @@ use silent::Silent;
 use super::peers::Peers;
 use super::{Evidence, Fault, Level, Probe, Wanted};
 use crate::config::Config;
-use crate::detector::{Detector, Outcome, Standing, Transition, Verdict};
+use crate::detector::{Detector, Outcome, Signal, Standing, Transition, Verdict};
 use crate::loss::{Loss, Share, misses_beyond_chance};
 use crate::tick::Tick;
 
@@ -102,6 +102,10 @@ impl<G, W: Copy + Ord> Watched<G, W> {
                 self.returning = Some(now);
             }
             detector.acquit(now);
+            if level == Level::Forwarding {
+                // What was lost on the way there would be held against it at every look.
+                self.path.clear();
+            }
         }
     }
 
@@ -300,8 +304,10 @@ impl<G, W: Copy + Ord> Watched<G, W> {
     pub(super) fn standing(&self, now: Tick, another_is_proven: impl FnOnce() -> bool) -> Standing {
         let reachable = self.detector(Level::Reachability).standing(now);
         if !self.condemned.is_empty() {
-            // It answers in the VPC: where every other one is silent, it may be better than nothing.
-            return Standing { verdict: Verdict::Down, ..reachable };
+            // It answers in the VPC: where every other one is silent, it may be better than nothing. One that leads nowhere is as good as silent.
+            let leads_nowhere = self.condemned.contains_key(&Fault::NotForwarding);
+            let signal = if leads_nowhere { Signal::Silent } else { reachable.signal };
+            return Standing { verdict: Verdict::Down, signal };
         }
         if reachable.verdict != Verdict::Up {
             return reachable;

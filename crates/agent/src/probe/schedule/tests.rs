@@ -5,7 +5,7 @@ use egress_routing::{GatewaySlot, ProbePath};
 
 use super::*;
 use crate::objects::Probed;
-use crate::probe::rate::{PEER_RATE, TARGET_RATE};
+use crate::probe::rate::{MOST_NODES, PEER_RATE, TARGET_RATE};
 use crate::probe::{Level, askings};
 
 /// The pauses of a prober whose probes are answered or not, in that order; the first `silent` go to somebody who is known to be.
@@ -222,5 +222,27 @@ fn when_something_begins_to_fail_repetitions_are_a_few_times_the_rate_for_one_in
         assert!(target <= 8.0 * f64::from(TARGET_RATE), "{nodes} nodes, no target: {target} a second");
         let (target, _) = begins(nodes, interval, &|_, witness| (true, witness != self::target(1)));
         assert!(target <= 2.2 * f64::from(TARGET_RATE), "{nodes} nodes, one target: {target} a second");
+    }
+}
+
+/// `docs/probes.md` states within which time.
+#[test]
+fn doubts_of_one_that_loses_packets_for_long_leave_enough_to_find_another_that_forwards_no_more() {
+    let is_lost = || fastrand::u8(..100) < 60;
+    for seed in 1..=20 {
+        fastrand::seed(seed);
+        let mut node = Node::new(MOST_NODES);
+        node.runs(Duration::from_secs(600), &|gateway, _| (true, gateway == A || !is_lost()));
+        let begun = node.now;
+        let is_found = |node: &Node| {
+            let asked = node.asked.iter().zip(&node.missed);
+            let of_a = asked.filter(|((asking, _), _)| asking.gateway == A);
+            of_a.clone().all(|((asking, _), missed)| *missed >= asking.fall)
+        };
+        while !is_found(&node) {
+            node.runs(Duration::from_millis(100), &|gateway, _| (true, gateway != A && !is_lost()));
+            let passed = node.now.duration_since(begun);
+            assert!(passed < Duration::from_millis(13_800), "seed {seed}: {:?}", node.missed);
+        }
     }
 }

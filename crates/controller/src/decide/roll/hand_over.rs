@@ -16,9 +16,8 @@ use std::time::Duration;
 
 use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, Roll};
 
-use super::super::{Look, Presence, addresses, is_leaving, is_proven, judge, quorum};
+use super::super::{Look, Presence, addresses, is_leaving, is_proven, judge, population, quorum};
 use super::{find, stopped, under_way};
-use crate::identity::droplet_id;
 use crate::observation::HealthSeen;
 
 // Nodes have that long to let go of a gateway that works, before the address moves whatever they use.
@@ -86,9 +85,7 @@ pub(super) fn go_on(
 
 /// The new one is none: the old one works on, or gets back what it gave. Not if it was asked to go.
 pub(super) fn undo(look: &Look<'_>, status: &mut EgressGatewayStatus, roll: &Roll, from: &GatewayStatus) {
-    let asked_to_go = look
-        .cloud()
-        .is_none_or(|cloud| droplet_id(from).is_none_or(|id| cloud.delete_accepted.contains_key(&id)));
+    let asked_to_go = population::is_asked_to_go(look, from);
     let there = matches!(look.presence(from), Presence::Found(_));
     if !is_leaving(from) || asked_to_go || !there || successor(status, roll).is_some_and(is_proven) {
         return;

@@ -51,7 +51,7 @@ fn a_delete_that_was_accepted_is_given_time() {
         _ => None,
     };
     assert_eq!(ids(effect_at(&world, &mut seen, now).0), Some(FIRST));
-    seen.cloud.as_mut().unwrap().delete_accepted.insert(FIRST, timestamp(now));
+    seen.delete_accepted.insert(FIRST, timestamp(now));
     assert_eq!(ids(effect_at(&world, &mut seen, now + 1).0), Some(SECOND));
     assert_eq!(ids(effect_at(&world, &mut seen, now + 30).0), Some(FIRST));
 }
@@ -126,33 +126,110 @@ fn one_too_many_comes_back_when_the_other_one_fails_before_it_is_asked_to_go() {
         }
         seen.nodes.iter_mut().for_each(|node| node.heard = Some(timestamp(now + 1)));
         let mut asked_to_go = seen.clone();
-        asked_to_go.cloud.as_mut().unwrap().delete_accepted = [(SECOND, timestamp(now))].into();
-        let (_, decision) = effect_at(&world, &mut asked_to_go, now + 1);
-        assert_eq!(decision.status.gateways[1].role, GatewayRole::Leaving, "{what}: too late");
+        asked_to_go.delete_accepted = [(SECOND, timestamp(now))].into();
+        let cloud_is_away = |seen: &Observation| Observation { cloud: Err(trouble()), ..seen.clone() };
+        for mut asked_to_go in [cloud_is_away(&asked_to_go), asked_to_go] {
+            let (_, decision) = effect_at(&world, &mut asked_to_go, now + 1);
+            assert_eq!(decision.status.gateways[1].role, GatewayRole::Leaving, "{what}: too late");
+        }
+        let (effect, _) = effect_at(&world, &mut cloud_is_away(&seen), now + 1);
+        let Some(Effect::ApplyStaticRoute(spec)) = effect else { panic!("{what}, no cloud: {effect:?}") };
+        let is_listed = |spec: &egress_api::StaticRouteSpec| {
+            spec.ordered_gateways().iter().any(|one| one.address.0 == private(SECOND.0))
+        };
+        assert!(is_listed(&spec), "{what}, no cloud: {spec:?}");
         let (effect, decision) = effect_at(&world, &mut seen, now + 1);
         assert_ne!(decision.status.gateways[1].role, GatewayRole::Leaving, "{what}");
         let Some(Effect::ApplyStaticRoute(spec)) = effect else { panic!("{what}: {effect:?}") };
-        assert_eq!(spec.ordered_gateways().len(), 2, "{what}");
+        assert!(is_listed(&spec), "{what}: {spec:?}");
         assert!(at(&world, &seen, now + 900).status.gateways[1].ready, "{what}: for good");
     }
 }
 
 #[test]
-fn what_nodes_get_through_is_not_deleted_while_nobody_else_works_though_it_was_given_up() {
-    let (world, mut seen, now) = one_too_many();
-    let gateways = &mut seen.gateway.status.as_mut().unwrap().gateways;
-    gateways[1].ready = false;
-    let deletes = |seen: &Observation| {
-        matches!(effect_at(&world, &mut seen.clone(), now + 900).0, Some(Effect::DeleteDroplet(_)))
-    };
-    assert!(deletes(&seen));
-    for report in reports(&mut seen) {
-        report.gateways.iter_mut().filter(|view| view.address == private(FIRST.0)).for_each(|view| {
-            (view.reachable, view.condemned) = (false, true);
-        });
+fn one_that_was_given_up_and_works_again_comes_back_while_nobody_else_works_and_a_newcomer_does_not() {
+    for (failed, comes_back) in [(true, true), (false, false)] {
+        let (world, mut seen, now) = one_too_many();
+        let leaving = &mut seen.gateway.status.as_mut().unwrap().gateways[1];
+        leaving.ready = false;
+        leaving.suspect_since = failed.then(|| Time(timestamp(now - 60)));
+        let after = |seen: &Observation| effect_at(&world, &mut seen.clone(), now + 900);
+        assert!(matches!(after(&seen).0, Some(Effect::DeleteDroplet(_))), "while the other one works");
+        for report in reports(&mut seen) {
+            report.gateways.iter_mut().filter(|view| view.address == private(FIRST.0)).for_each(|view| {
+                (view.reachable, view.condemned) = (false, true);
+            });
+        }
+        seen.nodes.iter_mut().for_each(|node| node.heard = Some(timestamp(now + 900)));
+        let (effect, decision) = after(&seen);
+        let role = decision.status.gateways[1].role;
+        assert_eq!(role != GatewayRole::Leaving, comes_back, "{role:?}");
+        assert_eq!(matches!(effect, Some(Effect::DeleteDroplet(_))), !comes_back, "{effect:?}");
+        if comes_back {
+            assert!(decision.status.gateways[1].ready, "proven anew");
+        }
     }
-    seen.nodes.iter_mut().for_each(|node| node.heard = Some(timestamp(now + 900)));
-    assert!(!deletes(&seen));
+}
+
+#[test]
+fn of_gateways_that_forward_and_are_never_proven_none_is_held_and_a_change_of_the_spec_starts_anew() {
+    for replicas in [1, 2] {
+        let world = World::new(Vec::new());
+        world.state().gateway.as_mut().unwrap().spec.replicas = replicas;
+        for _ in 0..2_000 {
+            let _ = world.carry_out(&world.next().unwrap(), None);
+            let mut state = world.state();
+            state.tick(1);
+            let made = state.machines.iter_mut().filter(|(id, _)| crate::world::is_made(**id));
+            made.for_each(|(_, machine)| machine.complains = true);
+        }
+        no_violation(&world, &replicas);
+        let mut state = world.state();
+        let status = state.status();
+        let degraded = status.conditions.iter().find(|condition| condition.type_ == DEGRADED).unwrap();
+        assert_eq!(degraded.reason, "BringUpFailed", "{replicas}: {}", degraded.message);
+        assert!(state.ours().is_empty(), "{replicas}: {:?}", state.journal);
+        state.gateway.as_mut().unwrap().metadata.generation = Some(2);
+        drop(state);
+        assert!(world.settle(crate::ENOUGH));
+        assert!(is_true(&world.state().status().conditions, READY), "{replicas}");
+    }
+}
+
+/// The first of a pair fails and is replaced; before it is asked to go it works again, and the others die.
+#[test]
+fn one_that_was_replaced_and_works_again_carries_the_traffic_when_the_others_die() {
+    let world = prepared();
+    {
+        let mut state = world.state();
+        state.first().dead = true;
+        state.nodes_follow = false;
+    }
+    let leaves = || world.state().status().gateways.iter().any(|one| one.role == GatewayRole::Leaving);
+    while !leaves() {
+        let _ = world.carry_out(&world.next().unwrap(), None);
+        world.state().tick(1);
+    }
+    {
+        let mut state = world.state();
+        let made: Vec<u64> = state.ours().into_iter().map(|(id, _)| *id).collect();
+        for id in made {
+            state.machines.get_mut(&id).unwrap().dead = id != FIRST.0;
+        }
+    }
+    for _ in 0..60 {
+        let _ = world.carry_out(&world.next().unwrap(), None);
+        world.state().tick(1);
+    }
+    let listed = world.state().route.as_ref().map(|route| route.spec.ordered_gateways());
+    let is_listed = listed.unwrap().iter().any(|one| one.address.0 == private(FIRST.0));
+    assert!(is_listed, "{:#?}", world.state().status());
+    world.state().nodes_follow = true;
+    world.settle(3 * crate::ENOUGH);
+    no_violation(&world, &"the others die");
+    let state = world.state();
+    let status = state.status();
+    assert_eq!(status.gateways_ready.as_deref(), Some("2/2"), "{status:#?}\n{:#?}", state.journal);
 }
 
 #[test]

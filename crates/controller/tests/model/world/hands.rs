@@ -176,6 +176,10 @@ impl Ports for Hands<'_> {
         let mut state = self.world.state();
         let crash = state.begin().map_err(CallFailure::Unknown)?;
         refused(&state)?;
+        // A leader that slept may name one that has gone since.
+        if state.version() == *self.version.lock().unwrap() {
+            state.only_our_droplets(wanted);
+        }
         state.change_wall(firewall, wanted).map_err(CallFailure::Unknown)?;
         end(crash).map_err(CallFailure::Unknown)?;
         Ok(true)
@@ -223,7 +227,9 @@ impl Ports for Hands<'_> {
         let crash = state.begin()?;
         let named: BTreeSet<u64> =
             admission.peers.iter().map(|address| u64::from(address.octets()[3])).collect();
-        if named.iter().any(|id| !state.ours().iter().any(|(ours, _)| *ours == id)) {
+        // A leader that slept may name one that has gone since.
+        let is_awake = state.version() == *self.version.lock().unwrap();
+        if is_awake && named.iter().any(|id| !state.ours().iter().any(|(ours, _)| *ours == id)) {
             state.violations.push("somebody is admitted who is no gateway of ours".into());
         }
         let told = u64::from(admission.gateway.octets()[3]);
@@ -249,11 +255,13 @@ impl Ports for Hands<'_> {
         let machine = &state.machines[&id.0];
         // A real one is not up before the window is over, in which a second cycle may follow the first.
         let boots = now - machine.booted < POWER_CYCLE_WINDOW.as_secs().cast_signed();
-        if state.is_up(machine) && !machine.gray && !boots {
+        // What a quorum said a moment ago may have healed since: nodes are heard later than what they see.
+        let condemned = state.against.get(&id.0).is_some_and(|against| *against == now);
+        if state.answers_and_forwards(id.0) == (true, true) && !boots && !condemned {
             state.violations.push("I8: a gateway that works was power-cycled".into());
         }
         let machine = state.machines.get_mut(&id.0).unwrap();
-        machine.frozen = false;
+        (machine.frozen, machine.unruled) = (false, false);
         machine.booted = now;
         state.journal.push(format!("power cycle {}", droplet.name()));
         end(crash)
@@ -294,11 +302,12 @@ impl Ports for Hands<'_> {
         if leaving && used == Some(&private(id)) {
             state.violations.push("a Droplet was deleted that nodes route to for a follower".into());
         }
-        let works = |machine: &Machine| state.is_up(machine) && !machine.gray;
+        let works = |machine: &Machine| state.is_up(machine) && !machine.is_gray();
         let others = state.ours().iter().filter(|(other, machine)| **other != id && works(machine)).count();
         let deleting =
             state.gateway.as_ref().is_some_and(|gateway| gateway.metadata.deletion_timestamp.is_some());
-        if !deleting && others == 0 && works(&state.machines[&id]) {
+        // One that was never proven is in no list.
+        if !deleting && others == 0 && works(&state.machines[&id]) && state.proven.contains_key(&id) {
             state.violations.push("I8: the last working gateway was deleted".into());
         }
         if !deleting && state.answers_and_forwards(id) == (true, true) && !state.may_go(id) {

@@ -31,6 +31,8 @@ impl State {
                 let public_address = self.held_by(*id);
                 let health = if !self.is_up(machine) {
                     HealthSeen::Silent("no connection".into())
+                } else if machine.complains {
+                    HealthSeen::NotReady("the metadata service does not answer".into())
                 } else if self.leaves_with(*id).is_some() {
                     HealthSeen::Ready { version: None, public_address, peers: Some(self.admitted(machine)) }
                 } else {
@@ -41,7 +43,7 @@ impl State {
             .collect();
         let probed = || there().filter(|(id, _)| recorded.contains(id));
         let forwards = |id: &u64, machine: &Machine| {
-            self.is_up(machine) && !machine.gray && self.leaves_with(*id).is_some()
+            self.is_up(machine) && !machine.is_gray() && self.leaves_with(*id).is_some()
         };
         let another = |id: u64| probed().any(|(other, machine)| *other != id && forwards(other, machine));
         let views: Vec<GatewayObservation> = probed()
@@ -127,8 +129,8 @@ impl State {
                 droplets,
                 gone,
                 looked_up,
-                delete_accepted: self.delete_accepted.clone(),
             }),
+            delete_accepted: self.delete_accepted.clone(),
             firewalls: Ok(FirewallsSeen { taken: timestamp(self.now), firewalls }),
             reserved_ips: Ok(ReservedIpsSeen { taken: timestamp(self.now), addresses }),
             health,
