@@ -105,7 +105,8 @@ fn a_token_is_exchanged_without_a_restart_and_needs_no_more_than_it_is_documente
         let controller = stage.controller("a");
         // Everything that a spec can name in the cloud.
         let droplet = json!({"size": "s-1vcpu-1gb", "image": "debian-12-x64", "sshKeys": ["289794"], "projectID": PROJECT});
-        stage.ask_for("demo", 2, json!({"droplet": droplet})).await;
+        let spec = json!({"droplet": droplet, "publicIP": "ReservedPerGateway"});
+        stage.ask_for("demo", 2, spec).await;
         let before = stage.whole("demo", 2).await;
 
         // Revoked, and then the new one, as people paste it.
@@ -124,13 +125,26 @@ fn a_token_is_exchanged_without_a_restart_and_needs_no_more_than_it_is_documente
         stage.cloud.act(after.gateways[0].droplet_id, "power_off").await;
         until("it is powered on", async || {
             let changes = stage.cloud.changes(0).await;
-            let actions = changes.iter().filter(|line| line.ends_with("/actions")).count();
-            if actions >= 2 { Ok(()) } else { Err(format!("{changes:?}")) }
+            let power = |line: &&String| line.starts_with("POST /v2/droplets/") && line.ends_with("/actions");
+            if changes.iter().filter(power).count() >= 2 { Ok(()) } else { Err(format!("{changes:?}")) }
+        })
+        .await;
+        let whole = stage.whole("demo", 2).await;
+        let lost = whole.gateways[1].droplet_id;
+        stage.cloud.by_hand(reqwest::Method::DELETE, &format!("/v2/droplets/{lost}"), None).await;
+        until("another takes its address over", async || {
+            let gateways = stage.status("demo").await.gateways;
+            let is_lost = gateways.iter().any(|gateway| gateway.droplet_id == lost);
+            if is_lost || gateways.len() < 2 { Err(format!("{gateways:#?}")) } else { Ok(()) }
         })
         .await;
         stage.whole("demo", 2).await;
-        stage.gateways().delete("demo", &kube::api::DeleteParams::default()).await.unwrap();
-        stage.gone("demo").await;
+        stage.ask_for("kept", 1, json!({"deletionPolicy": "Retain"})).await;
+        stage.whole("kept", 1).await;
+        for name in ["demo", "kept"] {
+            stage.gateways().delete(name, &kube::api::DeleteParams::default()).await.unwrap();
+            stage.gone(name).await;
+        }
         let needed = stage.cloud.scopes_needed().await;
         let documented: Vec<&str> = SCOPES.split_whitespace().collect();
         let beyond: Vec<_> = needed.iter().filter(|scope| !documented.contains(&scope.as_str())).collect();

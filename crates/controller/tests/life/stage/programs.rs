@@ -32,14 +32,9 @@ impl Program {
         assert!(set.expect("prlimit (apt-get install util-linux)").success());
     }
 
-    /// How much memory it takes now, in MiB.
-    pub fn resident(&self) -> u64 {
-        self.memory("VmRSS:")
-    }
-
-    /// The most that it has taken, in MiB.
-    pub fn peak(&self) -> u64 {
-        self.memory("VmHWM:")
+    /// How much memory it takes now, in MiB, without what is read from its own file: that is of another size as it is shipped.
+    pub fn memory_of_its_own(&self) -> u64 {
+        self.memory("RssAnon:")
     }
 
     fn memory(&self, what: &str) -> u64 {
