@@ -8,8 +8,8 @@
 //! | a gateway's probe port on the public side | [`PEER_RATE`] | each crosses two gateways, with an entry in a connection table; 200 entries a second are less than a thousandth of 262,144 in the second that they live |
 //! | a target outside | [`TARGET_RATE`] | it is somebody else's: one such client is no burden and no scan |
 //!
-//! A probe that is missed is repeated at once, by each node that missed one: never more often than it asks in its turn (see
-//! [`super::schedule`]), so that twice these rates are the bound for whatever lasts. A gateway that was found broken is asked at the same
+//! A probe that is missed is repeated at once, by each node that missed one: in the long run no more often than it asks in
+//! its turn, beside a few that are saved up (see [`super::schedule`]), so that twice these rates are the bound for whatever lasts. A gateway that was found broken is asked at the same
 //! rates, without repetition.
 
 use std::collections::BTreeMap;

@@ -11,6 +11,7 @@
 mod bulk;
 mod connections;
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -142,13 +143,10 @@ fn table(report: &Value) -> String {
         let (least, most) = raw
             .iter()
             .fold((f64::INFINITY, 0.0_f64), |(least, most), value| (least.min(*value), most.max(*value)));
-        table += &format!(
-            "| {words} | {} ({} to {}, {}) |\n",
-            shown(median),
-            shown(least),
-            shown(most),
-            raw.len()
-        );
+        let (least, most) = (shown(least), shown(most));
+        // Writing to a String does not fail.
+        let _infallible =
+            writeln!(table, "| {words} | {} ({least} to {most}, {}) |", shown(median), raw.len());
     }
     table
 }
