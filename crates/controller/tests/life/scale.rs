@@ -57,8 +57,8 @@ async fn one(client: Client, number: usize, cluster: String) -> Value {
 
 #[test]
 fn many_fit_into_fifty_mebibytes_and_cost_little_when_idle() {
-    let many = many();
     play_among(furnish, async |stage| {
+        let many = many();
         // Firewalls would have to be made first, at two hundred calls a minute.
         let scopes: Vec<&str> =
             SCOPES.split_whitespace().filter(|scope| !scope.starts_with("firewall:")).collect();

@@ -135,8 +135,11 @@ impl Stage {
     pub async fn install_lax_definitions(&self) {
         let lax = egress_api::custom_resource_definitions().into_iter().map(|(_, definition)| {
             let mut definition = serde_json::to_value(definition).unwrap();
-            definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"] =
+            let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+            schema["properties"]["spec"] =
                 json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+            // Rules of the whole object speak of fields of the spec.
+            schema.as_object_mut().unwrap().remove("x-kubernetes-validations");
             serde_json::from_value(definition).unwrap()
         });
         self.server.install(lax.collect()).await.unwrap();
