@@ -111,10 +111,10 @@ fn an_egressgateway_that_cannot_be_read_is_said_to_be_so_keeps_its_droplets_and_
         let before = stage.cloud.last().await;
 
         stage.install_lax_definitions().await;
-        patch_spec(&gateways, "demo", json!({"publicIP": "Floating"})).await;
+        patch_spec(&gateways, "demo", json!({"mode": "RoundRobin"})).await;
         stage.install_definitions().await;
         let told =
-            says_unreadable(&gateways, "demo", "Ready", "spec.publicIP: unknown variant `Floating`").await;
+            says_unreadable(&gateways, "demo", "Ready", "spec.mode: unknown variant `RoundRobin`").await;
         assert_eq!(condition(&told, "Ready").0, "False");
         assert_eq!(condition(&told, "Degraded").0, "True");
         assert_eq!(condition(&told, "Progressing").0, "False");
@@ -133,7 +133,7 @@ fn an_egressgateway_that_cannot_be_read_is_said_to_be_so_keeps_its_droplets_and_
         says_unreadable(&gateways, "demo", "Degraded", finalizer).await;
         assert_eq!(stage.cloud.changes(before).await, Vec::<String>::new());
 
-        patch_spec(&gateways, "demo", json!({"publicIP": "Ephemeral"})).await;
+        patch_spec(&gateways, "demo", json!({"mode": "ActiveStandby"})).await;
         stage.gone("demo").await;
         let firewall = whole.firewall.unwrap().id.unwrap();
         let wanted = [
