@@ -78,7 +78,11 @@ fn rung(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) 
         _ if judge::may_be_the_filter(look, status, gateway) => Rung::Wait,
         // Without the cloud's word that it took one, none may have been sent: it refused, or the gateway answered before.
         Some(_) if condemned && gateway.power_cycle_accepted.is_none() => Rung::Replace(why),
-        Some(_) if condemned => Rung::Replace(format!("a power cycle did not help: {why}")),
+        // The quorum's word was before the cycle. Should the other one fail meanwhile, there is no difference any more and no word against this
+        // one, which nobody gets through all the same.
+        Some(_) if condemned || gateway.power_cycle_accepted.is_some() => {
+            Rung::Replace(format!("a power cycle did not help: {why}"))
+        }
         None if condemned && ours && may_be_cycled(look, status, gateway) => Rung::PowerCycle,
         None if condemned => Rung::Replace(why),
         // Off the list nobody may condemn it; that nobody gets through it for so long while another works is as much.
