@@ -80,7 +80,7 @@ fn rung(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) 
         Some(_) if condemned && gateway.power_cycle_accepted.is_none() => Rung::Replace(why),
         // The quorum's word was before the cycle. Should the other one fail meanwhile, there is no difference any more and no word against this
         // one, which nobody gets through all the same.
-        Some(_) if condemned || gateway.power_cycle_accepted.is_some() => {
+        Some(tried) if condemned || look.since(tried) >= look.limits.bring_up => {
             Rung::Replace(format!("a power cycle did not help: {why}"))
         }
         None if condemned && ours && may_be_cycled(look, status, gateway) => Rung::PowerCycle,
