@@ -1,5 +1,7 @@
 //! The program as a person starts it. That it is tested here also has cargo build it beside the tests of other crates, which start it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by ending")]
+
 use std::process::{Command, Output};
 
 fn kubectl_egress(arguments: &[&str]) -> Output {
