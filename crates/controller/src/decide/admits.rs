@@ -81,12 +81,16 @@ fn told<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> Option<&'a BTreeSet<Ipv
     }
 }
 
-// The others that stay, the failed ones too: nodes probe through them to see when they work again.
+// The others that stay, the failed ones too: nodes probe through them to see when they work again. A Droplet that people named has no
+// endpoint to be asked at.
 fn peers_of<'a>(
     status: &'a EgressGatewayStatus,
     gateway: &'a GatewayStatus,
 ) -> impl Iterator<Item = &'a GatewayStatus> {
-    status.gateways.iter().filter(|other| other.droplet_id != gateway.droplet_id && !is_leaving(other))
+    let is_peer = |other: &&GatewayStatus| {
+        other.droplet_id != gateway.droplet_id && !is_leaving(other) && !other.existing
+    };
+    status.gateways.iter().filter(is_peer)
 }
 
 fn private(gateway: &GatewayStatus) -> Option<Ipv4Addr> {
