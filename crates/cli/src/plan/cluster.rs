@@ -64,7 +64,7 @@ impl Cluster {
         if let Some(address) = digitalocean_api {
             settings.digitalocean_api.clone_from(address);
         }
-        let token = token(&client, arguments).await?;
+        let token = token(&client, arguments, &settings.token_secret).await?;
         let cloud = CloudClient::new(&settings.digitalocean_api, Arc::new(token))?;
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let system = within_deadline(namespaces.get("kube-system")).await.context("namespace kube-system")?;
@@ -167,12 +167,11 @@ async fn settings(client: &Client, namespace: &str) -> Settings {
     })
 }
 
-async fn token(client: &Client, arguments: &Arguments) -> anyhow::Result<SharedToken> {
+async fn token(client: &Client, arguments: &Arguments, secret: &str) -> anyhow::Result<SharedToken> {
     let Arguments { namespace, token_file, .. } = arguments;
     let Some(file) = token_file else {
-        let token = credentials::read_once(client.clone(), namespace).await;
+        let token = credentials::read_once(client.clone(), namespace, secret).await;
         return token.with_context(|| {
-            let secret = credentials::SECRET;
             format!("Secret {secret} in namespace {namespace} cannot be read; name a file with a token: --token-file")
         });
     };

@@ -41,7 +41,7 @@ pub struct Arguments {
     #[arg(short = 'o', long, value_enum, default_value = "text")]
     output: Output,
 
-    /// Namespace of the controller: of its Deployment and of Secret `digitalocean-token`.
+    /// Namespace of the controller: of its Deployment and of the Secret with its token.
     #[arg(short = 'n', long, default_value = "egress-gateway")]
     namespace: String,
 
