@@ -8,6 +8,9 @@
 //!        └─ else ──────────────────────────────────────────────────────────────────────────────► replaced
 //! ```
 //!
+//! What a power cycle did not help is replaced while a quorum condemns it, and after a bring-up's time without its word, too: should the other
+//! gateway fail meanwhile there is no difference any more, and neither would ever be repaired.
+//!
 //! Nobody is replaced for nothing but a wrong address while it may be a filter that keeps the probes out which ask for it.
 //!
 //! Power comes first because it keeps the public address, which partners have in their lists. Each is tried once: what is
@@ -17,6 +20,7 @@ use std::time::Duration;
 
 use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, Replacement};
 use egress_digitalocean::{Droplet, DropletStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Look, Presence, addresses, is_leaving, judge, quorum};
 use crate::decision::{Effect, POWER_CYCLE_WINDOW, REPAIR_MEMORY, REPLACEMENT_PAUSE};
@@ -78,9 +82,7 @@ fn rung(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) 
         _ if judge::may_be_the_filter(look, status, gateway) => Rung::Wait,
         // Without the cloud's word that it took one, none may have been sent: it refused, or the gateway answered before.
         Some(_) if condemned && gateway.power_cycle_accepted.is_none() => Rung::Replace(why),
-        // The quorum's word was before the cycle. Should the other one fail meanwhile, there is no difference any more and no word against this
-        // one, which nobody gets through all the same.
-        Some(tried) if condemned || look.since(tried) >= look.limits.bring_up => {
+        Some(tried) if condemned || is_cycled_in_vain(look, gateway, tried) => {
             Rung::Replace(format!("a power cycle did not help: {why}"))
         }
         None if condemned && ours && may_be_cycled(look, status, gateway) => Rung::PowerCycle,
@@ -91,6 +93,11 @@ fn rung(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) 
         }
         _ => Rung::Wait,
     }
+}
+
+// Its quorum was before the cycle, and since then nobody has got through it for as long as a new one may take.
+fn is_cycled_in_vain(look: &Look<'_>, gateway: &GatewayStatus, tried: &Time) -> bool {
+    gateway.power_cycle_accepted.is_some() && look.since(tried) >= look.limits.bring_up
 }
 
 /// Why a gateway should make room for another, if it should.

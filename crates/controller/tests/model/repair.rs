@@ -70,6 +70,26 @@ fn what_a_boot_mends_keeps_its_address() {
 }
 
 #[test]
+fn of_two_that_forward_no_more_one_after_the_other_both_are_replaced() {
+    let world = prepared();
+    world.state().first().gray = true;
+    for _ in 0..ENOUGH {
+        let Some(decision) = world.next().filter(|_| done(&world, "power cycle") == 0) else { break };
+        let _ = world.carry_out(&decision, None);
+        world.state().tick(1);
+    }
+    assert_eq!(done(&world, "power cycle"), 1);
+    let second = *world.state().ours()[1].0;
+    world.state().machines.get_mut(&second).unwrap().gray = true;
+    // A bring-up's time for the first, and ten minutes between the replacements.
+    assert!(world.settle(3_000), "{:#?}", world.state().status());
+    no_violation(&world, &"both gray");
+    let status = world.state().status();
+    assert_eq!(status.gateways_ready.as_deref(), Some("2/2"), "{status:#?}");
+    assert_eq!((done(&world, "create"), done(&world, "delete")), (4, 2));
+}
+
+#[test]
 fn where_the_address_moves_along_what_answers_and_does_not_forward_is_replaced_without_a_power_cycle() {
     let world = World::reserved(Vec::new(), &[]);
     assert!(world.settle(ENOUGH));
