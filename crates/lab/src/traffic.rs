@@ -3,9 +3,10 @@
 //! It runs inside the network namespace of a pod or node (`egress-lab exec ... -- egress-lab traffic ...`), so what it sees is
 //! what a program there would see. Each connection asks the who-am-I server for the address it came from.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -62,6 +63,44 @@ pub struct Connection {
     pub error: Option<String>,
 }
 
+/// What one client writes down, read while it grows.
+#[derive(Debug)]
+pub struct Record {
+    file: PathBuf,
+    read_to: u64,
+}
+
+impl Record {
+    /// Of a client that is to be started with `--out file`. What an earlier one left there goes: read in its place, it would hide what the
+    /// new one writes until that is as long. Fails where the file can't be removed.
+    pub fn begin(file: PathBuf) -> anyhow::Result<Self> {
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", file.display()))
+            }
+            _ => Ok(Self { file, read_to: 0 }),
+        }
+    }
+
+    /// Where it is.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Connections that ended since the last time, in that order. None while the client has not begun; fails on what no client writes.
+    pub fn more(&mut self) -> anyhow::Result<Vec<Connection>> {
+        let Ok(mut file) = File::open(&self.file) else { return Ok(Vec::new()) };
+        let mut text = String::new();
+        file.seek(SeekFrom::Start(self.read_to))?;
+        file.read_to_string(&mut text)?;
+        // The client may be in the middle of its last line.
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let connections = text[..whole].lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        self.read_to += whole as u64;
+        Ok(connections)
+    }
+}
+
 /// Milliseconds since 1970.
 pub fn now_ms() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1000.0
@@ -69,8 +108,7 @@ pub fn now_ms() -> f64 {
 
 /// Makes connections until told to stop, then waits for the last ones.
 pub async fn run(args: TrafficArgs) -> anyhow::Result<()> {
-    let mut out =
-        std::fs::File::create(&args.out).with_context(|| format!("cannot write {}", args.out.display()))?;
+    let mut out = File::create(&args.out).with_context(|| format!("cannot write {}", args.out.display()))?;
     let (done, mut ended) = mpsc::unbounded_channel::<Connection>();
     let target = args.target;
     let timeout = Duration::from_millis(args.timeout_ms);
@@ -143,4 +181,34 @@ pub async fn ask(target: SocketAddrV4) -> anyhow::Result<Ipv4Addr> {
     stream.read_to_string(&mut answer).await?;
     let body = answer.rsplit("\r\n\r\n").next().unwrap_or_default().trim();
     body.parse().with_context(|| format!("the answer is no address: {answer:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(begun_ms: f64) -> String {
+        let connection = Connection { begun_ms, ended_ms: begun_ms + 1.0, seen_as: None, error: None };
+        serde_json::to_string(&connection).unwrap() + "\n"
+    }
+
+    fn begun(connections: &[Connection]) -> Vec<f64> {
+        connections.iter().map(|one| one.begun_ms).collect()
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_grows_and_nothing_of_an_earlier_client() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("client.jsonl");
+        std::fs::write(&file, line(1.0) + &line(2.0) + &line(3.0)).unwrap();
+        let mut record = Record::begin(file.clone()).unwrap();
+        assert_eq!(record.more().unwrap(), [], "not begun");
+        let (first, second) = (line(4.0), line(5.0));
+        let (half, rest) = second.split_at(10);
+        std::fs::write(&file, first.clone() + half).unwrap();
+        assert_eq!(begun(&record.more().unwrap()), [4.0]);
+        std::fs::write(&file, first + half + rest).unwrap();
+        assert_eq!(begun(&record.more().unwrap()), [5.0]);
+        assert_eq!(record.more().unwrap(), []);
+    }
 }

@@ -64,6 +64,25 @@ impl Lab {
         self.kubectl(&["apply", "-f", file.to_str().unwrap()]);
     }
 
+    /// What a user installs, from images built from this tree.
+    pub fn install(&self) {
+        for image in ["egress-controller.tar", "egress-agent.tar"] {
+            self.lab(&["load-image", &format!("target/images/{image}")]);
+        }
+        self.kubectl(&["apply", "--server-side", "-k", "deploy/crds"]);
+        self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"]);
+        self.kubectl(&["apply", "-k", "deploy/overlays/lab"]);
+        let token = format!("--from-literal=token={}", self.lab(&["token"]).trim());
+        self.kubectl(&["-n", "egress-gateway", "create", "secret", "generic", "digitalocean-token", &token]);
+    }
+
+    /// Waits until all of it is ready by its own probes.
+    pub fn wait_for_rollout(&self) {
+        for workload in ["deployment/egress-controller", "daemonset/egress-agent"] {
+            self.kubectl(&["-n", "egress-gateway", "rollout", "status", workload, "--timeout=120s"]);
+        }
+    }
+
     /// What the outside sees of the pod's connection to `host`; `None` when there is no answer.
     pub fn seen(&self, host: &str) -> Option<String> {
         let url = format!("http://{host}/ip");

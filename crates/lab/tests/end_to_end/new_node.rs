@@ -25,7 +25,8 @@ const GATEWAY: (&str, &str) = ("10.116.0.5", "203.0.113.5");
 fn a_pod_that_waits_for_a_new_node_never_sends_with_the_nodes_address() {
     let lab = Lab::new("e2enode");
     lab.lab(&["start", "--assets", lab.assets.to_str().unwrap()]);
-    install(&lab);
+    lab.install();
+    lab.wait_for_rollout();
     let node = leave(&lab);
     lab.apply(&json!({
         "apiVersion": "networking.digitalocean.com/v1", "kind": "StaticRoute", "metadata": {"name": "closed"},
@@ -55,20 +56,6 @@ fn a_pod_that_waits_for_a_new_node_never_sends_with_the_nodes_address() {
         "ok   a new node: 0 packets of the pod that waited left with {NODE_PUBLIC}, {hasty} of one that tolerates the taint"
     );
     lab.lab(&["stop"]);
-}
-
-fn install(lab: &Lab) {
-    for image in ["egress-controller.tar", "egress-agent.tar"] {
-        lab.lab(&["load-image", &format!("target/images/{image}")]);
-    }
-    lab.kubectl(&["apply", "--server-side", "-k", "deploy/crds"]);
-    lab.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"]);
-    lab.kubectl(&["apply", "-k", "deploy/overlays/lab"]);
-    let token = format!("--from-literal=token={}", lab.lab(&["token"]).trim());
-    lab.kubectl(&["-n", "egress-gateway", "create", "secret", "generic", "digitalocean-token", &token]);
-    for workload in ["deployment/egress-controller", "daemonset/egress-agent"] {
-        lab.kubectl(&["-n", "egress-gateway", "rollout", "status", workload, "--timeout=120s"]);
-    }
 }
 
 /// Takes the node out of the cluster with all that ran there. Returns it as it is to come back.

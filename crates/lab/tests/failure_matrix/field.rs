@@ -316,14 +316,7 @@ fn gateway(status: &Value) -> Option<Gateway> {
 }
 
 fn install(lab: &Lab) {
-    for image in ["egress-controller.tar", "egress-agent.tar"] {
-        lab.lab(&["load-image", &format!("target/images/{image}")]);
-    }
-    lab.kubectl(&["apply", "--server-side", "-k", "deploy/crds"]);
-    lab.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"]);
-    lab.kubectl(&["apply", "-k", "deploy/overlays/lab"]);
-    let token = format!("--from-literal=token={}", lab.lab(&["token"]).trim());
-    lab.kubectl(&["-n", "egress-gateway", "create", "secret", "generic", "digitalocean-token", &token]);
+    lab.install();
     let controller = ["-n", "egress-gateway", "get", "deployment", "egress-controller", "-o", "json"];
     let controller: Value = serde_json::from_str(&lab.kubectl(&controller)).unwrap();
     let arguments = controller["spec"]["template"]["spec"]["containers"][0]["args"].as_array().unwrap();
@@ -341,9 +334,7 @@ fn install(lab: &Lab) {
         json!([{"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": arguments}]);
     let patch = ["patch", "deployment", "egress-controller", "--type=json", "-p", &patch.to_string()];
     lab.kubectl(&[["-n", "egress-gateway"].as_slice(), &patch].concat());
-    for workload in ["deployment/egress-controller", "daemonset/egress-agent"] {
-        lab.kubectl(&["-n", "egress-gateway", "rollout", "status", workload, "--timeout=120s"]);
-    }
+    lab.wait_for_rollout();
 }
 
 /// A gateway that is well again is used again after a second, and by all connections at once; for the rest the defaults hold.

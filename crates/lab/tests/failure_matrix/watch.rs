@@ -1,13 +1,11 @@
 //! Clients in a pod on every node, one for each policy: a new connection and a numbered datagram all the time, and what became
 //! of each connection.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
-use egress_lab::traffic::Connection;
+use egress_lab::traffic::{Connection, Record};
 
 use crate::field::{NODES, lab::Lab};
 
@@ -54,8 +52,7 @@ struct Client {
     node: &'static str,
     policy: Policy,
     process: Child,
-    file: PathBuf,
-    read_to: u64,
+    record: Record,
     /// Since the last mark, in the order in which they ended.
     connections: Vec<Connection>,
 }
@@ -77,15 +74,17 @@ impl Watch {
         for node in NODES {
             for policy in Policy::ALL {
                 let stream = format!("{}-{node}", policy.word());
-                let file = folder.join(format!("{stream}.jsonl"));
+                let record = Record::begin(folder.join(format!("{stream}.jsonl"))).unwrap();
                 let target = format!("{}:80", policy.destination());
                 let place = format!("pod:default/traffic-{node}");
                 let mut command = lab.command(&["exec", &place, "--"]);
                 command.arg(&lab.program).args(["traffic", "--target", &target, "--stream", &stream]);
-                command.args(["--interval-ms", policy.interval(), "--seconds", "36000", "--out"]).arg(&file);
+                command
+                    .args(["--interval-ms", policy.interval(), "--seconds", "36000", "--out"])
+                    .arg(record.file());
                 command.arg("--until").arg(&stop).stdout(Stdio::null());
                 let process = command.spawn().unwrap();
-                clients.push(Client { node, policy, process, file, read_to: 0, connections: Vec::new() });
+                clients.push(Client { node, policy, process, record, connections: Vec::new() });
             }
         }
         Self { clients, stop }
@@ -102,16 +101,7 @@ impl Watch {
     /// Reads what ended since the last time.
     pub fn read(&mut self) {
         for client in &mut self.clients {
-            let Ok(mut file) = File::open(&client.file) else { continue };
-            let mut text = String::new();
-            file.seek(SeekFrom::Start(client.read_to)).unwrap();
-            file.read_to_string(&mut text).unwrap();
-            // The client may be in the middle of its last line.
-            let whole = text.rfind('\n').map_or(0, |end| end + 1);
-            client.read_to += whole as u64;
-            client
-                .connections
-                .extend(text[..whole].lines().map(|line| serde_json::from_str::<Connection>(line).unwrap()));
+            client.connections.extend(client.record.more().unwrap());
         }
     }
 

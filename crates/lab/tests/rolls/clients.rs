@@ -1,8 +1,6 @@
 //! Clients in a pod on every node, and what people were told meanwhile: which addresses to expect.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -10,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use egress_lab::traffic::{Connection, now_ms};
+use egress_lab::traffic::{Connection, Record, now_ms};
 use serde_json::Value;
 
 use crate::NODES;
@@ -80,8 +78,7 @@ impl Drop for Told {
 struct Client {
     stream: String,
     process: Child,
-    file: PathBuf,
-    read_to: u64,
+    record: Record,
     connections: Vec<Connection>,
 }
 
@@ -99,7 +96,7 @@ impl Clients {
         let _not_there = std::fs::remove_file(&until);
         let start = |node: &&str| {
             let stream = format!("rolls-{node}");
-            let file = folder.join(format!("{stream}.jsonl"));
+            let record = Record::begin(folder.join(format!("{stream}.jsonl"))).unwrap();
             let mut command = lab.command(&["exec", &format!("pod:default/traffic-{node}"), "--"]);
             command.arg(&lab.program).args([
                 "traffic",
@@ -108,9 +105,9 @@ impl Clients {
                 "--stream",
                 &stream,
             ]);
-            command.args(["--interval-ms", "20", "--seconds", "36000", "--out"]).arg(&file);
+            command.args(["--interval-ms", "20", "--seconds", "36000", "--out"]).arg(record.file());
             let process = command.arg("--until").arg(&until).stdout(Stdio::null()).spawn().unwrap();
-            Client { stream, process, file, read_to: 0, connections: Vec::new() }
+            Client { stream, process, record, connections: Vec::new() }
         };
         Self { clients: NODES.iter().map(start).collect(), until }
     }
@@ -118,15 +115,7 @@ impl Clients {
     /// Reads what ended since the last time.
     pub fn read(&mut self) {
         for client in &mut self.clients {
-            let Ok(mut file) = File::open(&client.file) else { continue };
-            let mut text = String::new();
-            file.seek(SeekFrom::Start(client.read_to)).unwrap();
-            file.read_to_string(&mut text).unwrap();
-            // The client may be in the middle of its last line.
-            let whole = text.rfind('\n').map_or(0, |end| end + 1);
-            client.read_to += whole as u64;
-            let lines = text[..whole].lines();
-            client.connections.extend(lines.map(|line| serde_json::from_str::<Connection>(line).unwrap()));
+            client.connections.extend(client.record.more().unwrap());
         }
     }
 

@@ -40,7 +40,8 @@ const DRAIN_SECONDS: u64 = 8;
 fn rolls_lose_nothing_and_show_only_addresses_that_were_told_and_a_delete_takes_routes_before_gateways() {
     let lab = Lab::new("rolls");
     lab.lab(&["start", "--assets", lab.assets.to_str().unwrap()]);
-    install(&lab);
+    lab.install();
+    lab.wait_for_rollout();
     apply(&lab);
     until("the pair is ready", &true, 3 * MINUTE, || lab.is_ready("rolls"));
     let promised = addresses(&lab);
@@ -133,20 +134,6 @@ fn sources(lab: &Lab) -> BTreeSet<Ipv4Addr> {
         .filter(|entry| entry["destination"] == TARGET && entry["packets"].as_u64() > Some(0))
         .map(|entry| entry["source"].as_str().unwrap().parse().unwrap())
         .collect()
-}
-
-fn install(lab: &Lab) {
-    for image in ["egress-controller.tar", "egress-agent.tar"] {
-        lab.lab(&["load-image", &format!("target/images/{image}")]);
-    }
-    lab.kubectl(&["apply", "--server-side", "-k", "deploy/crds"]);
-    lab.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"]);
-    lab.kubectl(&["apply", "-k", "deploy/overlays/lab"]);
-    let token = format!("--from-literal=token={}", lab.lab(&["token"]).trim());
-    lab.kubectl(&["-n", "egress-gateway", "create", "secret", "generic", "digitalocean-token", &token]);
-    for workload in ["deployment/egress-controller", "daemonset/egress-agent"] {
-        lab.kubectl(&["-n", "egress-gateway", "rollout", "status", workload, "--timeout=120s"]);
-    }
 }
 
 fn public_ip() -> String {
