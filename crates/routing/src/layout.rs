@@ -121,6 +121,9 @@ pub struct Layout {
     /// Priority of `from <pods> <protocol> sport <port> lookup main`: replies to what came in on the public side and was sent on
     /// to a pod or a node; see [`crate::inbound`].
     pub inbound_priority: u32,
+    /// Priority of `to <public on-link subnet> lookup main suppress_prefixlength <its length>`: what main has inside that subnet
+    /// beside the subnet itself comes before the rules at [`Self::on_link_priority`].
+    pub inside_on_link_priority: u32,
     /// Priority of `to <destination> lookup <table>` for destinations in the node's public on-link subnet, which main
     /// would answer otherwise.
     pub on_link_priority: u32,
@@ -224,6 +227,7 @@ impl Layout {
             around_priority: priority(32),
             reply_priority: priority(90),
             inbound_priority: priority(91),
+            inside_on_link_priority: priority(94),
             on_link_priority: priority(95),
             main_priority: priority(100),
             table_priority: priority(101),

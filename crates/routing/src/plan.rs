@@ -9,6 +9,7 @@
 //!             932   from <vpc address> tcp sport <ports of its own>  lookup main, only without a public address
 //!             990   from <public address>                           lookup main
 //!             991   from <pods, or nodes> tcp|udp sport <port>       lookup main     one per port served to the outside
+//!             994   to <public on-link subnet>                      lookup main, only what is narrower than the subnet
 //!             995   to <destination in the public on-link subnet>   lookup 1157
 //!             1000                                                  lookup main, not its default route
 //!             1001                                                  lookup 1157

@@ -38,8 +38,9 @@ const RANDOM_ADDRESSES: usize = 24;
 /// Asking about more tells no more: with 256 prefixes of eight bits their ends are a thousand.
 const MOST_ADDRESSES: usize = 240;
 
-/// Routes of the main table that come and go, beside those of the links.
-const COMING_AND_GOING: [&str; 4] = ["192.0.2.0/24", "4.0.0.0/7", "172.16.0.0/12", "6.0.0.0/8"];
+/// Routes of the main table that come and go, beside those of the links; two lie in the node's public subnet.
+const COMING_AND_GOING: [&str; 6] =
+    ["192.0.2.0/24", "4.0.0.0/7", "172.16.0.0/12", "6.0.0.0/8", "203.0.113.8/29", "203.0.113.3/32"];
 
 fn net(text: &str) -> Ipv4Net {
     text.parse().unwrap()
@@ -344,10 +345,13 @@ impl Oracle<'_> {
             || gateways.any(|gateway| Ipv4Net::from(*gateway).contains(&prefix))
     }
 
-    /// Whether a rule ahead of main sends packets to `to` to our table: one for each routed destination in the public subnet
-    /// that no narrower route of main answers.
+    /// Whether a rule ahead of main sends packets to `to` to our table: one for each routed destination in the public subnet, but
+    /// where main has a narrower route than the subnet's.
     fn is_ahead_of_main(&self, to: Ipv4Addr) -> bool {
         let public = net("203.0.113.0/24");
+        if longest_match(&self.view.main_routes, to) != Some(&public) {
+            return false;
+        }
         let in_public = |destination: &Ipv4Net| {
             let covering = self.view.main_routes.iter().filter(|route| route.contains(destination));
             covering.max_by_key(|route| route.prefix_len()) == Some(&public)
@@ -397,7 +401,13 @@ fn reports_are_true(
         });
         for destination in applied.take(8) {
             let answered_by_main = difference(*destination, &mains).is_empty();
-            let ahead = oracle.is_ahead_of_main(destination.addr());
+            let narrower: Vec<Ipv4Net> = mains
+                .iter()
+                .filter(|route| destination.contains(*route) && *route != destination)
+                .copied()
+                .collect();
+            let rest = difference(*destination, &narrower);
+            let ahead = rest.iter().any(|rest| oracle.is_ahead_of_main(rest.addr()));
             prop_assert!(
                 !answered_by_main || ahead,
                 "{} is answered by main and called applied",

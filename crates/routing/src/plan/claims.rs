@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::Ipv4Net;
 
 use super::NodePlan;
-use crate::kernel_state::{KernelState, Managed, Observed, RouteKey, RouteKind, Rule};
+use crate::kernel_state::{
+    KernelState, MAIN_TABLE, Managed, Observed, RouteKey, RouteKind, Rule, RuleAction,
+};
 use crate::layout::Layout;
 use crate::node::NodeView;
 use crate::prefix::difference;
@@ -101,6 +103,14 @@ fn on_link_rule(destination: Ipv4Net, layout: &Layout) -> Rule {
     Rule { to: Some(destination), ..Rule::lookup(layout.on_link_priority, layout.table) }
 }
 
+/// Gives the word ahead of [`on_link_rule`]s to what main has inside the on-link `subnet`: somebody's own route there wins over
+/// a wider destination as it does everywhere else.
+fn inside_on_link_rule(subnet: Ipv4Net, layout: &Layout) -> Rule {
+    let suppress_prefix_length = Some(subnet.prefix_len().into());
+    let action = RuleAction::Lookup { table: MAIN_TABLE, suppress_prefix_length };
+    Rule { to: Some(subnet), action, ..Rule::lookup(layout.inside_on_link_priority, MAIN_TABLE) }
+}
+
 /// What the table passes over now, as long as it is not known what may be opened.
 fn kept_shut(node: &NodeView, observed: &Observed, layout: &Layout) -> BTreeSet<Ipv4Net> {
     if node.uncertain.is_none() {
@@ -132,7 +142,7 @@ fn uncertain(
 /// those that its routes have.
 ///
 /// Our route is written nevertheless: it takes over the moment the other one goes, with no packet in between. In the
-/// public on-link subnet a rule ahead of main gives our table the word.
+/// public on-link subnet a rule ahead of main gives our table the word, but where main has a narrower route than the subnet's own.
 fn answered_by_main(
     destination: Ipv4Net,
     node: &NodeView,
@@ -145,18 +155,24 @@ fn answered_by_main(
         let wider = Ipv4Net::new(destination.addr(), *length).ok()?.trunc();
         node.main_routes.contains(&wider).then_some(wider)
     });
-    if let Some(route) = covering {
-        let on_link = node.public_addresses.iter().any(|address| address.trunc() == route);
-        let rules = state.rules.iter().filter(|rule| rule.priority == layout.on_link_priority).count();
-        if on_link && rules < MOST_ON_LINK_RULES {
-            state.rules.insert(on_link_rule(destination, layout));
-            return None;
-        }
+    let is_on_link = |route: &Ipv4Net| node.public_addresses.iter().any(|address| address.trunc() == *route);
+    if let Some(route) = covering.filter(|route| !is_on_link(route)) {
         return Some(route);
     }
-    // None covers it alone; several may together, such as two halves of everything.
-    let behind = node.main_routes.range(destination..);
-    let inside: Vec<Ipv4Net> = behind.copied().take_while(|route| destination.contains(route)).collect();
-    let first = *inside.first()?;
-    difference(destination, &inside).is_empty().then_some(first)
+    // None covers it alone ahead of our table; several may together, such as two halves of everything.
+    let behind = node.main_routes.range(destination..).copied();
+    let inside =
+        behind.take_while(|route| destination.contains(route)).filter(|route| Some(*route) != covering);
+    let inside: Vec<Ipv4Net> = inside.collect();
+    if let Some(first) = inside.first().filter(|_| difference(destination, &inside).is_empty()) {
+        return Some(*first);
+    }
+    let subnet = covering?;
+    let rules = state.rules.iter().filter(|rule| rule.priority == layout.on_link_priority).count();
+    if rules >= MOST_ON_LINK_RULES {
+        return Some(subnet);
+    }
+    state.rules.insert(inside_on_link_rule(subnet, layout));
+    state.rules.insert(on_link_rule(destination, layout));
+    None
 }

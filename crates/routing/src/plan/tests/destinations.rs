@@ -158,6 +158,35 @@ fn a_destination_in_the_public_subnet_gets_a_rule_ahead_of_main() {
     assert_eq!(way(&plan, "203.0.113.12"), Way::Main);
 }
 
+/// Somebody's own route inside a listed range is his there as everywhere else.
+#[test]
+fn a_narrower_route_of_main_wins_over_a_wider_destination_in_the_public_subnet() {
+    let mut view = node();
+    view.main_routes.extend(["203.0.113.80/32", "203.0.113.96/28", "203.0.113.112/28"].map(net));
+    let wanted = [
+        route("half", 1, &["203.0.113.0/25"], &[A]),
+        // Inside what main answers, and one that is answered in two halves.
+        route("inside", 2, &["203.0.113.80", "203.0.113.100", "203.0.113.96/27"], &[B]),
+    ];
+    let plan = plan(&wanted, &view, &Selection::new(), &Observed::default(), &Layout::default());
+    let kernel = holding(&plan.state);
+    let way = |to: &str| lookup(&kernel, &view.main_routes, packet(ip(to)));
+    for theirs in ["203.0.113.80", "203.0.113.100", "203.0.113.115", "203.0.113.200", "203.0.113.1"] {
+        assert_eq!(way(theirs), Way::Main, "{theirs}");
+    }
+    assert_eq!([way("203.0.113.79"), way("203.0.113.81")], [through_gateway(A); 2]);
+    assert!(plan.routes[0].is_applied());
+    assert_eq!(plan.routes[1].applied, 0);
+    let shadows: Vec<String> = failures(&plan.routes[1]).into_iter().map(|failure| failure.2).collect();
+    assert_eq!(
+        shadows,
+        ["203.0.113.80/32", "203.0.113.96/28", "203.0.113.96/28"]
+            .map(|theirs| format!("the node's main table has a route to {theirs}, which wins"))
+    );
+    // Where theirs goes ours takes over at that moment.
+    assert_eq!(lookup(&kernel, &node().main_routes, packet(ip("203.0.113.100"))), through_gateway(B));
+}
+
 #[test]
 fn the_rules_for_the_public_subnet_are_bounded_and_those_that_work_keep_theirs() {
     let many: Vec<String> = (0..300).map(|host| format!("198.18.{}.{}", host / 256, host % 256)).collect();

@@ -34,12 +34,23 @@ fn prefix() -> impl Strategy<Value = Ipv4Net> {
     ]
 }
 
+/// Routes of the main table, some of them inside the public subnet.
+fn main_route() -> impl Strategy<Value = Ipv4Net> {
+    let inside = (0u8..=16, 25u8..=32).prop_map(|(host, length)| {
+        Ipv4Net::new(Ipv4Addr::from(u32::from(ON_LINK.addr()) | u32::from(host)), length).unwrap().trunc()
+    });
+    prop_oneof![2 => prefix(), 1 => inside]
+}
+
 /// Something in a pod that is reached from the internet.
 const SERVED: ServedPort = ServedPort {
     from: Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16),
     protocol: Transport::Tcp,
     port: 443,
 };
+
+/// The node's public subnet: of what main answers the only one that a destination may come before.
+const ON_LINK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(203, 0, 113, 0), 24);
 
 /// Its answer to a client.
 fn reply(to: Ipv4Addr) -> Packet {
@@ -72,7 +83,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
     (
         proptest::collection::vec(object, 0..5),
         proptest::collection::vec(prefix(), 0..3),
-        proptest::collection::vec(prefix(), 0..2),
+        proptest::collection::vec(main_route(), 0..3),
     )
         .prop_map(|(objects, protected, main)| {
             let mut seen = BTreeSet::new();
@@ -167,8 +178,12 @@ impl Scenario {
         let inside = self.node.main_routes.iter().filter(|route| destination.contains(*route));
         let inside: Vec<Ipv4Net> = inside.copied().collect();
         match self.covering(destination) {
-            Some(route) => route != net("203.0.113.0/24"),
-            None => difference(destination, &inside).is_empty(),
+            Some(route) if route != ON_LINK => true,
+            covering => {
+                let inside: Vec<Ipv4Net> =
+                    inside.into_iter().filter(|route| Some(*route) != covering).collect();
+                difference(destination, &inside).is_empty()
+            }
         }
     }
 
@@ -184,8 +199,8 @@ impl Scenario {
             .iter()
             .flat_map(|route| route.destinations.keys())
             .filter(|destination| destination.contains(&to) && self.winner(**destination).is_some())
-            .any(|destination| self.covering(*destination) == Some(net("203.0.113.0/24")));
-        if main.is_some() && !ahead_of_main {
+            .any(|destination| self.covering(*destination) == Some(ON_LINK));
+        if main.is_some_and(|main| *main != ON_LINK || !ahead_of_main) {
             return own_way;
         }
         let winner = self
