@@ -27,8 +27,8 @@
 //!   has not, but for the address that was cut off, which no gateway and no guard may have (I5). Only where the cut address
 //!   is translated on the way, so that nobody can tell which destination it lies behind, the guard of the refused version goes too.
 //! - An address that a guard alone cuts off is spared: there is no version to go back to.
-//! - What was rolled back is tried again when its spec or the node's network changes; each further time for the network's
-//!   sake alone later than the last.
+//! - What was rolled back is tried again when its spec changes, or of the node's network what can change the verdict; for the
+//!   network's sake alone not before a minute is over, and each further time later than the last.
 //! - A switch among the gateways of a confirmed StaticRoute is no change, nor is an object that goes.
 //! - After a start nobody knows what was confirmed. What the kernel holds counts as that, but is looked at like a change:
 //!   what is cut then is spared, since leaving out a whole object would let out what it routed.
@@ -47,13 +47,12 @@ use std::time::Duration;
 
 pub use look::{Answers, Lifeline, Look, Target};
 pub use rollback::RolledBack;
-use rollback::{network, newly_listed, wait};
+use rollback::{Network, newly_listed, wait};
 use suspect::{Suspect, version_before};
 use trial::Trial;
 
 use crate::kernel_state::NexthopId;
 use crate::node::NodeView;
-use crate::protected::ProtectedReason;
 use crate::report::RouteReport;
 use crate::wanted::WantedRoute;
 use crate::ways::{DROPPED, Ways};
@@ -167,12 +166,7 @@ impl Confirmation {
     pub fn protect<'a>(&self, node: &'a NodeView) -> Cow<'a, NodeView> {
         let mut node = Cow::Borrowed(node);
         for (address, lifeline) in &self.spared {
-            let reason = match lifeline {
-                Lifeline::ApiServer => ProtectedReason::ApiServer,
-                Lifeline::Metadata => ProtectedReason::LinkLocal,
-                Lifeline::Resolver => ProtectedReason::Resolver,
-            };
-            node.to_mut().protected.insert_address(*address, reason);
+            node.to_mut().protected.insert_address(*address, lifeline.protected_as());
         }
         node
     }
@@ -185,8 +179,7 @@ impl Confirmation {
         node: &NodeView,
         now: Duration,
     ) -> Option<Vec<WantedRoute>> {
-        let network = network(node);
-        self.rolled_back.retain(|_, rolled_back| rolled_back.holds(wanted, &network, now));
+        self.rolled_back.retain(|_, rolled_back| rolled_back.holds(wanted, node, now));
         self.rollbacks.retain(|uid, _| wanted.iter().any(|route| route.uid == *uid));
         if self.rolled_back.is_empty() {
             return None;
@@ -353,7 +346,7 @@ impl Confirmation {
             let times = self.rollbacks.entry(uid.clone()).or_default();
             let not_before = now + wait(*times);
             *times += 1;
-            let network = network(node);
+            let network = Network::of(node, &refused, cut);
             self.rolled_back.insert(uid.clone(), RolledBack { refused, instead, cut, network, not_before });
         }
         Verdict::RolledBack { cut, objects }

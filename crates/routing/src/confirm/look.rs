@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddrV4;
 
+use crate::protected::ProtectedReason;
+
 /// What a node lives by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lifeline {
@@ -13,6 +15,17 @@ pub enum Lifeline {
     Metadata,
     /// A resolver of the node.
     Resolver,
+}
+
+impl Lifeline {
+    /// Why its addresses are protected.
+    pub(super) fn protected_as(self) -> ProtectedReason {
+        match self {
+            Self::ApiServer => ProtectedReason::ApiServer,
+            Self::Metadata => ProtectedReason::LinkLocal,
+            Self::Resolver => ProtectedReason::Resolver,
+        }
+    }
 }
 
 impl fmt::Display for Lifeline {

@@ -1,17 +1,20 @@
 //! An object that was rolled back: what is in force instead, and how its report says so.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
 use super::look::Target;
+use crate::kernel_state::Gateway;
 use crate::node::NodeView;
 use crate::prefix::difference;
+use crate::protected::ProtectedReason;
 use crate::report::{Failure, FailureCause, RouteProblem, RouteReport};
 use crate::wanted::WantedRoute;
 
-/// First and longest time until something is tried again for the network's sake alone, from the second time on.
+/// First and longest time until something is tried again for the network's sake alone.
 const RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
 
 /// So many destinations are named where it is not known which of them it was.
@@ -27,7 +30,7 @@ pub struct RolledBack {
     /// What the refused one cut off.
     pub cut: Target,
     /// The node's network that it was tried in.
-    pub(super) network: NodeView,
+    pub(super) network: Network,
     /// Before this the network alone is no reason to try again.
     pub(super) not_before: Duration,
 }
@@ -61,22 +64,59 @@ impl RolledBack {
     }
 
     /// Whether it stays: the object is as it was refused, and so is the network, or it is too early to try that again.
-    pub(super) fn holds(&self, wanted: &[WantedRoute], network: &NodeView, now: Duration) -> bool {
+    pub(super) fn holds(&self, wanted: &[WantedRoute], node: &NodeView, now: Duration) -> bool {
         let is_same = wanted.contains(&self.refused);
-        is_same && (self.network == *network || now < self.not_before)
+        is_same && (now < self.not_before || self.network == Network::of(node, &self.refused, self.cut))
     }
 }
 
 /// How long nothing is tried again for the network's sake alone, after so many rollbacks before this one.
 pub(super) fn wait(before: u32) -> Duration {
-    before
-        .checked_sub(1)
-        .map_or(Duration::ZERO, |times| RETRY.0.saturating_mul(2_u32.saturating_pow(times)).min(RETRY.1))
+    RETRY.0.saturating_mul(2_u32.saturating_pow(before)).min(RETRY.1)
 }
 
-/// What of a node makes it worth another try.
-pub(super) fn network(node: &NodeView) -> NodeView {
-    NodeView { candidates: BTreeSet::new(), served: BTreeSet::new(), ..node.clone() }
+/// What of a node's network can change what became of a refused version. A node that joins and a protected name with another
+/// address can't, and come all day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Network {
+    /// Index, address and subnet of the VPC interface.
+    vpc: Option<(u32, Ipv4Addr, Ipv4Net)>,
+    public_addresses: Vec<Ipv4Net>,
+    default_way: Option<Gateway>,
+    /// Those that decide how the target is reached.
+    main_routes: BTreeSet<Ipv4Net>,
+    /// What keeps the target off the gateways.
+    protected: BTreeSet<Ipv4Net>,
+}
+
+impl Network {
+    pub(super) fn of(node: &NodeView, refused: &WantedRoute, cut: Target) -> Self {
+        let address = *cut.address.ip();
+        let destinations = || refused.destinations.keys();
+        // Else it is translated on the way, and any of what is listed may be where it leads.
+        let is_listed = destinations().any(|destination| destination.contains(&address));
+        let is_within = |range: &Ipv4Net| destinations().any(|destination| destination.contains(range));
+        let touches = |range: &Ipv4Net| {
+            is_within(range) || destinations().any(|destination| range.contains(destination))
+        };
+        // What lies in a protected range never leaves through a gateway, whatever main says.
+        let is_protected =
+            |range: &Ipv4Net| node.protected.iter().any(|(protected, _)| protected.contains(range));
+        let leads_there = |route: &&Ipv4Net| {
+            route.contains(&address) || !is_listed && touches(route) && !is_protected(route)
+        };
+        let protects = |range: &Ipv4Net, why| {
+            range.contains(&address) || !is_listed && why == cut.lifeline.protected_as() && is_within(range)
+        };
+        let protected = node.protected.iter().filter(|(range, why)| protects(range, *why));
+        Self {
+            vpc: node.vpc.as_ref().map(|vpc| (vpc.index, vpc.address, vpc.subnet)),
+            public_addresses: node.public_addresses.clone(),
+            default_way: node.default_way,
+            main_routes: node.main_routes.iter().filter(leads_there).copied().collect(),
+            protected: protected.map(|(range, _)| range).collect(),
+        }
+    }
 }
 
 /// What `refused` lists, without what it excludes, and `confirmed` does not.

@@ -1,9 +1,9 @@
 use std::net::SocketAddrV4;
 
 use super::*;
-use crate::fixture::{failing, ip, node, route};
+use crate::fixture::{failing, ip, net, node, route};
 use crate::kernel_state::Observed;
-use crate::{Layout, NodePlan, OnNoGateway, Selection, plan};
+use crate::{Layout, NodePlan, OnNoGateway, ProtectedReason, Selection, plan};
 
 mod properties;
 
@@ -172,16 +172,17 @@ fn it_is_tried_again_when_its_spec_or_the_network_changes_and_ever_later_for_the
         scene.pass(wanted);
         !scene.confirmation.rolled_back().contains_key("uid-bad")
     };
-    scene.node.candidates.insert(ip("10.116.0.103"));
-    assert!(!is_tried(&mut scene, &bad), "a gateway that waits is no other network");
-    // The first time at once, then a minute later, then two.
-    for (minutes, address) in [(0, "10.116.0.7"), (1, "10.116.0.8"), (2, "10.116.0.9")] {
-        scene.node.protected.insert_address(ip(address), crate::ProtectedReason::Node);
-        if minutes > 0 {
-            scene.now += Duration::from_secs(60 * minutes - 10);
-            assert!(!is_tried(&mut scene, &bad), "{minutes}");
-            scene.now += Duration::from_secs(10);
-        }
+    // A minute later, then two, then four: by another route to the target, another default route, another public address.
+    let changes: [fn(&mut NodeView); 3] = [
+        |node| node.main_routes.extend([net("192.0.0.0/16")]),
+        |node| node.default_way = None,
+        |node| node.public_addresses.push(net("203.0.113.77/24")),
+    ];
+    for (minutes, change) in [1, 2, 4].into_iter().zip(changes) {
+        change(&mut scene.node);
+        scene.now += Duration::from_secs(60 * minutes - 10);
+        assert!(!is_tried(&mut scene, &bad), "{minutes}");
+        scene.now += Duration::from_secs(10);
         assert!(is_tried(&mut scene, &bad), "{minutes}");
         assert!(matches!(scene.condemn(), Verdict::RolledBack { .. }));
     }
@@ -190,6 +191,61 @@ fn it_is_tried_again_when_its_spec_or_the_network_changes_and_ever_later_for_the
     scene.condemn();
     assert!(is_tried(&mut scene, &[]), "gone");
     assert_eq!(scene.look(BOTH), Verdict::Confirmed);
+}
+
+/// A node joins, a protected name has another address, a link goes down and up.
+#[test]
+fn what_cannot_change_the_verdict_is_no_other_network_however_long_it_lasts() {
+    let service = target(Lifeline::ApiServer, "10.245.0.1");
+    for hidden in [false, true] {
+        let cut = if hidden { service } else { api_server() };
+        let mut scene = Scene::starting(&[]);
+        assert_eq!(scene.look_at(&[(cut, BOTH)]), Verdict::Confirmed);
+        // Everything but what is protected, so that all routes of the main table lie inside.
+        let bad = [route("bad", 1, &["0.0.0.0/0"], &[DEAD])];
+        scene.pass(&bad);
+        let last = (0..3).map(|_| scene.look_at(&[(cut, CUT)])).last();
+        assert!(matches!(last, Some(Verdict::RolledBack { .. })), "{last:?}");
+        scene.now += Duration::from_secs(7200);
+        let is_tried = |scene: &mut Scene| {
+            scene.pass(&bad);
+            !scene.confirmation.rolled_back().contains_key("uid-bad")
+        };
+        let changes: [fn(&mut NodeView); 5] = [
+            |node| node.protected.insert_address(ip("10.116.0.7"), ProtectedReason::Node),
+            |node| node.protected.insert_address(ip("104.16.0.9"), ProtectedReason::CloudApi),
+            |node| node.main_routes.extend([net("10.244.7.0/24")]),
+            |node| node.candidates.extend([ip("10.116.0.103")]),
+            |node| node.vpc.as_mut().unwrap().up = false,
+        ];
+        for (index, change) in changes.into_iter().enumerate() {
+            change(&mut scene.node);
+            assert!(!is_tried(&mut scene), "{index} {hidden}");
+        }
+        // Where the target is known, what leads elsewhere does not count either.
+        scene.node.main_routes.insert(net("5.0.0.0/8"));
+        assert_eq!(is_tried(&mut scene), hidden);
+    }
+}
+
+#[test]
+fn what_protects_the_target_from_now_on_is_another_network() {
+    for (cut, protected) in [
+        (api_server(), "192.0.2.10"),
+        // Its address is translated: now it is known to where.
+        (target(Lifeline::ApiServer, "10.245.0.1"), "192.0.2.77"),
+    ] {
+        let mut scene = Scene::starting(&[]);
+        assert_eq!(scene.look_at(&[(cut, BOTH)]), Verdict::Confirmed);
+        let bad = [covering("bad", DEAD)];
+        scene.pass(&bad);
+        let last = (0..3).map(|_| scene.look_at(&[(cut, CUT)])).last();
+        assert!(matches!(last, Some(Verdict::RolledBack { .. })), "{last:?}");
+        scene.node.protected.insert_address(ip(protected), ProtectedReason::ApiServer);
+        scene.now += Duration::from_secs(60);
+        scene.pass(&bad);
+        assert!(scene.confirmation.rolled_back().is_empty(), "{protected}");
+    }
 }
 
 #[test]
