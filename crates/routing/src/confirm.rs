@@ -28,7 +28,8 @@
 //!   is translated on the way, so that nobody can tell which destination it lies behind, the guard of the refused version goes too.
 //! - An address that a guard alone cuts off is spared: there is no version to go back to.
 //! - What was rolled back is tried again when its spec changes, or of the node's network what can change the verdict; for the
-//!   network's sake alone not before a minute is over, and each further time later than the last.
+//!   network's or its gateways' sake alone not before a minute is over, and each further time later than the last. Another order of
+//!   its gateways is no reason.
 //! - A switch among the gateways of a confirmed StaticRoute is no change, nor is an object that goes.
 //! - After a start nobody knows what was confirmed. What the kernel holds counts as that, but is looked at like a change:
 //!   what is cut then is spared, since leaving out a whole object would let out what it routed.
@@ -185,7 +186,7 @@ impl Confirmation {
             return None;
         }
         let version = |route: &WantedRoute| {
-            self.rolled_back.get(&route.uid).map_or_else(|| route.clone(), |one| one.instead.clone())
+            self.rolled_back.get(&route.uid).map_or_else(|| route.clone(), |one| one.in_stead_of(route))
         };
         Some(wanted.iter().map(version).collect())
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 
 use super::look::Target;
+use super::suspect::is_switch;
 use crate::kernel_state::Gateway;
 use crate::node::NodeView;
 use crate::prefix::difference;
@@ -14,7 +15,7 @@ use crate::protected::ProtectedReason;
 use crate::report::{Failure, FailureCause, RouteProblem, RouteReport};
 use crate::wanted::WantedRoute;
 
-/// First and longest time until something is tried again for the network's sake alone.
+/// First and longest time until something is tried again for the network's or its gateways' sake alone.
 const RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
 
 /// So many destinations are named where it is not known which of them it was.
@@ -31,7 +32,7 @@ pub struct RolledBack {
     pub cut: Target,
     /// The node's network that it was tried in.
     pub(super) network: Network,
-    /// Before this the network alone is no reason to try again.
+    /// Before this neither the network nor another list of gateways is a reason to try again.
     pub(super) not_before: Duration,
 }
 
@@ -63,14 +64,49 @@ impl RolledBack {
         report.problem = Some(problem);
     }
 
-    /// Whether it stays: the object is as it was refused, and so is the network, or it is too early to try that again.
+    /// Whether it stays: the object asks for what was refused, and the network is the same, or it is too early to try that again.
+    ///
+    /// What an EgressGateway does with its list is none of the owner's doing, and comes when a gateway dies: another order is no
+    /// reason, and another list that routes the same has to wait as well.
     pub(super) fn holds(&self, wanted: &[WantedRoute], node: &NodeView, now: Duration) -> bool {
-        let is_same = wanted.contains(&self.refused);
-        is_same && (now < self.not_before || self.network == Network::of(node, &self.refused, self.cut))
+        let Some(latest) = wanted.iter().find(|route| route.uid == self.refused.uid) else { return false };
+        if !asks_for_the_same(latest, &self.refused) {
+            return false;
+        }
+        let is_same = *latest == self.refused || is_switch(&self.refused, latest);
+        now < self.not_before || is_same && self.network == Network::of(node, &self.refused, self.cut)
+    }
+
+    /// What is planned in the stead of `latest`: the confirmed version. What became of the list since is taken over as far as it is
+    /// a switch of that version, which is never taken back: another order, and gateways that left.
+    pub(super) fn in_stead_of(&self, latest: &WantedRoute) -> WantedRoute {
+        let mut instead = self.instead.clone();
+        let known = latest.gateways.iter().filter(|gateway| instead.gateways.contains(gateway));
+        let known: Vec<Ipv4Addr> = known.copied().collect();
+        if latest.gateways != self.refused.gateways && !known.is_empty() {
+            instead.gateways = known;
+        }
+        // Its EgressGateway was deleted meanwhile, say.
+        if latest.reference_fault != self.refused.reference_fault {
+            instead.reference_fault.clone_from(&latest.reference_fault);
+        }
+        instead
     }
 }
 
-/// How long nothing is tried again for the network's sake alone, after so many rollbacks before this one.
+/// Whether two versions route and shut the same, through whichever gateways.
+fn asks_for_the_same(one: &WantedRoute, other: &WantedRoute) -> bool {
+    (&one.destinations, &one.invalid_destinations, &one.excluded, &one.refused, one.on_no_gateway)
+        == (
+            &other.destinations,
+            &other.invalid_destinations,
+            &other.excluded,
+            &other.refused,
+            other.on_no_gateway,
+        )
+}
+
+/// How long nothing is tried again for the network's or its gateways' sake alone, after so many rollbacks before this one.
 pub(super) fn wait(before: u32) -> Duration {
     RETRY.0.saturating_mul(2_u32.saturating_pow(before)).min(RETRY.1)
 }

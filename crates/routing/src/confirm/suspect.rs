@@ -23,7 +23,7 @@ pub(super) fn version_before(previous: Option<&WantedRoute>, route: &WantedRoute
 }
 
 /// The same but for gateways, and none that was not in the list before.
-fn is_switch(before: &WantedRoute, after: &WantedRoute) -> bool {
+pub(super) fn is_switch(before: &WantedRoute, after: &WantedRoute) -> bool {
     let is_subset = after.gateways.iter().all(|gateway| before.gateways.contains(gateway));
     is_subset && !after.gateways.is_empty() && {
         let weights = if before.is_shared() == after.is_shared() { &before.weights } else { &after.weights };

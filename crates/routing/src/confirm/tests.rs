@@ -3,6 +3,7 @@ use std::net::SocketAddrV4;
 use super::*;
 use crate::fixture::{failing, ip, net, node, route};
 use crate::kernel_state::Observed;
+use crate::wanted::ReferenceFault;
 use crate::{Layout, NodePlan, OnNoGateway, ProtectedReason, Selection, plan};
 
 mod properties;
@@ -191,6 +192,55 @@ fn it_is_tried_again_when_its_spec_or_the_network_changes_and_ever_later_for_the
     scene.condemn();
     assert!(is_tried(&mut scene, &[]), "gone");
     assert_eq!(scene.look(BOTH), Verdict::Confirmed);
+}
+
+/// Its EgressGateway's list has another order whenever a gateway dies, and another member some minutes later.
+#[test]
+fn what_becomes_of_its_gateways_does_not_bring_a_refused_change_back_at_once() {
+    let third = "10.116.0.102";
+    let version = |wide: bool, gateways: &[&str]| {
+        let destinations = if wide { &["1.2.3.4", "192.0.2.0/24"][..] } else { &["1.2.3.4"] };
+        [route("pool", 1, destinations, gateways)]
+    };
+    let mut scene = Scene::confirmed(&version(false, &[DEAD, GOOD]));
+    scene.pass(&version(true, &[DEAD, GOOD]));
+    assert!(matches!(scene.condemn(), Verdict::RolledBack { .. }));
+    scene.pass(&version(true, &[DEAD, GOOD]));
+    assert_eq!(scene.look(BOTH), Verdict::Confirmed);
+    let is_held = |scene: &Scene| {
+        let way = Ways::of(&scene.plan.state, &Layout::default()).to(ip("192.0.2.10"));
+        way.is_none() && scene.confirmation.rolled_back().contains_key("uid-pool")
+    };
+    for (gateways, in_use) in [(&[GOOD, DEAD][..], GOOD), (&[GOOD][..], GOOD), (&[DEAD, GOOD][..], DEAD)] {
+        scene.pass(&version(true, gateways));
+        assert!(is_held(&scene), "{gateways:?}");
+        scene.now += Duration::from_secs(7200);
+        scene.pass(&version(true, gateways));
+        assert!(is_held(&scene), "{gateways:?}, however late");
+        // The confirmed version follows, and that is no trial.
+        assert_eq!(scene.plan.routes[0].in_use, [ip(in_use)], "{gateways:?}");
+        assert!(!scene.confirmation.is_trying(), "{gateways:?}");
+    }
+
+    let mut gone = version(true, &[DEAD, GOOD]);
+    gone[0].reference_fault = Some(ReferenceFault::Deleted { name: "pool".to_owned() });
+    scene.pass(&gone);
+    assert_eq!(scene.plan.routes[0].problem.as_ref().unwrap().reason(), "EgressGatewayDeleted");
+
+    // Another member is a reason, but not at once.
+    let mut scene = Scene::confirmed(&version(false, &[DEAD, GOOD]));
+    scene.pass(&version(true, &[DEAD, GOOD]));
+    assert!(matches!(scene.condemn(), Verdict::RolledBack { .. }));
+    scene.pass(&version(true, &[GOOD, third]));
+    assert!(is_held(&scene));
+    assert_eq!(scene.plan.routes[0].in_use, [ip(GOOD)], "of those that were confirmed the one that is left");
+    scene.now += Duration::from_secs(60);
+    scene.pass(&version(true, &[GOOD, third]));
+    assert!(!is_held(&scene));
+    // Other destinations are one at once.
+    assert!(matches!(scene.condemn(), Verdict::RolledBack { .. }));
+    scene.pass(&version(false, &[GOOD, third]));
+    assert!(!is_held(&scene));
 }
 
 /// A node joins, a protected name has another address, a link goes down and up.
@@ -422,6 +472,7 @@ fn a_rollback_leaves_shut_what_a_fail_closed_version_lists_and_opens_only_what_w
         assert!(said.contains("what else it lists is dropped (FailClosed)"), "{said}");
         assert_eq!(scene.look(BOTH), Verdict::Confirmed);
         // Mended, then deleted: only that takes the guard away.
+        scene.now += Duration::from_secs(60);
         scene.pass(&[closed("bad", GOOD)]);
         assert!(way(&scene, "192.0.2.11").is_some_and(|way| way != DROPPED));
         scene.pass(&[]);

@@ -165,7 +165,11 @@ proptest! {
                 }
                 prop_assert_eq!(world.let_out(), [] as [Ipv4Addr; 0], "a FailClosed guard was taken away");
                 for (uid, one) in world.scene.confirmation.rolled_back() {
-                    prop_assert!(world.wanted().contains(&one.refused), "{uid}: an older version is held against it");
+                    let is_it = |wanted: &WantedRoute| {
+                        let other_gateways = WantedRoute { gateways: wanted.gateways.clone(), ..one.refused.clone() };
+                        *wanted == other_gateways
+                    };
+                    prop_assert!(world.wanted().iter().any(is_it), "{uid}: an older version is held against it");
                 }
             }
         }
