@@ -23,8 +23,9 @@
 //! - Guilty is the object whose route leads to the target, if it changed since the last confirmed plan; where another one's
 //!   change laid that way open (it gave up a destination, say), all that changed before the cut was seen are. So are they
 //!   when no route leads to the target and it was there when it was last looked at: its address may be translated on the way.
-//! - A `FailClosed` guard is never taken away: of a version that is rolled back every destination stays shut that the confirmed one
-//!   has not, but for the address that was cut off, which no gateway and no guard may have (I5). Only where the cut address
+//! - A `FailClosed` guard is never taken away: of a version that is rolled back everything stays shut that the confirmed one does
+//!   not route, whatever that one excludes, but for the address that was cut off, which no gateway and no guard may have (I5). As
+//!   long the confirmed one fails closed as well: it may route what the refused one lists. Only where the cut address
 //!   is translated on the way, so that nobody can tell which destination it lies behind, the guard of the refused version goes too.
 //! - An address that a guard alone cuts off is spared: there is no version to go back to.
 //! - What was rolled back is tried again when its spec changes, or of the node's network what can change the verdict; for the
@@ -48,7 +49,7 @@ use std::time::Duration;
 
 pub use look::{Answers, Lifeline, Look, Target};
 pub use rollback::RolledBack;
-use rollback::{Network, newly_listed, wait};
+use rollback::{Network, guarded, wait};
 use suspect::{Suspect, version_before};
 use trial::Trial;
 
@@ -341,7 +342,7 @@ impl Confirmation {
             };
             let mut instead = suspect.confirmed;
             if refused.is_fail_closed() && *guilt != Guilt::Hidden {
-                instead.guarded = newly_listed(&refused, &instead);
+                instead = guarded(instead, &refused);
                 self.spared.insert(*cut.address.ip(), cut.lifeline);
             }
             let times = self.rollbacks.entry(uid.clone()).or_default();

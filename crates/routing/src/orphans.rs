@@ -93,7 +93,7 @@ pub fn orphans(
                 } else {
                     mode
                 },
-                guarded: BTreeSet::new(),
+                guard: None,
             }
         })
         .collect()

@@ -43,7 +43,7 @@ use crate::layout::{Layout, ProbePath};
 use crate::nexthop_ids;
 use crate::node::NodeView;
 use crate::recovery;
-use crate::report::{FailureCause, RouteProblem, RouteReport};
+use crate::report::{RouteProblem, RouteReport};
 use crate::resolve::Resolution;
 use crate::sharing::Sharer;
 use crate::wanted::{OnNoGateway, WantedRoute};
@@ -181,7 +181,7 @@ pub fn plan(
                 .routes
                 .extend(below.map(|kind| guard(destination, kind, layout)).map(|it| (it.key(), it)));
         }
-        if let Some(id) = id.filter(|_| !wanted[index].is_only_guarded(destination)) {
+        if let Some(id) = id.filter(|_| !resolution.shut.contains(&destination)) {
             routed.insert(index);
             // With the link the kernel drops the group, and nothing can stand in for one: the guard answers.
             if vpc.up || !wanted[index].is_shared() {
@@ -332,9 +332,7 @@ fn below<'a>(
 
 /// Whether something that an object lists and would get is neither routed nor guarded for now.
 fn leaves_a_gap(report: &RouteReport) -> bool {
-    let is_gap =
-        |cause: &FailureCause| matches!(cause, FailureCause::Foreign { .. } | FailureCause::Uncertain(_));
-    report.failures.iter().any(|failure| is_gap(&failure.cause))
+    report.failures.iter().any(|failure| failure.cause.leaves_a_gap())
 }
 
 #[cfg(test)]

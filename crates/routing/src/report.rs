@@ -138,6 +138,11 @@ pub enum FailureCause {
 }
 
 impl FailureCause {
+    /// Whether the destination is neither routed nor guarded for now.
+    pub(crate) fn leaves_a_gap(&self) -> bool {
+        matches!(self, Self::Foreign { .. } | Self::Uncertain(_))
+    }
+
     /// The cause in one word, for `reason` fields.
     pub fn reason(&self) -> &'static str {
         match self {

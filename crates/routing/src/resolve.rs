@@ -27,6 +27,8 @@ pub(crate) struct Claims<'a> {
 pub(crate) struct Resolution {
     /// Object (index into the list) that a prefix is routed for; `None` is a `throw`.
     pub table: BTreeMap<Ipv4Net, Option<usize>>,
+    /// Those of its prefixes that are dropped, whatever works.
+    pub shut: BTreeSet<Ipv4Net>,
     /// Claims that are routed.
     pub won: Vec<(usize, Ipv4Net)>,
     /// Claims that are not.

@@ -113,10 +113,22 @@ pub struct WantedRoute {
     pub on_no_gateway: OnNoGateway,
     /// So long connections keep a gateway that works and that a planned move leaves, at most; 0: it is left at once.
     pub drain_seconds: u32,
-    /// What is dropped whatever works: destinations of a `FailClosed` version that was rolled back (`confirm`).
-    pub guarded: BTreeSet<Ipv4Net>,
+    /// What a `FailClosed` version that was rolled back leaves shut beside this one (`confirm`).
+    pub guard: Option<Guard>,
     /// An exclusion that was refused. The whole object is then left out: without it, it would route what it must not.
     pub refused: Option<InvalidValue>,
+}
+
+/// What is dropped, whatever works, for as long as another version of the object is in force than the one that lists it. That one
+/// fails closed meanwhile, since the refused one may list the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    /// What the refused version lists. What the one in force routes of it is not dropped.
+    pub destinations: BTreeSet<Ipv4Net>,
+    /// What the refused version excludes. What the one in force excludes is dropped all the same.
+    pub excluded: BTreeSet<Ipv4Net>,
+    /// What the one in force says itself of no gateway.
+    pub own_mode: OnNoGateway,
 }
 
 /// How a destination was written.
@@ -204,7 +216,7 @@ impl WantedRoute {
             invalid_gateways,
             on_no_gateway: fields.on_no_gateway,
             drain_seconds: fields.drain_seconds,
-            guarded: BTreeSet::new(),
+            guard: None,
             refused,
         }
     }
@@ -214,12 +226,17 @@ impl WantedRoute {
         self.on_no_gateway == OnNoGateway::FailClosed
     }
 
-    /// Whether `destination`, which the table has for this object, is dropped whatever works.
-    pub(crate) fn is_only_guarded(&self, destination: Ipv4Net) -> bool {
-        let longest = |prefixes: &mut dyn Iterator<Item = &Ipv4Net>| {
-            prefixes.filter(|prefix| prefix.contains(&destination)).map(Ipv4Net::prefix_len).max()
-        };
-        !self.guarded.is_empty() && longest(&mut self.guarded.iter()) > longest(&mut self.destinations.keys())
+    /// This version without what a refused one leaves shut beside it.
+    pub(crate) fn without_guard(&self) -> Self {
+        let on_no_gateway = self.guard.as_ref().map_or(self.on_no_gateway, |guard| guard.own_mode);
+        Self { guard: None, on_no_gateway, ..self.clone() }
+    }
+
+    /// Whether it takes part with what it lists itself, and not with its [`Guard`] alone. `is_routable`: nothing keeps this node
+    /// from routing it.
+    pub(crate) fn lists_for_itself(&self, is_routable: bool) -> bool {
+        let own_mode = self.guard.as_ref().map_or(self.on_no_gateway, |guard| guard.own_mode);
+        is_routable || own_mode == OnNoGateway::FailClosed
     }
 
     /// Whether the gateways share the traffic instead of one being used at a time.

@@ -10,10 +10,9 @@ use super::look::Target;
 use super::suspect::is_switch;
 use crate::kernel_state::Gateway;
 use crate::node::NodeView;
-use crate::prefix::difference;
 use crate::protected::ProtectedReason;
 use crate::report::{Failure, FailureCause, RouteProblem, RouteReport};
-use crate::wanted::WantedRoute;
+use crate::wanted::{Guard, OnNoGateway, WantedRoute};
 
 /// First and longest time until something is tried again for the network's or its gateways' sake alone.
 const RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
@@ -42,7 +41,7 @@ impl RolledBack {
         let problem = RouteProblem::RolledBack {
             cut: self.cut,
             restored: !self.instead.destinations.is_empty(),
-            guarded: !self.instead.guarded.is_empty(),
+            guarded: self.instead.guard.is_some(),
         };
         let address = *self.cut.address.ip();
         let mut guilty: Vec<_> =
@@ -155,12 +154,12 @@ impl Network {
     }
 }
 
-/// What `refused` lists, without what it excludes, and `confirmed` does not.
-pub(super) fn newly_listed(refused: &WantedRoute, confirmed: &WantedRoute) -> BTreeSet<Ipv4Net> {
-    let new = refused.destinations.keys().filter(|prefix| !confirmed.destinations.contains_key(*prefix));
-    new.flat_map(|prefix| {
-        let excluded: Vec<Ipv4Net> = refused.excluded.iter().copied().collect();
-        difference(*prefix, &excluded)
-    })
-    .collect()
+/// The confirmed version, with all that a `FailClosed` one lists shut beside it.
+pub(super) fn guarded(confirmed: WantedRoute, refused: &WantedRoute) -> WantedRoute {
+    let guard = Guard {
+        destinations: refused.destinations.keys().copied().collect(),
+        excluded: refused.excluded.clone(),
+        own_mode: confirmed.on_no_gateway,
+    };
+    WantedRoute { guard: Some(guard), on_no_gateway: OnNoGateway::FailClosed, ..confirmed }
 }

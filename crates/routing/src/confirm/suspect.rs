@@ -1,6 +1,6 @@
 //! What counts as a change of an object, and which version to go back to if it cuts the node off.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::wanted::WantedRoute;
 
@@ -15,9 +15,9 @@ pub(super) struct Suspect {
 
 /// The version that `route` is a change of, without destinations where there was none; `None` when it is no change.
 pub(super) fn version_before(previous: Option<&WantedRoute>, route: &WantedRoute) -> Option<WantedRoute> {
-    match previous {
-        Some(previous) if previous == route || is_switch(previous, route) => None,
-        Some(previous) => Some(WantedRoute { guarded: BTreeSet::new(), ..previous.clone() }),
+    match previous.map(WantedRoute::without_guard) {
+        Some(previous) if previous == *route || is_switch(&previous, route) => None,
+        Some(previous) => Some(previous),
         None => Some(without_destinations(route)),
     }
 }

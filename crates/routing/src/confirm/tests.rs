@@ -1,10 +1,11 @@
 use std::net::SocketAddrV4;
 
 use super::*;
-use crate::fixture::{failing, ip, net, node, route};
-use crate::kernel_state::Observed;
+use crate::fib_model::{Way, holding, lookup, packet};
+use crate::fixture::{excluding, failing, ip, net, node, route};
+use crate::kernel_state::{Gateway, Observed, RouteKind};
 use crate::wanted::ReferenceFault;
-use crate::{Layout, NodePlan, OnNoGateway, ProtectedReason, Selection, plan};
+use crate::{Chosen, Layout, NodePlan, OnNoGateway, ProtectedReason, Selection, plan};
 
 mod properties;
 
@@ -478,6 +479,90 @@ fn a_rollback_leaves_shut_what_a_fail_closed_version_lists_and_opens_only_what_w
         scene.pass(&[]);
         assert_eq!(way(&scene, "192.0.2.11"), None);
     }
+}
+
+/// What was excluded from the confirmed version and is listed by the refused one is shut: it was, from the moment of the edit.
+#[test]
+fn a_rollback_leaves_shut_what_the_confirmed_version_excludes_and_the_refused_one_lists() {
+    let closed = |route| failing(route, OnNoGateway::FailClosed);
+    let before = closed(excluding("bad", 1, &["192.0.0.0/16"], &["192.0.2.0/24", "192.0.4.0/24"], &[GOOD]));
+    for after in [
+        // Listed in its own right, and only no longer excluded.
+        closed(excluding("bad", 1, &["192.0.0.0/16", "192.0.2.0/24"], &["192.0.4.0/24"], &[DEAD])),
+        closed(excluding("bad", 1, &["192.0.0.0/16"], &["192.0.4.0/24"], &[DEAD])),
+    ] {
+        let mut scene = Scene::confirmed(std::slice::from_ref(&before));
+        let nexthop = scene.plan.routes[0].nexthop;
+        scene.pass(std::slice::from_ref(&after));
+        assert!(matches!(scene.condemn(), Verdict::RolledBack { .. }));
+        scene.pass(std::slice::from_ref(&after));
+        let ways = Ways::of(&scene.plan.state, &Layout::default());
+        assert_eq!(ways.to(ip("192.0.2.10")), None, "the address that was cut off");
+        assert_eq!(ways.to(ip("192.0.2.11")), Some(DROPPED));
+        assert_eq!(ways.to(ip("192.0.3.1")), nexthop, "what both route");
+        assert_eq!(ways.to(ip("192.0.4.1")), None, "what both exclude");
+        assert!(scene.plan.routes[0].guarded);
+        assert_eq!(scene.look(BOTH), Verdict::Confirmed);
+        // Taken back by its owner.
+        scene.pass(std::slice::from_ref(&before));
+        assert_eq!(Ways::of(&scene.plan.state, &Layout::default()).to(ip("192.0.2.11")), None);
+    }
+}
+
+#[test]
+fn a_confirmed_version_that_fails_open_fails_closed_as_long_as_the_refused_one_would() {
+    let before = failing(route("bad", 1, &["1.2.3.4"], &[GOOD]), OnNoGateway::FailOpen);
+    let after = failing(route("bad", 1, &["1.2.3.4", "192.0.2.0/24"], &[GOOD]), OnNoGateway::FailClosed);
+    let mut scene = Scene::confirmed(std::slice::from_ref(&before));
+    scene.node.default_way = Some(Gateway { address: ip("203.0.113.1"), interface: 2, onlink: true });
+    scene.pass(std::slice::from_ref(&after));
+    assert!(matches!(scene.condemn(), Verdict::RolledBack { .. }));
+    scene.pass(std::slice::from_ref(&after));
+    let way = |scene: &Scene, to: &str| {
+        let none_works = Chosen { none_works: true, ..Chosen::from([ip(GOOD)]) };
+        let selection = Selection::from([("uid-bad".to_owned(), none_works)]);
+        let node = scene.confirmation.protect(&scene.node);
+        let plan = plan(&scene.in_force, &node, &selection, &Observed::default(), &Layout::default());
+        lookup(&holding(&plan.state), &node.main_routes, packet(ip(to)))
+    };
+    assert_eq!([way(&scene, "1.2.3.4"), way(&scene, "192.0.2.11")], [Way::Dropped; 2]);
+    assert_eq!(way(&scene, "192.0.2.10"), Way::Default);
+    assert!(scene.plan.routes[0].guarded);
+    scene.pass(std::slice::from_ref(&before));
+    assert_eq!(way(&scene, "1.2.3.4"), Way::Gateway(ip("203.0.113.1")), "as it was");
+    assert_eq!(way(&scene, "192.0.2.11"), Way::Default);
+}
+
+/// No gateway of the confirmed version can be used from here, and it does not fail closed: of what it lists nothing was ever shut.
+#[test]
+fn a_rollback_shuts_nothing_that_the_refused_version_does_not_list() {
+    let before = route("bad", 1, &["0.0.0.0/0"], &["192.0.2.1"]);
+    let after = failing(covering("bad", DEAD), OnNoGateway::FailClosed);
+    let other = route("other", 2, &["192.0.2.128/25"], &[GOOD]);
+    let mut scene = Scene::confirmed(&[before, other.clone()]);
+    scene.pass(&[after.clone(), other.clone()]);
+    assert!(matches!(scene.condemn(), Verdict::RolledBack { .. }));
+    scene.pass(&[after, other]);
+    let ways = Ways::of(&scene.plan.state, &Layout::default());
+    assert_eq!([ways.to(ip("8.8.8.8")), ways.to(ip("192.0.2.11"))], [None, Some(DROPPED)]);
+    assert_eq!(ways.to(ip("192.0.2.200")), scene.plan.routes[1].nexthop, "a longer prefix of another object");
+}
+
+/// A guard is no longer prefix than what was listed, whatever is excluded from it.
+#[test]
+fn a_guard_takes_nothing_from_another_object() {
+    let after =
+        failing(excluding("bad", 1, &["192.0.0.0/16"], &["192.0.2.200"], &[DEAD]), OnNoGateway::FailClosed);
+    let other = route("other", 2, &["192.0.2.128/25"], &[GOOD]);
+    let mut scene = Scene::confirmed(std::slice::from_ref(&other));
+    scene.pass(&[after.clone(), other.clone()]);
+    assert!(matches!(scene.condemn(), Verdict::RolledBack { .. }));
+    scene.pass(&[after, other]);
+    let ways = Ways::of(&scene.plan.state, &Layout::default());
+    for to in ["192.0.2.199", "192.0.2.200", "192.0.2.202", "192.0.2.255"] {
+        assert_eq!(ways.to(ip(to)), scene.plan.routes[1].nexthop, "{to}");
+    }
+    assert_eq!(ways.to(ip("192.0.2.127")), Some(DROPPED));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::prefix::difference;
 use crate::protected::ProtectedReason;
 use crate::report::{Failure, FailureCause, RouteReport};
 use crate::resolve::{Claims, Resolution, resolve};
-use crate::wanted::{Destination, WantedRoute};
+use crate::wanted::{Destination, Spelling, WantedRoute};
 
 /// Rules for destinations in the public on-link subnet cost each packet a comparison; above this many, destinations are
 /// `Shadowed` instead. What has one in the kernel keeps it: a destination that works is not given up for a new one.
@@ -31,19 +31,26 @@ pub(super) fn resolve_claims(
     observed: &Observed,
     layout: &Layout,
 ) -> Resolution {
-    let claims: Vec<Claims<'_>> = able
-        .iter()
-        .map(|index| Claims {
-            name: &wanted[*index].name,
-            destinations: wanted[*index]
-                .destinations
-                .keys()
-                .chain(&wanted[*index].guarded)
-                .copied()
-                .collect(),
-            excluded: wanted[*index].excluded.iter().copied().collect(),
-        })
-        .collect();
+    let mut claims: Vec<Claims<'_>> = Vec::with_capacity(able.len());
+    // Whose each of them is, and whether it is what a refused version leaves shut.
+    let mut owners: Vec<(usize, bool)> = Vec::with_capacity(able.len());
+    for (object, index) in able.iter().enumerate() {
+        let route = &wanted[*index];
+        let mut own = Claims { name: &route.name, destinations: Vec::new(), excluded: Vec::new() };
+        if route.lists_for_itself(reports[*index].problem.is_none()) {
+            own.destinations.extend(route.destinations.keys());
+            own.excluded.extend(&route.excluded);
+        }
+        let guard = route.guard.as_ref().map(|guard| {
+            let routed = own.destinations.iter().flat_map(|prefix| difference(*prefix, &own.excluded));
+            let excluded = guard.excluded.iter().copied().chain(routed).collect();
+            Claims { name: &route.name, destinations: guard.destinations.iter().copied().collect(), excluded }
+        });
+        owners.push((object, false));
+        owners.extend(guard.as_ref().map(|_| (object, true)));
+        claims.push(own);
+        claims.extend(guard);
+    }
     let mut protected = node.protected.clone();
     for gateway in able.iter().flat_map(|index| &reports[*index].usable_gateways) {
         protected.insert_address(*gateway, ProtectedReason::Gateway);
@@ -52,7 +59,30 @@ pub(super) fn resolve_claims(
         Some(protocol) => Some(FailureCause::Foreign { protocol: *protocol, table: layout.table }),
         None => uncertain(prefix, node, observed, layout),
     };
-    resolve(&claims, &protected, &kept_shut(node, observed, layout), obstacle)
+    let resolution = resolve(&claims, &protected, &kept_shut(node, observed, layout), obstacle);
+    if owners.len() == able.len() { resolution } else { by_object(resolution, &owners) }
+}
+
+/// What was resolved for claims, for the objects whose they are.
+fn by_object(resolution: Resolution, owners: &[(usize, bool)]) -> Resolution {
+    let Resolution { mut table, mut shut, mut won, mut lost } = resolution;
+    for (destination, answer) in &mut table {
+        let Some(claim) = answer else { continue };
+        let (object, is_guard) = owners[*claim];
+        *claim = object;
+        if is_guard {
+            shut.insert(*destination);
+        }
+    }
+    for (claim, _) in &mut won {
+        *claim = owners[*claim].0;
+    }
+    // What a guard does not get is routed, or another object's; but a place where it can't be is an open one.
+    lost.retain(|(claim, _, cause)| !owners[*claim].1 || cause.leaves_a_gap());
+    for (claim, ..) in &mut lost {
+        *claim = owners[*claim].0;
+    }
+    Resolution { table, shut, won, lost }
 }
 
 /// Writes what became of each claim into the reports.
@@ -66,14 +96,14 @@ pub(super) fn report_claims(
     plan: &mut NodePlan,
 ) {
     let lengths = node.main_routes.iter().map(Ipv4Net::prefix_len).collect();
-    let Resolution { mut won, mut lost, .. } = resolution;
+    let Resolution { mut won, mut lost, shut, .. } = resolution;
     let rules = observed.rules.iter().map(Managed::get);
     let present: BTreeSet<Ipv4Net> =
         rules.filter_map(|rule| rule.to.filter(|to| *rule == on_link_rule(*to, layout))).collect();
     won.sort_by_key(|(_, destination)| !present.contains(destination));
     for (object, destination) in won {
         match answered_by_main(destination, node, &lengths, layout, &mut plan.state) {
-            None if !wanted[able[object]].destinations.contains_key(&destination) => {}
+            None if shut.contains(&destination) => {}
             None => plan.routes[able[object]].applied += 1,
             Some(route) => {
                 let origin = node.main_origins.get(&route).copied();
@@ -84,8 +114,9 @@ pub(super) fn report_claims(
     lost.sort_by_key(|(object, destination, _)| (*object, *destination));
     for (object, prefix, cause) in lost {
         let index = able[object];
-        if let Some(spelling) = wanted[index].destinations.get(&prefix) {
-            let destination = Destination { prefix, spelling: *spelling };
+        let listed = wanted[index].destinations.get(&prefix).copied();
+        if let Some(spelling) = listed.or(cause.leaves_a_gap().then_some(Spelling::Prefix)) {
+            let destination = Destination { prefix, spelling };
             plan.routes[index].failures.push(Failure::new(destination, cause));
         }
     }

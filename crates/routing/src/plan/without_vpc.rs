@@ -29,14 +29,14 @@ pub(super) fn shut(
     let is_able = |index: &usize| plan.routes[*index].problem.is_none() || wanted[*index].is_fail_closed();
     let mut able: Vec<usize> = (0..wanted.len()).filter(is_able).collect();
     able.sort_by_key(|index| wanted[*index].seniority());
+    let foreign: BTreeMap<Ipv4Net, u8> = foreign_destinations(observed, layout);
+    let is_asked = wanted.iter().any(WantedRoute::is_fail_closed);
+    let resolution =
+        is_asked.then(|| resolve_claims(wanted, &able, &plan.routes, node, &foreign, observed, layout));
     for report in &mut plan.routes {
         report.problem.get_or_insert(RouteProblem::NoVpcInterface);
     }
-    if !wanted.iter().any(WantedRoute::is_fail_closed) {
-        return;
-    }
-    let foreign: BTreeMap<Ipv4Net, u8> = foreign_destinations(observed, layout);
-    let resolution = resolve_claims(wanted, &able, &plan.routes, node, &foreign, observed, layout);
+    let Some(resolution) = resolution else { return };
     for (destination, object) in &resolution.table {
         let destination = *destination;
         let route = match object.map(|object| &wanted[able[object]]) {

@@ -15,8 +15,8 @@ const GATEWAYS: [&str; 4] = ["10.116.0.100", "10.116.0.101", "10.116.0.102", "10
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Object, its destinations, its gateway, and whether it is `FailClosed`.
-    Put(usize, Vec<usize>, usize, bool),
+    /// Object, its destinations and exclusions, its gateway, and what it says of no gateway.
+    Put(usize, Vec<usize>, Vec<usize>, usize, OnNoGateway),
     Delete(usize),
     /// Target goes silent or comes back.
     Toggle(usize),
@@ -26,8 +26,16 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (0usize..4, proptest::collection::vec(0..DESTINATIONS.len(), 1..3), 0..GATEWAYS.len(), any::<bool>())
-            .prop_map(|(object, destinations, gateway, closed)| Step::Put(object, destinations, gateway, closed)),
+        3 => (
+            0usize..4,
+            proptest::collection::vec(0..DESTINATIONS.len(), 1..3),
+            proptest::collection::vec(1..DESTINATIONS.len(), 0..2),
+            0..GATEWAYS.len(),
+            proptest::sample::select(vec![OnNoGateway::KeepLast, OnNoGateway::FailClosed, OnNoGateway::FailOpen]),
+        )
+            .prop_map(|(object, destinations, excluded, gateway, mode)| {
+                Step::Put(object, destinations, excluded, gateway, mode)
+            }),
         1 => (0usize..4).prop_map(Step::Delete),
         1 => (0..TARGETS.len()).prop_map(Step::Toggle),
         3 => (1usize..5).prop_map(Step::Look),
@@ -69,18 +77,35 @@ impl World {
         answers.collect()
     }
 
-    /// Addresses that a `FailClosed` object lists and that leave by the node's own way though nothing found them cut off.
-    fn let_out(&self) -> Vec<Ipv4Addr> {
-        let ways = Ways::of(&self.scene.plan.state, &Layout::default());
-        let closed = self.wanted.values().filter(|route| route.is_fail_closed());
-        let listed = closed.flat_map(|route| route.destinations.keys()).flat_map(|listed| {
-            let near = TARGETS.map(|(_, address)| ip(address)).into_iter();
-            near.chain([listed.broadcast()]).filter(|address| listed.contains(address)).collect::<Vec<_>>()
-        });
+    /// Addresses that a `FailClosed` object lists and that leave by the node's own way, or would if the link took every gateway
+    /// along, though nothing found them cut off.
+    fn let_out(&self) -> BTreeSet<Ipv4Addr> {
+        let layout = Layout::default();
+        let mut without_link = self.scene.plan.state.clone();
+        without_link.routes.retain(|_, route| !matches!(route.kind, RouteKind::Nexthop(_)));
+        let without_link = Ways::of(&without_link, &layout);
+        let ways = Ways::of(&self.scene.plan.state, &layout);
+        let ends = |text: &&str| [net(text).network(), net(text).broadcast()];
+        let all = TARGETS.iter().map(|(_, address)| ip(address)).chain(DESTINATIONS.iter().flat_map(ends));
+        let lists = |route: &WantedRoute, address: Ipv4Addr| {
+            route.destinations.keys().any(|prefix| prefix.contains(&address))
+                && !route.excluded.iter().any(|prefix| prefix.contains(&address))
+        };
+        let is_shut = |address: &Ipv4Addr| {
+            self.wanted.values().any(|route| route.is_fail_closed() && lists(route, *address))
+        };
+        // What another object opens then is its own.
+        let opens = |route: &WantedRoute| route.on_no_gateway == OnNoGateway::FailOpen;
+        let is_opened =
+            |address: Ipv4Addr| self.scene.in_force.iter().any(|route| opens(route) && lists(route, address));
         let spared = self.scene.confirmation.spared();
-        let is_out = |address: &Ipv4Addr| ways.to(*address).is_none() && !spared.contains_key(address);
+        let is_out = |address: &Ipv4Addr| {
+            ways.to(*address).is_none() || !is_opened(*address) && without_link.to(*address).is_none()
+        };
         // Of everything the last address is the broadcast one, which is protected always.
-        listed.filter(is_out).filter(|address| !address.is_broadcast()).collect()
+        let shut =
+            all.filter(is_shut).filter(|address| !address.is_broadcast() && !spared.contains_key(address));
+        shut.filter(is_out).collect()
     }
 
     fn look(&mut self) -> Verdict {
@@ -121,11 +146,12 @@ proptest! {
             }
             let mut looks = 0;
             match step {
-                Step::Put(object, destinations, gateway, closed) => {
-                    let destinations: Vec<&str> = destinations.into_iter().map(|one| DESTINATIONS[one]).collect();
+                Step::Put(object, destinations, excluded, gateway, mode) => {
+                    let [destinations, excluded] = [destinations, excluded]
+                        .map(|list| list.into_iter().map(|one| DESTINATIONS[one]).collect::<Vec<_>>());
                     let created = i64::try_from(object).unwrap();
-                    let mode = if closed { OnNoGateway::FailClosed } else { OnNoGateway::KeepLast };
-                    let put = route(&object.to_string(), created, &destinations, &[GATEWAYS[gateway]]);
+                    let name = object.to_string();
+                    let put = excluding(&name, created, &destinations, &excluded, &[GATEWAYS[gateway]]);
                     let put = failing(put, mode);
                     world.wanted.insert(object, put);
                     world.pass();
@@ -143,17 +169,15 @@ proptest! {
                 match world.look() {
                     Verdict::Confirmed => {
                         for route in in_force {
-                            let route = WantedRoute { guarded: BTreeSet::new(), ..route };
-                            confirmed.entry(route.uid.clone()).or_default().push(route);
+                            confirmed.entry(route.uid.clone()).or_default().push(route.without_guard());
                         }
                     }
                     Verdict::RolledBack { cut, objects } => {
                         let said = before.iter().find(|(target, _)| *target == cut).unwrap().1;
                         prop_assert_eq!(said, CUT, "without a difference");
                         for uid in objects {
-                            let instead = &world.scene.confirmation.rolled_back()[&uid].instead;
                             // But for what stays shut.
-                            let instead = WantedRoute { guarded: BTreeSet::new(), ..instead.clone() };
+                            let instead = world.scene.confirmation.rolled_back()[&uid].instead.without_guard();
                             let was_confirmed = confirmed.get(&uid).is_some_and(|all| all.contains(&instead));
                             prop_assert!(was_confirmed || instead.destinations.is_empty(), "{uid}");
                         }
@@ -163,7 +187,7 @@ proptest! {
                     }
                     Verdict::Open => {}
                 }
-                prop_assert_eq!(world.let_out(), [] as [Ipv4Addr; 0], "a FailClosed guard was taken away");
+                prop_assert_eq!(world.let_out(), BTreeSet::new(), "a FailClosed guard was taken away");
                 for (uid, one) in world.scene.confirmation.rolled_back() {
                     let is_it = |wanted: &WantedRoute| {
                         let other_gateways = WantedRoute { gateways: wanted.gateways.clone(), ..one.refused.clone() };
