@@ -10,7 +10,6 @@ use super::look::Target;
 use super::suspect::is_switch;
 use crate::kernel_state::Gateway;
 use crate::node::NodeView;
-use crate::protected::ProtectedReason;
 use crate::report::{Failure, FailureCause, RouteProblem, RouteReport};
 use crate::wanted::{Guard, OnNoGateway, WantedRoute};
 
@@ -128,8 +127,6 @@ impl Network {
     pub(super) fn of(node: &NodeView, refused: &WantedRoute, cut: Target) -> Self {
         let address = *cut.address.ip();
         let destinations = || refused.destinations.keys();
-        // Else it is translated on the way, and any of what is listed may be where it leads.
-        let is_listed = destinations().any(|destination| destination.contains(&address));
         let is_within = |range: &Ipv4Net| destinations().any(|destination| destination.contains(range));
         let touches = |range: &Ipv4Net| {
             is_within(range) || destinations().any(|destination| range.contains(destination))
@@ -137,6 +134,10 @@ impl Network {
         // What lies in a protected range never leaves through a gateway, whatever main says.
         let is_protected =
             |range: &Ipv4Net| node.protected.iter().any(|(protected, _)| protected.contains(range));
+        // Else it is translated on the way, and any of what is listed may be where it leads.
+        let is_listed = destinations().any(|destination| destination.contains(&address))
+            && !refused.excluded.iter().any(|excluded| excluded.contains(&address))
+            && !is_protected(&address.into());
         let leads_there = |route: &&Ipv4Net| {
             route.contains(&address) || !is_listed && touches(route) && !is_protected(route)
         };
