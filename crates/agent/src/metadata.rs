@@ -3,6 +3,7 @@
 //! Responsibility: ask, within bounds, and read the answers. Only two leaves are read: the whole document has the node's user
 //! data in it, which is nobody's business here.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ pub const ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(169, 254, 169,
 /// The service is on the node's own host and answers in a millisecond.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// A silent service is asked so often before a look goes on without it.
-const ATTEMPTS: usize = 3;
+/// A silent service is asked so often, by somebody who can't do without, before a look goes on without it.
+pub const ATTEMPTS: usize = 3;
 
 /// A Droplet has 100 tags at most, of 255 characters.
 const LARGEST: usize = 64 * 1024;
@@ -37,24 +38,40 @@ pub struct Metadata {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum MetadataError {
-    /// Nobody listens there: the node is no Droplet.
+    /// Nobody listens there, or no way leads there.
     #[error("the metadata service can't be reached")]
     Connect(#[source] std::io::Error),
     /// It was silent.
     #[error("the metadata service did not answer within {} s", DEADLINE.as_secs())]
     Deadline,
-    /// What came is no HTTP.
+    /// It broke off, or what came is no HTTP.
     #[error("the metadata service broke off")]
     Broken(#[source] hyper::Error),
+    /// It can't say now.
+    #[error("the metadata service answered with status {0}")]
+    Status(StatusCode),
     /// The body was too long or broke off.
     #[error("the metadata service's answer could not be read")]
     Body,
 }
 
-/// Asks the service. Something that answers and is no metadata service says nothing, which is an answer too.
-pub async fn ask() -> Result<Metadata, MetadataError> {
-    let tags = read("/metadata/v1/tags/").await?;
-    let nameservers = read("/metadata/v1/dns/nameservers").await?;
+impl MetadataError {
+    /// Whether this says that there is no such service: the port is refused, or who answers there speaks no HTTP.
+    ///
+    /// That no way leads there says nothing: so it is as well on a Droplet whose link is down.
+    pub fn denies_the_service(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.kind() == ErrorKind::ConnectionRefused,
+            Self::Broken(error) => error.is_parse(),
+            Self::Deadline | Self::Status(_) | Self::Body => false,
+        }
+    }
+}
+
+/// Asks the service, where it is silent so many times.
+pub async fn ask(service: SocketAddrV4, attempts: usize) -> Result<Metadata, MetadataError> {
+    let tags = read(service, "/metadata/v1/tags/", attempts).await?;
+    let nameservers = read(service, "/metadata/v1/dns/nameservers", attempts).await?;
     Ok(Metadata {
         cluster: tags.as_deref().and_then(cluster_of),
         nameservers: nameservers
@@ -80,10 +97,10 @@ fn is_uuid(text: &str) -> bool {
 }
 
 /// One leaf; `None` when the service has none of that name.
-async fn read(path: &str) -> Result<Option<String>, MetadataError> {
+async fn read(service: SocketAddrV4, path: &str, attempts: usize) -> Result<Option<String>, MetadataError> {
     let mut last = MetadataError::Deadline;
-    for _ in 0..ATTEMPTS {
-        last = match tokio::time::timeout(DEADLINE, get(path)).await {
+    for _ in 0..attempts {
+        last = match tokio::time::timeout(DEADLINE, get(service, path)).await {
             Ok(Ok(text)) => return Ok(text),
             Ok(Err(error)) => return Err(error),
             Err(_elapsed) => MetadataError::Deadline,
@@ -92,8 +109,8 @@ async fn read(path: &str) -> Result<Option<String>, MetadataError> {
     Err(last)
 }
 
-async fn get(path: &str) -> Result<Option<String>, MetadataError> {
-    let stream = TcpStream::connect(ADDRESS).await.map_err(MetadataError::Connect)?;
+async fn get(service: SocketAddrV4, path: &str) -> Result<Option<String>, MetadataError> {
+    let stream = TcpStream::connect(service).await.map_err(MetadataError::Connect)?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(MetadataError::Broken)?;
     let mut request = Request::new(Empty::<Bytes>::new());
@@ -101,8 +118,10 @@ async fn get(path: &str) -> Result<Option<String>, MetadataError> {
     request.headers_mut().insert(header::HOST, header::HeaderValue::from_static("169.254.169.254"));
     let asked = async {
         let answer = sender.send_request(request).await.map_err(MetadataError::Broken)?;
-        if answer.status() != StatusCode::OK {
-            return Ok(None);
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Ok(None),
+            other => return Err(MetadataError::Status(other)),
         }
         let body =
             Limited::new(answer.into_body(), LARGEST).collect().await.map_err(|_| MetadataError::Body)?;

@@ -7,14 +7,14 @@
 mod remembered;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use tokio::sync::{Notify, watch};
 
-use crate::metadata::{self, Metadata, MetadataError};
+use crate::metadata::{self, Metadata};
 pub use remembered::{KEPT, Remembered};
 
 /// Time between two looks while something has no answer yet.
@@ -92,13 +92,12 @@ pub async fn look_around(
     found: watch::Sender<Surroundings>,
     changed: Arc<Notify>,
 ) {
-    let mut memory = Memory::default();
+    let mut memory = Memory::new(metadata::ADDRESS);
     loop {
         let wanted = names.borrow_and_update().clone();
         let before = found.borrow().clone();
         let next = memory.look(&wanted, &before).await;
-        let pause =
-            if next.is_incomplete() || memory.metadata_is_silent { SOON.min(interval) } else { interval };
+        let pause = if next.is_incomplete() || memory.waits_for_metadata() { SOON.min(interval) } else { interval };
         let is_new = found.send_if_modified(|current| {
             let is_new = *current != next;
             *current = next;
@@ -114,30 +113,54 @@ pub async fn look_around(
     }
 }
 
-#[derive(Default)]
 struct Memory {
+    service: SocketAddrV4,
     metadata: Option<Metadata>,
-    /// It was asked and gave no answer, where somebody listens.
+    /// It was asked and gave no answer, and may be there.
     metadata_is_silent: bool,
     addresses: BTreeMap<String, Remembered>,
 }
 
 impl Memory {
+    fn new(service: SocketAddrV4) -> Self {
+        Self { service, metadata: None, metadata_is_silent: false, addresses: BTreeMap::new() }
+    }
+
+    fn waits_for_metadata(&self) -> bool {
+        self.metadata.is_none() && self.metadata_is_silent
+    }
+
+    /// Again at each look: a Droplet may get its tags late, and other resolvers at any time.
+    async fn ask_metadata(&mut self) {
+        // What is known stays without an answer, and the names should not wait for one.
+        let attempts = if self.metadata.is_none() { metadata::ATTEMPTS } else { 1 };
+        match metadata::ask(self.service, attempts).await {
+            Ok(said) => {
+                let known = self.metadata.get_or_insert_default();
+                // A Droplet does not change its cluster, and is never without resolvers.
+                known.cluster = said.cluster.or(known.cluster.take());
+                if !said.nameservers.is_empty() {
+                    known.nameservers = said.nameservers;
+                }
+                self.metadata_is_silent = false;
+            }
+            Err(error) => {
+                let is_silent = !error.denies_the_service();
+                if is_silent && !self.metadata_is_silent && self.metadata.is_none() {
+                    tracing::warn!(%error, "the node's cluster is not known from its metadata; asking again");
+                } else {
+                    // Said before, known already, or no Droplet.
+                    tracing::debug!(%error, "no metadata");
+                }
+                self.metadata_is_silent = is_silent;
+            }
+        }
+    }
+
     async fn look(&mut self, names: &Names, before: &Surroundings) -> Surroundings {
         let mut next = before.clone();
-        // Said once is enough: a Droplet does not change its cluster.
-        if self.metadata.is_none() && names.api_server.is_none() {
-            let answer = metadata::ask().await;
-            let is_silent = matches!(answer, Err(MetadataError::Deadline | MetadataError::Body));
-            match answer {
-                Ok(said) => self.metadata = Some(said),
-                Err(error) if is_silent && !self.metadata_is_silent => {
-                    tracing::warn!(%error, "the node's cluster is not known from its metadata; asking again");
-                }
-                // Said before, or nobody is there or somebody else: no Droplet.
-                Err(error) => tracing::debug!(%error, "no metadata"),
-            }
-            self.metadata_is_silent = is_silent;
+        if names.api_server.is_none() {
+            self.ask_metadata().await;
         }
         let nameservers = self.metadata.as_ref().map(|said| said.nameservers.as_slice()).unwrap_or_default();
         next.read_resolvers(&tokio::fs::read_to_string(RESOLV_CONF).await, nameservers);
@@ -204,44 +227,4 @@ fn nameservers(resolv_conf: &str) -> BTreeSet<Ipv4Addr> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nameservers_are_read_as_the_resolver_reads_them() {
-        let text = "# by kubelet\nsearch example.com\nnameserver 67.207.67.2\n nameserver\t67.207.67.3 \nnameserver fe80::1\n";
-        let expected = [Ipv4Addr::new(67, 207, 67, 2), Ipv4Addr::new(67, 207, 67, 3)];
-        assert_eq!(nameservers(text), expected.into());
-    }
-
-    #[test]
-    fn the_name_of_the_api_server_is_the_setting_else_that_of_the_nodes_cluster() {
-        let set = Names { api_server: Some("api.example.com".to_owned()), ..Names::default() };
-        assert_eq!(api_server_name(&set, Some("c0ffee")).as_deref(), Some("api.example.com"));
-        let unset = Names::default();
-        assert_eq!(api_server_name(&unset, Some("c0ffee")).as_deref(), Some("c0ffee.k8s.ondigitalocean.com"));
-        assert_eq!(api_server_name(&unset, None), None);
-    }
-
-    #[tokio::test]
-    async fn what_was_found_once_stays_when_a_later_look_finds_nothing() {
-        let wanted = Names {
-            api_server: Some("localhost".to_owned()),
-            protected: BTreeSet::from(["no-such-name.invalid".to_owned()]),
-            client: None,
-        };
-        let mut memory = Memory::default();
-        let found = memory.look(&wanted, &Surroundings::default()).await;
-        assert_eq!(found.api_server["localhost"], BTreeSet::from([Ipv4Addr::LOCALHOST]));
-        assert!(found.looked && found.is_incomplete());
-        assert_eq!(found.unanswered().collect::<Vec<_>>(), ["no-such-name.invalid"]);
-        memory
-            .addresses
-            .get_mut("no-such-name.invalid")
-            .unwrap()
-            .answer(&BTreeSet::from([Ipv4Addr::new(192, 0, 2, 1)]), Instant::now());
-        let again = memory.look(&wanted, &found).await;
-        assert_eq!(again.names["no-such-name.invalid"], BTreeSet::from([Ipv4Addr::new(192, 0, 2, 1)]));
-        assert!(!again.is_incomplete());
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -29,6 +29,8 @@ pub const A_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
 pub const B: &str = "10.116.0.12";
 /// Its public address.
 pub const B_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 6);
+/// Where a machine asks for its metadata.
+const METADATA: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(169, 254, 169, 254), 80);
 /// The node's public address.
 pub const NODE_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 11);
 
@@ -248,6 +250,13 @@ impl Cloud {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { return };
                 let Ok(SocketAddr::V4(caller)) = stream.peer_addr() else { continue };
+                if stream.local_addr().is_ok_and(|asked| asked == METADATA.into()) {
+                    // Nobody's metadata is here. Who only wants to know whether somebody answers asks nothing.
+                    stream.set_read_timeout(Some(Duration::from_millis(800))).unwrap();
+                    let _gone = stream.read(&mut [0; 1024]);
+                    let _gone = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+                    continue;
+                }
                 // A client that went away needs no answer.
                 let _gone = stream.write_all(caller.ip().to_string().as_bytes());
             }

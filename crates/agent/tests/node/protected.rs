@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
 
 use egress_api::NodeRouteState;
 use serde_json::json;
@@ -12,26 +13,59 @@ use crate::scene::{Agent, Hosts, Monitor, SOON, Scene, settled, until_ready};
 const CLUSTER: &str = "b2f1d0c4-7a3e-4b52-8c56-0d1e2f3a4b5c";
 
 /// The node's metadata service, with the tags of a DOKS worker.
-fn serve_metadata() {
-    ip("addr add 169.254.169.254/32 dev lo");
-    let listener = TcpListener::bind("169.254.169.254:80").unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let mut request = [0; 1024];
-            let Ok(length) = stream.read(&mut request) else { continue };
-            let body = match String::from_utf8_lossy(&request[..length]).split(' ').nth(1) {
-                Some("/metadata/v1/tags/") => format!("k8s\nk8s:{CLUSTER}\nk8s:worker"),
-                Some("/metadata/v1/dns/nameservers") => "67.207.67.2\n67.207.67.3".to_owned(),
-                // Nothing else is the agent's business, the user data least of all.
-                _ => String::new(),
-            };
-            let head =
-                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-            // A client that went away needs no answer.
-            let _gone = stream.write_all(format!("{head}{body}").as_bytes());
-        }
-    });
+struct MetadataService {
+    said: Arc<Mutex<Said>>,
+}
+
+/// What it says.
+#[derive(Clone, Copy)]
+enum Said {
+    /// Nothing at all.
+    Nothing,
+    /// That it can't answer now.
+    Unavailable,
+    /// All that it knows, and these resolvers.
+    Resolvers(&'static str),
+}
+
+impl MetadataService {
+    fn start(said: Said) -> Self {
+        ip("addr add 169.254.169.254/32 dev lo");
+        let listener = TcpListener::bind("169.254.169.254:80").unwrap();
+        let service = Self { said: Arc::new(Mutex::new(said)) };
+        let said = Arc::clone(&service.said);
+        std::thread::spawn(move || {
+            let mut unanswered = Vec::new();
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let mut request = [0; 1024];
+                let Ok(length) = stream.read(&mut request) else { continue };
+                let request = String::from_utf8_lossy(&request[..length]);
+                let (status, body) = match (*said.lock().unwrap(), request.split(' ').nth(1)) {
+                    (Said::Nothing, _) => {
+                        unanswered.push(stream);
+                        continue;
+                    }
+                    (Said::Unavailable, _) => ("503 Service Unavailable", String::new()),
+                    (_, Some("/metadata/v1/tags/")) => ("200 OK", format!("k8s\nk8s:{CLUSTER}\nk8s:worker")),
+                    (Said::Resolvers(resolvers), Some("/metadata/v1/dns/nameservers")) => {
+                        ("200 OK", resolvers.to_owned())
+                    }
+                    // Nothing else is the agent's business, the user data least of all.
+                    _ => ("200 OK", String::new()),
+                };
+                let head =
+                    format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                // A client that went away needs no answer.
+                let _gone = stream.write_all(format!("{head}{body}").as_bytes());
+            }
+        });
+        service
+    }
+
+    fn says(&self, said: Said) {
+        *self.said.lock().unwrap() = said;
+    }
 }
 
 fn way(to: &str) -> String {
@@ -51,15 +85,18 @@ fn reason(scene: &Scene, name: &str) -> Option<String> {
 #[test]
 fn every_address_of_the_api_servers_name_is_protected_as_it_changes() {
     let scene = Scene::new();
-    serve_metadata();
+    let metadata = MetadataService::start(Said::Unavailable);
     let name = format!("{CLUSTER}.k8s.ondigitalocean.com");
     let hosts = Hosts::new(&[("198.51.100.10", &name)]);
     let named = ["--daemonset=", "--protected-names=api.digitalocean.com"];
     let agent = Agent::start_with_hosts(&scene, &named, &hosts);
     // The endpoints of Service `kubernetes` are others: a real API server keeps its own there.
     scene.route("all", &json!({"destinations": ["0.0.0.0/0"], "gateways": [{"address": A}, {"address": B}]}));
+    agent.until_says("asking again");
+    metadata.says(Said::Resolvers("67.207.67.2\n67.207.67.3"));
     scene.until_applied("all", 1);
     assert!(is_routed("198.51.100.11"), "the scene itself");
+    until("its name is known from the second answer", &false, SOON, || is_routed("198.51.100.10"));
     for own in ["198.51.100.10", "67.207.67.2", "67.207.67.3", "169.254.169.254"] {
         assert!(!is_routed(own), "{own}: {}", way(own));
     }
