@@ -94,6 +94,9 @@ fn uncertain(sources: &Sources<'_>, protected: &Protected) -> Option<Uncertainty
     if let Some((name, _)) = nameless {
         return Some(Uncertainty::ApiServerName { name: name.clone() });
     }
+    if surroundings.metadata_is_silent {
+        return Some(Uncertainty::MetadataSilent);
+    }
     // What a Service address or the node's own loopback stands for is somewhere else.
     let stands_for_itself = |address: &Ipv4Addr| {
         let own = Ipv4Net::from(*address);
@@ -291,6 +294,17 @@ mod tests {
         let before = see(&links, None);
         let after = see_with(&links, Some(&before), &[], &Surroundings::default(), None);
         assert_eq!(after.vpc, before.vpc);
+    }
+
+    #[test]
+    fn while_the_metadata_service_is_silent_the_endpoints_are_not_enough() {
+        let links = [link(2, "eth0", "203.0.113.11/24"), link(3, "eth1", "10.116.0.2/20")];
+        let sure = Surroundings { looked: true, ..Surroundings::default() };
+        assert_eq!(see_with(&links, None, &[], &sure, None).uncertain, None);
+        let silent = Surroundings { metadata_is_silent: true, ..sure };
+        assert!(silent.is_incomplete(), "what the kernel protects is not explained yet");
+        let uncertain = see_with(&links, None, &[], &silent, None).uncertain;
+        assert_eq!(uncertain, Some(Uncertainty::MetadataSilent));
     }
 
     #[test]

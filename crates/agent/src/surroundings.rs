@@ -49,6 +49,8 @@ pub struct Surroundings {
     pub api_server: BTreeMap<String, BTreeSet<Ipv4Addr>>,
     /// Protected names with their addresses, now and lately. Without addresses: there never was an answer.
     pub names: BTreeMap<String, BTreeSet<Ipv4Addr>>,
+    /// The metadata service, which would tell the API server's name, never answered, and no setting tells it instead.
+    pub metadata_is_silent: bool,
     /// Whether a whole look has ended.
     pub looked: bool,
 }
@@ -70,7 +72,7 @@ impl Surroundings {
 
     /// Something has had no answer since the start: what it was in the kernel before is still to be trusted.
     pub fn is_incomplete(&self) -> bool {
-        !self.looked || self.unanswered().next().is_some()
+        !self.looked || self.metadata_is_silent || self.unanswered().next().is_some()
     }
 
     fn read_resolvers(&mut self, file: &std::io::Result<String>, of_the_cloud: &[Ipv4Addr]) {
@@ -97,7 +99,7 @@ pub async fn look_around(
         let wanted = names.borrow_and_update().clone();
         let before = found.borrow().clone();
         let next = memory.look(&wanted, &before).await;
-        let pause = if next.is_incomplete() || memory.waits_for_metadata() { SOON.min(interval) } else { interval };
+        let pause = if next.is_incomplete() { SOON.min(interval) } else { interval };
         let is_new = found.send_if_modified(|current| {
             let is_new = *current != next;
             *current = next;
@@ -190,6 +192,7 @@ impl Memory {
                 names.iter().filter_map(|name| Some((name.clone(), self.addresses.get(name)?.addresses())));
             known.collect::<BTreeMap<_, _>>()
         };
+        next.metadata_is_silent = self.waits_for_metadata() && names.api_server.is_none();
         next.api_server = known(&of_the_api_server);
         next.names = known(&names.protected);
         next.looked = true;

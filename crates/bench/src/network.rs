@@ -36,6 +36,9 @@ impl Network {
             ip(&format!("-n {fabric} link set fabric0 up"))?;
         }
         ip(&format!("-n {} addr add 203.0.113.1/24 dev fabric0", network.name("inet")))?;
+        // Refused at once: there is no metadata service here.
+        ip(&format!("-n {} link set lo up", network.name("inet")))?;
+        ip(&format!("-n {} addr add 169.254.169.254/32 dev lo", network.name("inet")))?;
         let addresses = [format!("{NODE_PUBLIC}/24"), format!("{NODE_VPC}/20")];
         for ((link, fabric), address) in fabrics.iter().zip(addresses) {
             plug("", link, fabric, "node", &address)?;

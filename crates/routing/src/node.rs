@@ -49,6 +49,12 @@ pub enum Uncertainty {
          kubernetes give no address; start the agents with --api-server-name=<its host name>"
     )]
     NoApiServer,
+    /// The node's metadata, which tells its name, was never to be had.
+    #[error(
+        "the name of the API server is not known: the node's metadata service, which tells it, gives no answer and is asked again; \
+         where there is no such service, start the agents with --api-server-name=<its host name>"
+    )]
+    MetadataSilent,
     /// Its name is known and never had an address.
     #[error(
         "the name of the API server, {name}, has no address on this node; mend its resolvers, or start the agents with \
@@ -65,7 +71,7 @@ impl Uncertainty {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::LookingAround => "LookingAround",
-            Self::NoApiServer | Self::ApiServerName { .. } => "ApiServerUnknown",
+            Self::NoApiServer | Self::MetadataSilent | Self::ApiServerName { .. } => "ApiServerUnknown",
         }
     }
 

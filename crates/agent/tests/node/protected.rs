@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use egress_api::NodeRouteState;
 use serde_json::json;
 
-use crate::cloud::{A, B, ip, until};
+use crate::cloud::{A, B, ip, ours, until};
 use crate::scene::{Agent, Hosts, Monitor, SOON, Scene, settled, until_ready};
 
 const CLUSTER: &str = "b2f1d0c4-7a3e-4b52-8c56-0d1e2f3a4b5c";
@@ -92,11 +92,10 @@ fn every_address_of_the_api_servers_name_is_protected_as_it_changes() {
     let agent = Agent::start_with_hosts(&scene, &named, &hosts);
     // The endpoints of Service `kubernetes` are others: a real API server keeps its own there.
     scene.route("all", &json!({"destinations": ["0.0.0.0/0"], "gateways": [{"address": A}, {"address": B}]}));
-    agent.until_says("asking again");
+    until("refused", &Some("ApiServerUnknown".to_owned()), SOON, || reason(&scene, "all"));
     metadata.says(Said::Resolvers("67.207.67.2\n67.207.67.3"));
     scene.until_applied("all", 1);
     assert!(is_routed("198.51.100.11"), "the scene itself");
-    until("its name is known from the second answer", &false, SOON, || is_routed("198.51.100.10"));
     for own in ["198.51.100.10", "67.207.67.2", "67.207.67.3", "169.254.169.254"] {
         assert!(!is_routed(own), "{own}: {}", way(own));
     }
@@ -172,6 +171,47 @@ fn without_the_api_servers_address_no_range_is_opened_and_what_is_routed_stays()
     );
     until("refused", &Some("ApiServerUnknown".to_owned()), SOON, || reason(&scene, "more"));
     assert_eq!(ip("route show table 1157"), before);
+    drop(agent);
+}
+
+#[test]
+fn while_the_metadata_service_is_silent_no_range_is_opened() {
+    let scene = Scene::new();
+    let metadata = MetadataService::start(Said::Nothing);
+    let name = format!("{CLUSTER}.k8s.ondigitalocean.com");
+    let hosts = Hosts::new(&[("198.51.100.10", &name), ("198.51.100.20", "api.example.com")]);
+    let agent = Agent::start_with_hosts(&scene, &["--daemonset=", "--protected-names="], &hosts);
+    let all = json!({"destinations": ["0.0.0.0/0", "192.0.2.80"], "gateways": [{"address": A}]});
+    scene.route("all", &all);
+    until("refused", &Some("ApiServerUnknown".to_owned()), SOON, || reason(&scene, "all"));
+    assert_eq!(
+        scene.state_of("all"),
+        Some((NodeRouteState::Partial, 1)),
+        "an address that is written out is routed"
+    );
+    let told = condition(&scene, "ApiServerUnknown").unwrap();
+    let way_out = told.1.contains("metadata service") && told.1.contains("--api-server-name=");
+    assert!(told.0 == "True" && way_out, "{told:?}");
+
+    // It answers: the name's address is shut before the range around it is opened.
+    let monitor = Monitor::start(&["route"]);
+    metadata.says(Said::Resolvers(""));
+    scene.until_applied("all", 2);
+    let heard = monitor.stop();
+    let place =
+        |words: &str| heard.iter().position(|line| line.starts_with(words) && line.contains("table 1157"));
+    assert!(place("throw 198.51.100.10").unwrap() < place("default ").unwrap(), "{heard:#?}");
+
+    // Where there is no such service and nobody says so, the setting is enough.
+    scene.delete_route("all");
+    until("taken away", &String::new(), SOON, ours);
+    agent.terminate();
+    metadata.says(Said::Nothing);
+    let named = ["--daemonset=", "--protected-names=", "--api-server-name=api.example.com"];
+    let agent = Agent::start_with_hosts(&scene, &named, &hosts);
+    scene.route("all", &all);
+    scene.until_applied("all", 2);
+    assert!(!is_routed("198.51.100.20") && is_routed("198.51.100.21"));
     drop(agent);
 }
 
