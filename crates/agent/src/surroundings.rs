@@ -26,13 +26,14 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Names that are asked at a time. Each takes a thread of the C library's resolver while it waits.
 const AT_ONCE: usize = 4;
 
-/// Where the resolvers of the node stand; with `dnsPolicy: Default` kubelet gives a pod the node's own file.
+/// Where the resolvers of the node stand; with `dnsPolicy: Default` kubelet gives a pod a copy of the node's own file, made when the
+/// pod starts. The node's file itself would take a mount of a folder of the host; what the cloud changes, its metadata tells.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Names whose addresses are to be found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
-    /// The API server's name as it was set; the metadata service is not asked then.
+    /// The API server's name as it was set; what the metadata service says of the cluster counts for nothing then.
     pub api_server: Option<String>,
     /// The host that the agent's own client talks to, where that is a name.
     pub client: Option<String>,
@@ -59,9 +60,7 @@ impl Surroundings {
     /// What can be had without asking anybody: the resolvers. Nothing may be planned before them, or a restarted agent would
     /// take away what protects them.
     pub fn at_start() -> Self {
-        let mut found = Self::default();
-        found.read_resolvers(&std::fs::read_to_string(RESOLV_CONF), &[]);
-        found
+        Self { resolvers: resolvers_of(&std::fs::read_to_string(RESOLV_CONF)), ..Self::default() }
     }
 
     /// Names that were asked and had no answer since the start.
@@ -74,16 +73,6 @@ impl Surroundings {
     pub fn is_incomplete(&self) -> bool {
         !self.looked || self.metadata_is_silent || self.unanswered().next().is_some()
     }
-
-    fn read_resolvers(&mut self, file: &std::io::Result<String>, of_the_cloud: &[Ipv4Addr]) {
-        match file.as_ref().map(|text| nameservers(text)) {
-            Ok(resolvers) if resolvers.is_empty() => {}
-            Ok(resolvers) => self.resolvers = resolvers,
-            Err(error) => tracing::warn!(%error, "{RESOLV_CONF} can't be read"),
-        }
-        // The file may name a resolver on the node itself, which asks these.
-        self.resolvers.extend(of_the_cloud);
-    }
 }
 
 /// Looks around for ever, every `interval`: a new address of the API server is protected that much after its name got it at the
@@ -94,7 +83,7 @@ pub async fn look_around(
     found: watch::Sender<Surroundings>,
     changed: Arc<Notify>,
 ) {
-    let mut memory = Memory::new(metadata::ADDRESS);
+    let mut memory = Memory::new(metadata::ADDRESS, found.borrow().resolvers.clone());
     loop {
         let wanted = names.borrow_and_update().clone();
         let before = found.borrow().clone();
@@ -120,12 +109,14 @@ struct Memory {
     metadata: Option<Metadata>,
     /// It was asked and gave no answer, and may be there.
     metadata_is_silent: bool,
+    /// The resolvers that the file named last.
+    of_the_file: BTreeSet<Ipv4Addr>,
     addresses: BTreeMap<String, Remembered>,
 }
 
 impl Memory {
-    fn new(service: SocketAddrV4) -> Self {
-        Self { service, metadata: None, metadata_is_silent: false, addresses: BTreeMap::new() }
+    fn new(service: SocketAddrV4, of_the_file: BTreeSet<Ipv4Addr>) -> Self {
+        Self { service, metadata: None, metadata_is_silent: false, of_the_file, addresses: BTreeMap::new() }
     }
 
     fn waits_for_metadata(&self) -> bool {
@@ -133,9 +124,9 @@ impl Memory {
     }
 
     /// Again at each look: a Droplet may get its tags late, and other resolvers at any time.
-    async fn ask_metadata(&mut self) {
-        // What is known stays without an answer, and the names should not wait for one.
-        let attempts = if self.metadata.is_none() { metadata::ATTEMPTS } else { 1 };
+    async fn ask_metadata(&mut self, for_the_name: bool) {
+        // Where the API server's name is known without an answer, looking it up should not wait for one.
+        let attempts = if for_the_name && self.metadata.is_none() { metadata::ATTEMPTS } else { 1 };
         match metadata::ask(self.service, attempts).await {
             Ok(said) => {
                 let known = self.metadata.get_or_insert_default();
@@ -161,11 +152,14 @@ impl Memory {
 
     async fn look(&mut self, names: &Names, before: &Surroundings) -> Surroundings {
         let mut next = before.clone();
-        if names.api_server.is_none() {
-            self.ask_metadata().await;
-        }
+        self.ask_metadata(names.api_server.is_none()).await;
         let nameservers = self.metadata.as_ref().map(|said| said.nameservers.as_slice()).unwrap_or_default();
-        next.read_resolvers(&tokio::fs::read_to_string(RESOLV_CONF).await, nameservers);
+        let of_the_file = resolvers_of(&tokio::fs::read_to_string(RESOLV_CONF).await);
+        if !of_the_file.is_empty() {
+            self.of_the_file = of_the_file;
+        }
+        // The file may name a resolver on the node itself, which asks those of the cloud.
+        next.resolvers = self.of_the_file.iter().chain(nameservers).copied().collect();
 
         let cluster = self.metadata.as_ref().and_then(|said| said.cluster.as_deref());
         let of_the_api_server: BTreeSet<String> =
@@ -218,6 +212,16 @@ async fn resolve(name: &str) -> BTreeSet<Ipv4Addr> {
             BTreeSet::new()
         }
         Err(_) => BTreeSet::new(),
+    }
+}
+
+fn resolvers_of(file: &std::io::Result<String>) -> BTreeSet<Ipv4Addr> {
+    match file {
+        Ok(text) => nameservers(text),
+        Err(error) => {
+            tracing::warn!(%error, "{RESOLV_CONF} can't be read");
+            BTreeSet::new()
+        }
     }
 }
 

@@ -5,6 +5,10 @@ use super::*;
 
 const CLUSTER: &str = "ba6b4a1e-0d6c-4a6f-9a0a-3a0e4b1f2c3d";
 
+fn memory(service: SocketAddrV4) -> Memory {
+    Memory::new(service, BTreeSet::new())
+}
+
 /// Where nobody listens.
 fn nobody() -> SocketAddrV4 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -64,7 +68,7 @@ async fn what_was_found_once_stays_when_a_later_look_finds_nothing() {
         protected: BTreeSet::from(["no-such-name.invalid".to_owned()]),
         client: None,
     };
-    let mut memory = Memory::new(nobody());
+    let mut memory = memory(nobody());
     let found = memory.look(&wanted, &Surroundings::default()).await;
     assert_eq!(found.api_server["localhost"], BTreeSet::from([Ipv4Addr::LOCALHOST]));
     assert!(found.looked && found.is_incomplete());
@@ -83,10 +87,10 @@ async fn what_was_found_once_stays_when_a_later_look_finds_nothing() {
 async fn a_metadata_service_that_fails_once_is_asked_again() {
     for failure in [said(500, ""), said(503, "k8s:worker"), said(429, ""), String::new()] {
         let answers = vec![failure.clone(), tags(), said(200, "67.207.67.2\n67.207.67.3")];
-        let mut memory = Memory::new(service(answers));
-        memory.ask_metadata().await;
+        let mut memory = memory(service(answers));
+        memory.ask_metadata(true).await;
         assert!(memory.metadata.is_none() && memory.waits_for_metadata(), "{failure}");
-        memory.ask_metadata().await;
+        memory.ask_metadata(true).await;
         let nameservers = vec![Ipv4Addr::new(67, 207, 67, 2), Ipv4Addr::new(67, 207, 67, 3)];
         assert_eq!(memory.metadata, Some(Metadata { cluster: Some(CLUSTER.to_owned()), nameservers }), "{failure}");
         assert!(!memory.waits_for_metadata(), "{failure}");
@@ -96,11 +100,11 @@ async fn a_metadata_service_that_fails_once_is_asked_again() {
 #[tokio::test]
 async fn a_node_that_has_no_tags_yet_is_asked_for_them_again() {
     let none = said(404, "");
-    let mut memory = Memory::new(service(vec![none.clone(), none.clone(), tags(), none]));
-    memory.ask_metadata().await;
+    let mut memory = memory(service(vec![none.clone(), none.clone(), tags(), none]));
+    memory.ask_metadata(true).await;
     assert_eq!(memory.metadata, Some(Metadata::default()), "no tags is an answer");
     for when in ["now", "then, though the tags are gone"] {
-        memory.ask_metadata().await;
+        memory.ask_metadata(true).await;
         assert_eq!(memory.metadata.as_ref().unwrap().cluster.as_deref(), Some(CLUSTER), "{when}");
     }
 }
@@ -114,8 +118,33 @@ async fn only_what_refuses_or_speaks_no_http_is_no_metadata_service() {
         (service(vec![said(403, "")]), true),
         (address(&silent), true),
     ] {
-        let mut memory = Memory::new(at);
-        memory.ask_metadata().await;
+        let mut memory = memory(at);
+        memory.ask_metadata(true).await;
         assert_eq!((memory.waits_for_metadata(), memory.metadata), (waits, None), "{at}");
     }
+}
+
+#[tokio::test]
+async fn resolvers_follow_the_metadata_whatever_the_api_servers_name_is_set_to() {
+    let names = Names { api_server: Some("localhost".to_owned()), ..Names::default() };
+    let resolver = |last| Ipv4Addr::new(67, 207, 67, last);
+    let answers = ["67.207.67.2", "67.207.67.3"].map(|resolver| [tags(), said(200, resolver)]);
+    let mut memory = memory(service(answers.into_iter().flatten().chain([said(503, "")]).collect()));
+    let found = memory.look(&names, &Surroundings::default()).await;
+    assert!(found.resolvers.contains(&resolver(2)), "{found:?}");
+    assert_eq!(found.api_server.keys().collect::<Vec<_>>(), ["localhost"], "the setting counts");
+    for when in ["others now", "no answer is no news"] {
+        let found = memory.look(&names, &found).await;
+        assert!(found.resolvers.contains(&resolver(3)) && !found.resolvers.contains(&resolver(2)), "{when}: {found:?}");
+    }
+}
+
+#[tokio::test]
+async fn with_the_api_servers_name_set_nothing_waits_for_a_silent_metadata_service() {
+    let at = service(vec![said(503, "")]);
+    let unset = memory(at).look(&Names::default(), &Surroundings::default()).await;
+    assert!(unset.metadata_is_silent && unset.is_incomplete(), "{unset:?}");
+    let names = Names { api_server: Some("localhost".to_owned()), ..Names::default() };
+    let set = memory(at).look(&names, &Surroundings::default()).await;
+    assert!(!set.metadata_is_silent && !set.is_incomplete(), "{set:?}");
 }

@@ -120,6 +120,12 @@ fn every_address_of_the_api_servers_name_is_protected_as_it_changes() {
     assert!(!is_routed("198.51.100.200"), "connections live there");
     assert!(is_routed("198.51.100.13"));
 
+    // The cloud gives the node another resolver.
+    assert!(is_routed("67.207.67.4"), "the scene itself");
+    metadata.says(Said::Resolvers("67.207.67.2\n67.207.67.4"));
+    until("the new resolver is protected", &false, SOON, || is_routed("67.207.67.4"));
+    until("the old one is not", &true, SOON, || is_routed("67.207.67.3"));
+
     // A restart remembers them too, and writes nothing.
     until_ready();
     let before = settled();
