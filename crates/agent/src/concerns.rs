@@ -75,7 +75,7 @@ pub fn protected_list(list: &ProtectedList) -> Option<Concern> {
 
 /// That the API server is not known. The first moments of an agent are no concern.
 pub fn api_server(uncertain: Option<&Uncertainty>) -> Option<Concern> {
-    let unknown = uncertain.filter(|uncertain| **uncertain != Uncertainty::LookingAround)?;
+    let unknown = uncertain.filter(|uncertain| uncertain.reason() == API_SERVER_UNKNOWN)?;
     let message = format!("{unknown}; until then no range is routed that is not routed already");
     Some(Concern { type_: API_SERVER_UNKNOWN, reason: "NoAddress", message })
 }
@@ -193,6 +193,17 @@ mod tests {
             [("Clash", "False", "Resolved", "", 30), ("Other", "True", "Word", "b", 10)]
         );
         assert_eq!(conditions(&after, &both[1..], at(40)), after);
+    }
+
+    #[test]
+    fn an_agents_first_moments_are_no_concern_and_an_unknown_api_server_is() {
+        let name = || "api.digitalocean.com".to_owned();
+        for first in [Uncertainty::LookingAround, Uncertainty::ProtectedName { name: name() }] {
+            assert_eq!(api_server(Some(&first)), None);
+        }
+        for unknown in [Uncertainty::NoApiServer, Uncertainty::MetadataSilent] {
+            assert_eq!(api_server(Some(&unknown)).unwrap().type_, API_SERVER_UNKNOWN);
+        }
     }
 
     #[test]

@@ -109,7 +109,12 @@ fn uncertain(sources: &Sources<'_>, protected: &Protected) -> Option<Uncertainty
         })
     };
     let mut known = surroundings.api_server.values().flatten().chain(sources.api_server.addresses());
-    (!known.any(stands_for_itself)).then_some(Uncertainty::NoApiServer)
+    if !known.any(stands_for_itself) {
+        return Some(Uncertainty::NoApiServer);
+    }
+    let unanswered = |name: &&String| surroundings.names.get(*name).is_some_and(BTreeSet::is_empty);
+    let waits_for = sources.own_names.iter().find(unanswered).filter(|_| !surroundings.waited)?;
+    Some(Uncertainty::ProtectedName { name: waits_for.clone() })
 }
 
 fn default_route(routes: &[MainRoute]) -> Option<&MainRoute> {
@@ -305,6 +310,22 @@ mod tests {
         assert!(silent.is_incomplete(), "what the kernel protects is not explained yet");
         let uncertain = see_with(&links, None, &[], &silent, None).uncertain;
         assert_eq!(uncertain, Some(Uncertainty::MetadataSilent));
+    }
+
+    #[test]
+    fn the_clouds_api_is_waited_for_as_long_as_an_agent_is_new_and_a_name_of_the_users_is_not() {
+        let links = [link(2, "eth0", "203.0.113.11/24"), link(3, "eth1", "10.116.0.2/20")];
+        let unanswered = |name: &str| Surroundings {
+            looked: true,
+            names: [(name.to_owned(), BTreeSet::new())].into(),
+            ..Surroundings::default()
+        };
+        let see = |surroundings: &Surroundings| see_with(&links, None, &[], surroundings, None).uncertain;
+        let own = unanswered("api.digitalocean.com");
+        let name = "api.digitalocean.com".to_owned();
+        assert_eq!(see(&own), Some(Uncertainty::ProtectedName { name }));
+        assert_eq!(see(&Surroundings { waited: true, ..own }), None, "then the condition tells");
+        assert_eq!(see(&unanswered("registry.example.com")), None);
     }
 
     #[test]

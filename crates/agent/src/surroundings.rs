@@ -23,6 +23,10 @@ const SOON: Duration = Duration::from_secs(5);
 /// A resolver that is silent must not hold the look for longer.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long ranges wait for the addresses of the cloud's API. It is not the node that lives by those, so a resolver that is down for
+/// longer, or a name that is wrong, holds up nothing more.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Names that are asked at a time. Each takes a thread of the C library's resolver while it waits.
 const AT_ONCE: usize = 4;
 
@@ -54,6 +58,8 @@ pub struct Surroundings {
     pub metadata_is_silent: bool,
     /// Whether a whole look has ended.
     pub looked: bool,
+    /// A look ended a minute after the start: what has no answer until then is waited for no more.
+    pub waited: bool,
 }
 
 impl Surroundings {
@@ -105,6 +111,7 @@ pub async fn look_around(
 }
 
 struct Memory {
+    start: Instant,
     service: SocketAddrV4,
     metadata: Option<Metadata>,
     /// It was asked and gave no answer, and may be there.
@@ -116,7 +123,14 @@ struct Memory {
 
 impl Memory {
     fn new(service: SocketAddrV4, of_the_file: BTreeSet<Ipv4Addr>) -> Self {
-        Self { service, metadata: None, metadata_is_silent: false, of_the_file, addresses: BTreeMap::new() }
+        Self {
+            start: Instant::now(),
+            service,
+            metadata: None,
+            metadata_is_silent: false,
+            of_the_file,
+            addresses: BTreeMap::new(),
+        }
     }
 
     fn waits_for_metadata(&self) -> bool {
@@ -190,6 +204,7 @@ impl Memory {
         next.api_server = known(&of_the_api_server);
         next.names = known(&names.protected);
         next.looked = true;
+        next.waited = self.start.elapsed() >= PATIENCE;
         next
     }
 }

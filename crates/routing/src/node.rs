@@ -64,13 +64,19 @@ pub enum Uncertainty {
         /// The name.
         name: String,
     },
+    /// A name that is protected has no address, and may get one yet.
+    #[error("the protected name {name} has no address on this node; an agent waits for one in its first minute")]
+    ProtectedName {
+        /// The name.
+        name: String,
+    },
 }
 
 impl Uncertainty {
     /// In one word, for `reason` fields.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::LookingAround => "LookingAround",
+            Self::LookingAround | Self::ProtectedName { .. } => "LookingAround",
             Self::NoApiServer | Self::MetadataSilent | Self::ApiServerName { .. } => "ApiServerUnknown",
         }
     }

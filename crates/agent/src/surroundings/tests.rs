@@ -148,3 +148,12 @@ async fn with_the_api_servers_name_set_nothing_waits_for_a_silent_metadata_servi
     let set = memory(at).look(&names, &Surroundings::default()).await;
     assert!(!set.metadata_is_silent && !set.is_incomplete(), "{set:?}");
 }
+
+#[tokio::test]
+async fn a_minute_after_the_start_a_name_without_an_answer_is_waited_for_no_more() {
+    let mut memory = memory(nobody());
+    let found = memory.look(&Names::default(), &Surroundings::default()).await;
+    assert!(!found.waited);
+    memory.start = Instant::now().checked_sub(PATIENCE).unwrap();
+    assert!(memory.look(&Names::default(), &found).await.waited);
+}

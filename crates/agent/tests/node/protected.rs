@@ -94,7 +94,11 @@ fn every_address_of_the_api_servers_name_is_protected_as_it_changes() {
     scene.route("all", &json!({"destinations": ["0.0.0.0/0"], "gateways": [{"address": A}, {"address": B}]}));
     until("refused", &Some("ApiServerUnknown".to_owned()), SOON, || reason(&scene, "all"));
     metadata.says(Said::Resolvers("67.207.67.2\n67.207.67.3"));
+    // The cloud's API is waited for while the agent is new.
+    until("not yet", &Some("LookingAround".to_owned()), SOON, || reason(&scene, "all"));
+    hosts.write(&[("198.51.100.10", &name), ("198.51.100.210", "api.digitalocean.com")]);
     scene.until_applied("all", 1);
+    assert!(!is_routed("198.51.100.210"));
     assert!(is_routed("198.51.100.11"), "the scene itself");
     for own in ["198.51.100.10", "67.207.67.2", "67.207.67.3", "169.254.169.254"] {
         assert!(!is_routed(own), "{own}: {}", way(own));
@@ -112,7 +116,7 @@ fn every_address_of_the_api_servers_name_is_protected_as_it_changes() {
     ]);
     assert!(is_routed("198.51.100.201"), "the scene itself");
     until("the new address is protected", &false, SOON, || is_routed("198.51.100.11"));
-    until("the cloud's API is protected", &false, SOON, || is_routed("198.51.100.200"));
+    until("the cloud's new address is protected", &false, SOON, || is_routed("198.51.100.200"));
     assert!(!is_routed("198.51.100.10"));
     hosts.write(&[("198.51.100.12", &name)]);
     until("the next one is protected", &false, SOON, || is_routed("198.51.100.12"));
