@@ -18,9 +18,14 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::{Api, Client, CustomResourceExt};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// First and longest pause after a question without answer.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+
+/// How long the last agent's report is asked for. Without it a node forgets what was wrong with gateways, which is worth waiting for,
+/// as what the kernel holds is kept and watched meanwhile; but not for ever, as new routes wait too.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Number of a question; later ones are greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,7 +117,7 @@ impl Source {
             match self.look().await {
                 Ok((definition, of_gateways)) => {
                     if reported.is_none() {
-                        reported = Some(self.last_report().await);
+                        reported = Some(recollect(|| self.last_report()).await);
                     }
                     let NodeEgressStatus { routes, gateways, last_failover, .. } =
                         reported.clone().unwrap_or_default();
@@ -144,8 +149,115 @@ impl Source {
         Ok(Definition::of(found.map(|found| found.metadata)))
     }
 
-    async fn last_report(&self) -> NodeEgressStatus {
-        let report = within_deadline(self.reports.get_opt(&self.node_name)).await.ok().flatten();
-        report.and_then(|report| report.status).unwrap_or_default()
+    /// That there is none is an answer, and so is one that this version can't read.
+    async fn last_report(&self) -> Result<NodeEgressStatus, CallError> {
+        let found = match within_deadline(self.reports.get_opt(&self.node_name)).await {
+            Err(CallError::Kubernetes(error @ kube::Error::SerdeError(_))) => {
+                tracing::warn!(%error, "the last agent's report can't be read; going on without it");
+                None
+            }
+            found => found?,
+        };
+        Ok(found.and_then(|report| report.status).unwrap_or_default())
+    }
+}
+
+/// What the last agent said, asked for until there is an answer or [`PATIENCE`] is at an end.
+async fn recollect<F>(ask: impl Fn() -> F) -> NodeEgressStatus
+where
+    F: Future<Output = Result<NodeEgressStatus, CallError>>,
+{
+    let started = Instant::now();
+    let mut pause = RETRY.0;
+    loop {
+        match ask().await {
+            Ok(said) => return said,
+            Err(error) if started.elapsed() < PATIENCE => {
+                tracing::warn!(%error, "no word about what the last agent reported; asking again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY.1);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "going on without what the last agent reported");
+                return NodeEgressStatus::default();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use egress_runtime::kubernetes::with_timeouts;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn said() -> NodeEgressStatus {
+        NodeEgressStatus { boot_id: Some("b".to_owned()), ..NodeEgressStatus::default() }
+    }
+
+    /// An API server that gives one answer.
+    fn source(status: u16, body: &Value) -> Source {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let body = body.to_string();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _request = stream.read(&mut [0; 4096]).unwrap();
+            let head = format!("HTTP/1.1 {status} Word\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+            stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        });
+        let config = with_timeouts(kube::Config::new(url.parse().unwrap()));
+        let client = Client::try_from(config).unwrap();
+        Source {
+            definitions: Api::all(client.clone()),
+            reports: Api::all(client),
+            node_name: "node-1".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_what_the_api_server_says_of_the_report_is_an_answer() {
+        let refused = |code: u16, reason: &str| {
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "m"})
+        };
+        for (code, reason) in [(403, "Forbidden"), (429, "TooManyRequests"), (500, "InternalError"), (503, "x")] {
+            let asked = source(code, &refused(code, reason)).last_report().await;
+            assert!(asked.is_err(), "{code}: {asked:?}");
+        }
+        let none = source(404, &refused(404, "NotFound")).last_report().await;
+        assert_eq!(none.unwrap(), NodeEgressStatus::default());
+        let report = |status: &Value| {
+            json!({"apiVersion": "networking.digitalocean.com/v1alpha1", "kind": "NodeEgress",
+                "metadata": {"name": "node-1"}, "status": status})
+        };
+        let found = source(200, &report(&json!({"bootID": "b"}))).last_report().await;
+        assert_eq!(found.unwrap(), said());
+        let strange = source(200, &report(&json!({"gateways": 7}))).last_report().await;
+        assert_eq!(strange.unwrap(), NodeEgressStatus::default(), "and will not become readable");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_report_that_can_not_be_had_at_once_is_asked_for_again() {
+        let asked = Cell::new(0);
+        let remembered = recollect(|| {
+            asked.set(asked.get() + 1);
+            std::future::ready(if asked.get() < 4 { Err(CallError::Deadline) } else { Ok(said()) })
+        });
+        assert_eq!(remembered.await, said());
+        assert_eq!(asked.get(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn routes_do_not_wait_for_ever_for_a_report() {
+        let started = Instant::now();
+        let remembered = recollect(|| std::future::ready(Err(CallError::Deadline))).await;
+        assert_eq!(remembered, NodeEgressStatus::default());
+        let took = started.elapsed();
+        assert!(took >= PATIENCE && took < PATIENCE + RETRY.1, "{took:?}");
     }
 }
