@@ -122,6 +122,37 @@ fn a_short_run_measures_everything_that_the_long_one_does() {
     has_what_is_shipped(&report);
 }
 
+/// The least that can be measured beside the agent: it lists StaticRoutes again and again, and gives the main table what it lacks.
+const PEER: &str = r#"#!/bin/sh
+cd "$(dirname "$0")" || exit
+while sleep 0.1; do
+  "$KUBECTL" get staticroutes -o 'jsonpath={.items[*].spec.destinations[*]}' > listed || continue
+  tr ' ' '\n' < listed | sed 's,/32$,,' | sort -u > wanted
+  ip -4 route show proto 77 | cut -d ' ' -f 1 | sort -u > there
+  comm -23 wanted there | sed 's/.*/route add & via 10.116.0.5 proto 77/' > batch
+  comm -13 wanted there | sed 's/.*/route del & proto 77/' >> batch
+  ip -batch batch
+done
+"#;
+
+#[test]
+fn another_program_can_be_measured_beside_the_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("peer");
+    fs::write(&script, PEER).unwrap();
+    let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/control-plane/build.sh");
+    let programs = Command::new(build).arg("api").stderr(Stdio::inherit()).output().unwrap();
+    let kubectl = format!("{}/kubectl", String::from_utf8(programs.stdout).unwrap().trim());
+    let command = format!("env KUBECTL={kubectl} sh {}", script.display());
+    let report = report(&["--only", "100", "--peer-command", &command]);
+    for program in ["", "/peer"] {
+        for number in ["apply_ms/100", "delete_ms/100", "raw/apply_ms/100/0"] {
+            let number = format!("{program}/{number}");
+            assert!(report.pointer(&number).is_some_and(Value::is_number), "{number} in {report:#}");
+        }
+    }
+}
+
 #[test]
 fn what_the_shipped_agent_takes_at_rest_can_be_measured_alone() {
     let report = report(&["--only", "shipped"]);
