@@ -208,7 +208,10 @@ mod tests {
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let _request = stream.read(&mut [0; 4096]).unwrap();
-            let head = format!("HTTP/1.1 {status} Word\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+            let head = format!(
+                "HTTP/1.1 {status} Word\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
             stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
         });
         let config = with_timeouts(kube::Config::new(url.parse().unwrap()));
@@ -222,10 +225,10 @@ mod tests {
 
     #[tokio::test]
     async fn only_what_the_api_server_says_of_the_report_is_an_answer() {
-        let refused = |code: u16, reason: &str| {
-            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "m"})
-        };
-        for (code, reason) in [(403, "Forbidden"), (429, "TooManyRequests"), (500, "InternalError"), (503, "x")] {
+        let refused = |code: u16, reason: &str| json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "m"});
+        for (code, reason) in
+            [(403, "Forbidden"), (429, "TooManyRequests"), (500, "InternalError"), (503, "x")]
+        {
             let asked = source(code, &refused(code, reason)).last_report().await;
             assert!(asked.is_err(), "{code}: {asked:?}");
         }

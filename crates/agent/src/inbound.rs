@@ -8,20 +8,29 @@ pub mod follow;
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 use egress_routing::inbound::MOST_RULES;
-use egress_routing::{NodeView, ProtectedReason, ServedPort, Transport};
+use egress_routing::kernel_state::KernelState;
+use egress_routing::{Layout, NodeView, ProtectedReason, ServedPort, Transport};
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{ContainerPort, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::concerns::Concern;
+use crate::neighbours::EphemeralPorts;
 
 /// Label of an EndpointSlice that names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// More ports are served to the outside than there are rules for.
 pub const NOT_ANSWERED: &str = "PortsNotAnswered";
+
+/// Connections of pods get ports that are served to the outside.
+pub const SERVED_PORTS_EPHEMERAL: &str = "ServedPortsEphemeral";
+
+/// Ports that connections of a pod get, whatever the node's range is: each network namespace begins with the kernel's own.
+const PORTS_OF_PODS: RangeInclusive<u16> = 32_768..=60_999;
 
 /// What answers, seen from the node of `view`: `pods` are its own, `services` those with node ports.
 pub fn served_ports<'a>(
@@ -53,6 +62,34 @@ pub fn not_answered(ports: &[ServedPort]) -> Option<Concern> {
         ports.len()
     );
     Some(Concern { type_: NOT_ANSWERED, reason: "TooManyPorts", message })
+}
+
+/// The ports whose rules take connections along that are no answers: whatever `onNoGateway` says, these leave with the node's address.
+/// `of_the_node` are the ports that its own connections get.
+pub fn ephemeral(
+    planned: &KernelState,
+    layout: &Layout,
+    of_the_node: Option<&EphemeralPorts>,
+) -> Option<Concern> {
+    let is_given =
+        |port: u16| PORTS_OF_PODS.contains(&port) || of_the_node.is_some_and(|ports| ports.gives(port));
+    let by_port = planned.rules.iter().filter(|rule| rule.priority == layout.inbound_priority);
+    let served = by_port.filter_map(|rule| Some((rule.from?, rule.ip_protocol?, rule.source_ports?.0)));
+    let mut given = served.filter(|(_, _, port)| is_given(*port)).peekable();
+    let (from, protocol, port) = *given.peek()?;
+    let protocol = if protocol == Transport::Udp.number() { Transport::Udp } else { Transport::Tcp };
+    let message = format!(
+        "{} ports that are served to the outside, the first being {protocol} {port} of {from}, are among those that new connections get \
+         ({} to {}, and the node's ip_local_port_range): about one in {} connections from there to a routed destination gets such a \
+         port and leaves with the node's address, also where nothing may (onNoGateway); serve from a targetPort or containerPort \
+         below {}",
+        given.count(),
+        PORTS_OF_PODS.start(),
+        PORTS_OF_PODS.end(),
+        PORTS_OF_PODS.len(),
+        PORTS_OF_PODS.start()
+    );
+    Some(Concern { type_: SERVED_PORTS_EPHEMERAL, reason: "PortsOfClients", message })
 }
 
 /// The pod's own ports behind its host ports. A pod in the node's network has none: the node's own rule is enough there.

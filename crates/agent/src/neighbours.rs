@@ -68,10 +68,26 @@ pub fn concerns(clashes: &[Clash]) -> Vec<Concern> {
     concerns
 }
 
-/// The kernel's ephemeral ports and those that it keeps back; nothing where the files can't be read.
-pub fn ephemeral_ports() -> Option<(RangeInclusive<u16>, Vec<RangeInclusive<u16>>)> {
+/// The ports that the node's own connections get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EphemeralPorts {
+    /// From the first to the last.
+    pub range: RangeInclusive<u16>,
+    /// Those in it that the kernel keeps back.
+    pub reserved: Vec<RangeInclusive<u16>>,
+}
+
+impl EphemeralPorts {
+    /// Whether a connection may get that port.
+    pub fn gives(&self, port: u16) -> bool {
+        self.range.contains(&port) && !self.reserved.iter().any(|range| range.contains(&port))
+    }
+}
+
+/// The kernel's ephemeral ports; nothing where the files can't be read.
+pub fn ephemeral_ports() -> Option<EphemeralPorts> {
     let [range, reserved] = PORT_FILES.map(|file| std::fs::read_to_string(file).ok());
-    Some((ephemeral(&range?)?, port_list(&reserved.unwrap_or_default())))
+    Some(EphemeralPorts { range: ephemeral(&range?)?, reserved: port_list(&reserved.unwrap_or_default()) })
 }
 
 /// Two numbers with a tab between.

@@ -65,7 +65,9 @@ pub enum Uncertainty {
         name: String,
     },
     /// A name that is protected has no address, and may get one yet.
-    #[error("the protected name {name} has no address on this node; an agent waits for one in its first minute")]
+    #[error(
+        "the protected name {name} has no address on this node; an agent waits for one in its first minute"
+    )]
     ProtectedName {
         /// The name.
         name: String,

@@ -1,3 +1,4 @@
+use egress_routing::kernel_state::{MAIN_TABLE, Rule};
 use egress_routing::{Protected, VpcInterface};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -127,4 +128,31 @@ fn ports_beyond_the_bound_are_a_concern_of_the_node() {
     let concern = not_answered(&[port; 3]).unwrap();
     assert_eq!((concern.type_, concern.reason), ("PortsNotAnswered", "TooManyPorts"));
     assert!(concern.message.starts_with("3 ports, the first being UDP 53 of 10.244.0.0/16, answer"));
+}
+
+#[test]
+fn a_served_port_that_connections_get_is_a_concern_of_the_node() {
+    let layout = Layout::default();
+    let served = |port| Rule {
+        from: Some("10.244.0.0/16".parse().unwrap()),
+        ip_protocol: Some(6),
+        source_ports: Some((port, port)),
+        ..Rule::lookup(layout.inbound_priority, MAIN_TABLE)
+    };
+    let concern = |ports: &[u16], of_the_node: Option<&EphemeralPorts>| {
+        let planned =
+            KernelState { rules: ports.iter().map(|port| served(*port)).collect(), ..KernelState::default() };
+        ephemeral(&planned, &layout, of_the_node)
+    };
+    assert_eq!(concern(&[], None), None);
+    assert_eq!(concern(&[8080, 32_767, 61_000], None), None);
+    let told = concern(&[8080, 50_051, 60_999], None).unwrap();
+    assert_eq!((told.type_, told.reason), ("ServedPortsEphemeral", "PortsOfClients"));
+    let words =
+        "2 ports that are served to the outside, the first being TCP 50051 of 10.244.0.0/16, are among";
+    assert!(told.message.starts_with(words) && told.message.contains("one in 28232 "), "{}", told.message);
+    // A node's own range may be another one.
+    let wide = EphemeralPorts { range: 10_000..=65_535, reserved: vec![20_000..=20_999] };
+    assert!(concern(&[19_999], Some(&wide)).is_some());
+    assert_eq!(concern(&[20_000], Some(&wide)), None);
 }

@@ -6,6 +6,7 @@ use egress_routing::{Layout, NodeView};
 
 use super::Reconciler;
 use crate::concerns::{self, Concern};
+use crate::neighbours::EphemeralPorts;
 use crate::report::Report;
 use crate::{inbound, neighbours, packet_size, report, reverse_path};
 
@@ -18,6 +19,8 @@ pub(super) struct Beside {
     interfaces: Vec<Interface>,
     /// The kernel may give other connections the ports of our probes.
     ports: Option<Clash>,
+    /// The ports that the node's own connections get.
+    ephemeral: Option<EphemeralPorts>,
     /// The public interface and the mode of its reverse path filter.
     reverse_path: Option<(String, u8)>,
 }
@@ -30,14 +33,14 @@ impl Beside {
         view: &NodeView,
         layout: &Layout,
     ) -> Self {
-        let ports = neighbours::ephemeral_ports()
-            .and_then(|(ephemeral, reserved)| port_clash(&ephemeral, &reserved, layout));
+        let ephemeral = neighbours::ephemeral_ports();
+        let ports = ephemeral.as_ref().and_then(|ports| port_clash(&ports.range, &ports.reserved, layout));
         let public = reverse_path::public_interface(&interfaces, view).map(|link| link.name.clone());
         let reverse_path = public.and_then(|name| {
             let mode = reverse_path::mode(&name)?;
             Some((name, mode))
         });
-        Self { rules, interfaces, ports, reverse_path }
+        Self { rules, interfaces, ports, ephemeral, reverse_path }
     }
 }
 
@@ -70,13 +73,14 @@ impl Reconciler {
 
     /// What is wrong with the node as a whole.
     fn concerns(&self) -> Vec<Concern> {
-        let Beside { rules, interfaces, ports, reverse_path } = &self.beside;
+        let Beside { rules, interfaces, ports, ephemeral, reverse_path } = &self.beside;
         let mut clashes = clashes(&self.observed, rules, &self.plan.routes, &self.layout);
         clashes.extend(ports.clone());
         let mut concerns = neighbours::concerns(&clashes);
         concerns.extend(self.not_moved());
         concerns.extend(concerns::not_probed(&self.plan.unprobed));
         concerns.extend(inbound::not_answered(&self.plan.unserved));
+        concerns.extend(inbound::ephemeral(&self.plan.state, &self.layout, ephemeral.as_ref()));
         concerns.extend(self.departed.concern());
         concerns.extend(concerns::unreadable_gateways(&self.objects.unreadable_gateways));
         concerns.extend(concerns::protected_list(&self.list));

@@ -92,7 +92,11 @@ async fn a_metadata_service_that_fails_once_is_asked_again() {
         assert!(memory.metadata.is_none() && memory.waits_for_metadata(), "{failure}");
         memory.ask_metadata(true).await;
         let nameservers = vec![Ipv4Addr::new(67, 207, 67, 2), Ipv4Addr::new(67, 207, 67, 3)];
-        assert_eq!(memory.metadata, Some(Metadata { cluster: Some(CLUSTER.to_owned()), nameservers }), "{failure}");
+        assert_eq!(
+            memory.metadata,
+            Some(Metadata { cluster: Some(CLUSTER.to_owned()), nameservers }),
+            "{failure}"
+        );
         assert!(!memory.waits_for_metadata(), "{failure}");
     }
 }
@@ -135,7 +139,10 @@ async fn resolvers_follow_the_metadata_whatever_the_api_servers_name_is_set_to()
     assert_eq!(found.api_server.keys().collect::<Vec<_>>(), ["localhost"], "the setting counts");
     for when in ["others now", "no answer is no news"] {
         let found = memory.look(&names, &found).await;
-        assert!(found.resolvers.contains(&resolver(3)) && !found.resolvers.contains(&resolver(2)), "{when}: {found:?}");
+        assert!(
+            found.resolvers.contains(&resolver(3)) && !found.resolvers.contains(&resolver(2)),
+            "{when}: {found:?}"
+        );
     }
 }
 

@@ -124,6 +124,31 @@ fn connections_that_came_in_on_the_public_side_are_answered_there() {
     drop(agent);
 }
 
+#[test]
+fn a_served_port_that_connections_of_pods_get_is_told() {
+    let scene = Scene::new();
+    let agent = Agent::start(&scene);
+    scene.route(
+        "all",
+        &json!({"destinations": ["0.0.0.0/0"], "gateways": [{"address": A}], "onNoGateway": "FailClosed"}),
+    );
+    scene.until_applied("all", 1);
+    assert_eq!(scene.condition("ServedPortsEphemeral"), None);
+    let metadata =
+        json!({"name": "grpc", "namespace": "default", "labels": {"kubernetes.io/service-name": "grpc"}});
+    scene.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata,
+        "spec": {"type": "NodePort", "ports": [{"port": 50051, "nodePort": 30051}]}}));
+    scene.apply(&json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata,
+        "addressType": "IPv4", "endpoints": [{"addresses": [POD]}], "ports": [{"port": 50051}]}));
+    let told = || scene.condition("ServedPortsEphemeral").map(|(status, _, _)| status);
+    until("told", &Some("True".to_owned()), SOON, told);
+    let message = scene.condition("ServedPortsEphemeral").unwrap().2;
+    assert!(message.contains("TCP 50051 of 10.244.0.0/16") && message.contains("below 32768"), "{message}");
+    scene.kubectl(&["delete", "service", "grpc", "--wait=false"]);
+    until("over", &Some("False".to_owned()), SOON, told);
+    drop(agent);
+}
+
 fn forwarded() -> impl Iterator<Item = &'static Port> {
     std::iter::once(&HOST_PORT).chain(&NODE_PORTS)
 }

@@ -54,8 +54,10 @@ impl MetadataService {
                     // Nothing else is the agent's business, the user data least of all.
                     _ => ("200 OK", String::new()),
                 };
-                let head =
-                    format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                let head = format!(
+                    "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                    body.len()
+                );
                 // A client that went away needs no answer.
                 let _gone = stream.write_all(format!("{head}{body}").as_bytes());
             }
