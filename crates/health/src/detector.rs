@@ -64,11 +64,13 @@ pub enum Verdict {
     Unknown,
 }
 
-/// What the last probes of a gateway said.
+/// What the last probes of a gateway said. Of gateways that are down an earlier one is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Signal {
     /// The last probe was answered.
     Answering,
+    /// The same, and it was found to leave with another address: whoever knows its own by name refuses what comes through it.
+    WrongSource,
     /// The last probe was missed, and fewer than `fall` in a row; or there was none.
     Wavering,
     /// At least the last `fall` probes were missed.

@@ -4,8 +4,9 @@
 //! 1. While the current gateway is not down, the node stays, but for one case: a gateway earlier in the list is Up and
 //!    answers. Then it moves there (return after a failover, or a new order by the controller).
 //! 2. When the current gateway is down, the node moves to the best that answers: Up before Trial; of equals the first in
-//!    the list. To one that is down itself and answered its last probe it moves only while the current one is silent, so
-//!    that two gateways that lose most probes do not throw the node back and forth at each of them.
+//!    the list. To one that is down itself and answered its last probe it moves only from one that is silent, so that two
+//!    gateways that lose most probes do not throw the node back and forth at each of them; or from one that leaves with
+//!    another address, if that one does not: what loses some packets or large ones serves most connections.
 //! 3. When no other answers, it stays (`KeepLast`): silence of all proves nothing against one.
 //! 4. Without a current gateway, or when that has left the list, it takes the first that is not known to be down; if all
 //!    are, the best that answers, else the head of the list.
@@ -79,19 +80,31 @@ pub fn select<G: Copy + PartialEq>(ordered: &[Candidate<G>], current: Option<G>)
 
 fn leave<G: Copy + PartialEq>(ordered: &[Candidate<G>], here: Candidate<G>) -> (G, Why) {
     match best_answering(ordered) {
-        Some(other) if !is_down(other) => (other.gateway, Why::CurrentDown),
-        Some(other) if here.standing.signal == Signal::Silent => (other.gateway, Why::CurrentDown),
+        Some(other) if !is_down(other) || is_worse(here.standing.signal, other.standing.signal) => {
+            (other.gateway, Why::CurrentDown)
+        }
         _ => (here.gateway, Why::NoneAnswers),
     }
 }
 
-/// Whoever answered the last probe: the best verdict, and of equals the first in the list.
+/// Whoever answered the last probe: the best verdict and signal, and of equals the first in the list.
 fn best_answering<G>(ordered: &[Candidate<G>]) -> Option<&Candidate<G>> {
     ordered
         .iter()
-        .filter(|candidate| candidate.standing.signal == Signal::Answering)
-        // The order of `Verdict`; `min_by_key` takes the first of equals.
-        .min_by_key(|candidate| candidate.standing.verdict)
+        .filter(|candidate| has_answered(candidate.standing.signal))
+        // The order of `Verdict` and `Signal`; `min_by_key` takes the first of equals.
+        .min_by_key(|candidate| (candidate.standing.verdict, candidate.standing.signal))
+}
+
+/// Whether the last probe was answered, whatever the outside sees.
+pub(crate) fn has_answered(signal: Signal) -> bool {
+    matches!(signal, Signal::Answering | Signal::WrongSource)
+}
+
+/// Whether one that is down is so much worse than another one that answered, and is down as well, that it is left for that. A single
+/// miss, which comes and goes, is not.
+pub(crate) fn is_worse(here: Signal, other: Signal) -> bool {
+    here != Signal::Wavering && other < here
 }
 
 fn is_down<G>(candidate: &Candidate<G>) -> bool {

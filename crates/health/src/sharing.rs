@@ -5,8 +5,9 @@
 //! 2. One that is not in use joins when it is Up and answers, that is, after its hold-down: a gateway that flaps must not
 //!    take connections that it will lose.
 //! 3. When every gateway in use is down, whoever answers takes over at once, Up before Trial: rise and hold-down never keep a
-//!    node on dead gateways. Those that are down themselves and answered their last probe take over only from silent ones, so
-//!    that gateways that lose most probes do not throw the node back and forth at each of them.
+//!    node on dead gateways. Those that are down themselves and answered their last probe take over only from silent ones, or
+//!    from those that leave with another address if they do not, so that gateways that lose most probes do not throw the node
+//!    back and forth at each of them. Of those in use themselves only the worse ones leave.
 //! 4. When none answers, those in use stay (`KeepLast`): silence of all proves nothing against one.
 //! 5. Where none is in use yet, or none of those is in the list any more, all that are not known to be down are; if all are
 //!    down, the best that answer, else the whole list.
@@ -16,7 +17,7 @@
 use std::collections::BTreeSet;
 
 use crate::detector::{Signal, Verdict};
-use crate::selection::Candidate;
+use crate::selection::{Candidate, has_answered, is_worse};
 
 /// Chooses among `listed`; `in_use` is what was chosen last. Empty only for an empty list.
 pub fn share<G: Copy + Ord>(listed: &[Candidate<G>], in_use: &BTreeSet<G>) -> BTreeSet<G> {
@@ -40,27 +41,17 @@ pub fn share<G: Copy + Ord>(listed: &[Candidate<G>], in_use: &BTreeSet<G>) -> BT
             return hopeful;
         }
     }
-    let answering = best_answering(listed);
-    let wavers = |candidate: &Candidate<G>| is_used(candidate) && candidate.standing.signal != Signal::Silent;
-    let all_down = listed.iter().filter(|candidate| answering.contains(&candidate.gateway)).all(is_down);
-    let is_stray = all_down && listed.iter().any(wavers);
-    if !answering.is_empty() && !is_stray {
-        answering
-    } else if used.is_empty() {
-        those(&|_| true)
-    } else {
-        used
-    }
-}
-
-/// Those that answered their last probe and have the best verdict among such.
-fn best_answering<G: Copy + Ord>(listed: &[Candidate<G>]) -> BTreeSet<G> {
-    let answering = || listed.iter().filter(|candidate| candidate.standing.signal == Signal::Answering);
-    let best = answering().map(|candidate| candidate.standing.verdict).min();
-    answering()
-        .filter(|candidate| Some(candidate.standing.verdict) == best)
-        .map(|candidate| candidate.gateway)
-        .collect()
+    let of = |candidate: &Candidate<G>| (candidate.standing.verdict, candidate.standing.signal);
+    let answering = listed.iter().filter(|candidate| has_answered(candidate.standing.signal));
+    let Some(best) = answering.map(of).min() else {
+        return if used.is_empty() { those(&|_| true) } else { used };
+    };
+    let (verdict, signal) = best;
+    let stays = |candidate: &Candidate<G>| {
+        verdict == Verdict::Down && is_used(candidate) && !is_worse(candidate.standing.signal, signal)
+    };
+    let staying = those(&stays);
+    if staying.is_empty() { those(&|candidate| of(candidate) == best) } else { staying }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ const TRIAL: Standing = Standing { verdict: Verdict::Trial, signal: Signal::Answ
 const DOWN: Standing = Standing { verdict: Verdict::Down, signal: Signal::Silent };
 const DOWN_ANSWERING: Standing = Standing { verdict: Verdict::Down, signal: Signal::Answering };
 const DOWN_WAVERING: Standing = Standing { verdict: Verdict::Down, signal: Signal::Wavering };
+const WRONG_SOURCE: Standing = Standing { verdict: Verdict::Down, signal: Signal::WrongSource };
 const UNKNOWN: Standing = Standing { verdict: Verdict::Unknown, signal: Signal::Wavering };
 
 fn choice(standings: &[Standing], current: Option<usize>) -> (usize, Why) {
@@ -54,6 +55,16 @@ fn each_rule() {
         (vec![DOWN, DOWN_ANSWERING], Some(0), (1, Why::CurrentDown)),
         (vec![DOWN_WAVERING, DOWN_ANSWERING], Some(0), (0, Why::NoneAnswers)),
         (vec![DOWN_ANSWERING, DOWN_ANSWERING], Some(1), (1, Why::NoneAnswers)),
+        // ... and, of those that are down, an address that is wrong for anything but that or silence
+        (vec![WRONG_SOURCE, DOWN_ANSWERING], Some(0), (1, Why::CurrentDown)),
+        (vec![DOWN_ANSWERING, WRONG_SOURCE], Some(0), (0, Why::NoneAnswers)),
+        (vec![WRONG_SOURCE, DOWN_WAVERING], Some(0), (0, Why::NoneAnswers)),
+        (vec![DOWN_WAVERING, WRONG_SOURCE], Some(0), (0, Why::NoneAnswers)),
+        (vec![WRONG_SOURCE, DOWN], Some(0), (0, Why::NoneAnswers)),
+        (vec![WRONG_SOURCE, WRONG_SOURCE], Some(1), (1, Why::NoneAnswers)),
+        (vec![DOWN, WRONG_SOURCE], Some(0), (1, Why::CurrentDown)),
+        (vec![DOWN, WRONG_SOURCE, DOWN_ANSWERING], Some(0), (2, Why::CurrentDown)),
+        (vec![WRONG_SOURCE, TRIAL], Some(0), (1, Why::CurrentDown)),
         // 3: silence of all proves nothing against one
         (vec![DOWN, DOWN], Some(1), (1, Why::NoneAnswers)),
         (vec![DOWN, UP_WAVERING], Some(0), (0, Why::NoneAnswers)),
@@ -63,6 +74,7 @@ fn each_rule() {
         (vec![DOWN, UNKNOWN], None, (1, Why::NoCurrent)),
         (vec![DOWN, DOWN_ANSWERING], None, (1, Why::NoCurrent)),
         (vec![DOWN, DOWN], None, (0, Why::NoCurrent)),
+        (vec![WRONG_SOURCE, DOWN_ANSWERING], None, (1, Why::NoCurrent)),
         (vec![TRIAL, UP], Some(9), (0, Why::NoCurrent)),
     ] {
         assert_eq!(choice(&standings, current), expected, "{standings:?} from {current:?}");

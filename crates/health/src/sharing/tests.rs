@@ -11,6 +11,8 @@ const TRIAL: Standing = Standing { verdict: Verdict::Trial, signal: Signal::Answ
 const WAVERING: Standing = Standing { verdict: Verdict::Up, signal: Signal::Wavering };
 const RISING: Standing = Standing { verdict: Verdict::Down, signal: Signal::Answering };
 const DEAD: Standing = Standing { verdict: Verdict::Down, signal: Signal::Silent };
+const LOST_ONE: Standing = Standing { verdict: Verdict::Down, signal: Signal::Wavering };
+const WRONG_SOURCE: Standing = Standing { verdict: Verdict::Down, signal: Signal::WrongSource };
 const UNKNOWN: Standing = Standing { verdict: Verdict::Unknown, signal: Signal::Wavering };
 
 /// Gateways 1, 2, ... with these standings.
@@ -34,10 +36,24 @@ fn a_dead_gateway_leaves_and_comes_back_when_its_hold_down_is_over() {
 fn when_all_in_use_are_dead_whoever_answers_takes_over_and_else_they_stay() {
     assert_eq!(shared(&[DEAD, DEAD, TRIAL], &[1, 2]), [3]);
     assert_eq!(shared(&[RISING, DEAD, TRIAL, TRIAL], &[1, 2]), [3, 4], "the best of those that answer");
-    assert_eq!(shared(&[RISING, DEAD, DEAD], &[1, 2]), [1, 2], "one answer of a dead one");
+    assert_eq!(shared(&[RISING, DEAD, DEAD], &[1, 2]), [1], "one answer is better than none");
+    assert_eq!(shared(&[LOST_ONE, DEAD, RISING], &[1, 2]), [1], "a miss is no silence");
     assert_eq!(shared(&[RISING, DEAD, DEAD], &[2]), [1], "while those in use are silent");
     assert_eq!(shared(&[DEAD, DEAD, DEAD], &[1, 2]), [1, 2], "KeepLast");
     assert_eq!(shared(&[DEAD, DEAD, UNKNOWN], &[1, 2]), [1, 2], "nothing is known of the third");
+}
+
+#[test]
+fn of_those_that_are_down_the_better_ones_share_and_an_address_that_is_wrong_is_worse_than_loss() {
+    let lossy = RISING;
+    assert_eq!(shared(&[WRONG_SOURCE, lossy], &[1]), [2]);
+    assert_eq!(shared(&[WRONG_SOURCE, lossy], &[2]), [2]);
+    assert_eq!(shared(&[WRONG_SOURCE, lossy], &[1, 2]), [2], "and nothing leaves with the wrong one");
+    assert_eq!(shared(&[WRONG_SOURCE, DEAD], &[1, 2]), [1], "better than nothing");
+    assert_eq!(shared(&[WRONG_SOURCE, LOST_ONE], &[1]), [1], "it may be gone");
+    assert_eq!(shared(&[WRONG_SOURCE, WRONG_SOURCE], &[1, 2]), [1, 2]);
+    assert_eq!(shared(&[WRONG_SOURCE, lossy], &[]), [2]);
+    assert_eq!(shared(&[WRONG_SOURCE, lossy, TRIAL], &[1, 2]), [3]);
 }
 
 #[test]

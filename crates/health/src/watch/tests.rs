@@ -368,11 +368,16 @@ fn one_that_lost_packets_is_on_trial_after_it_and_returned_to() {
 }
 
 #[test]
-fn a_node_uses_one_that_is_partly_bad_rather_than_one_through_which_nothing_gets() {
-    for partly in [Loses(B, 30), BlackHole(B)] {
+fn a_node_uses_one_that_is_partly_bad_rather_than_one_through_which_nothing_arrives_as_it_should() {
+    for (partly, worse) in [
+        (Loses(B, 30), Deaf(A)),
+        (BlackHole(B), Deaf(A)),
+        (Loses(B, 30), WrongSource(A)),
+        (BlackHole(B), WrongSource(A)),
+    ] {
         for seed in 1..=10 {
             // The worse one fails last, and first.
-            for order in [[partly, Deaf(A)], [Deaf(A), partly]] {
+            for order in [[partly, worse], [worse, partly]] {
                 let mut world = World::whole_with(&[A, B], seed, &Config::default());
                 for broken in order {
                     world.broken.insert(broken);

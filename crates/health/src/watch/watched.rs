@@ -305,8 +305,12 @@ impl<G, W: Copy + Ord> Watched<G, W> {
         let reachable = self.detector(Level::Reachability).standing(now);
         if !self.condemned.is_empty() {
             // It answers in the VPC: where every other one is silent, it may be better than nothing. One that leads nowhere is as good as silent.
-            let leads_nowhere = self.condemned.contains_key(&Fault::NotForwarding);
-            let signal = if leads_nowhere { Signal::Silent } else { reachable.signal };
+            let is_so = |fault| self.condemned.contains_key(&fault);
+            let signal = match reachable.signal {
+                _ if is_so(Fault::NotForwarding) => Signal::Silent,
+                Signal::Answering if is_so(Fault::UnexpectedSource) => Signal::WrongSource,
+                signal => signal,
+            };
             return Standing { verdict: Verdict::Down, signal };
         }
         if reachable.verdict != Verdict::Up {
