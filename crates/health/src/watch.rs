@@ -150,8 +150,9 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
         let Some(watched) = self.gateways.get_mut(&gateway) else { return Noticed::default() };
         let is_quiet = watched.is_quiet(probe);
         let before = self.standings(now);
+        let answers_elsewhere = self.others(gateway).any(|other| other.hears(probe.level, probe.witness));
         let Some(watched) = self.gateways.get_mut(&gateway) else { return Noticed::default() };
-        let transition = watched.on_probe(probe, now);
+        let transition = watched.on_probe(probe, answers_elsewhere, now);
         // Most probes are answered by one that works, among others that do: they change nothing.
         if !is_quiet || self.gateways.values().any(Watched::is_in_doubt) {
             self.judge(now);

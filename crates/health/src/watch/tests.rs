@@ -123,6 +123,47 @@ fn with_all_targets_dead_but_one_a_single_lost_packet_condemns_nobody() {
 }
 
 #[test]
+fn with_all_targets_dead_but_one_loss_makes_no_verdict_that_nothing_gets_through() {
+    for seed in 1..=20 {
+        let mut world = World::whole_with(&[A, B], seed, &Config::default());
+        world.broken.extend([Target('x'), Target('y')]);
+        world.runs(60_000);
+        world.broken.insert(Loses(A, 20));
+        for _ in 0..600 {
+            world.runs(500);
+            let condemned = world.condemned();
+            let is_so = condemned.contains(&(A, Fault::NotForwarding));
+            assert!(!is_so, "seed {seed} at {} ms", world.now);
+        }
+    }
+}
+
+#[test]
+fn targets_that_answer_nothing_of_full_size_make_nobody_flicker() {
+    let full_size = |world: &World| [A, B].map(|gateway| world.watch.works(gateway, Level::FullSize));
+    for mute in [&[Mute('x')][..], &[Mute('x'), Mute('y')], &[Mute('x'), Mute('y'), Mute('z')]] {
+        for seed in 1..=10 {
+            let mut world = World::with(&[A, B], seed, &Config::default());
+            world.broken.extend(mute);
+            world.runs(10_000);
+            for _ in 0..600 {
+                world.runs(100);
+                let said = (full_size(&world), world.condemned(), world.current);
+                assert_eq!(said, ([Some(true); 2], vec![], A), "{mute:?}, seed {seed} at {} ms", world.now);
+            }
+            // With none that answers, both see the same: nobody can tell whose fault it is.
+            world.broken.insert(BlackHole(A));
+            let failed = world.now;
+            world.runs(20_000);
+            let left = world.switches.first().map(|(at, ..)| at - failed);
+            let is_told = mute.len() < TARGETS.len();
+            assert_eq!(left.is_some(), is_told, "{mute:?}, seed {seed}: {left:?}");
+            assert!(left.is_none_or(|left| left < 4_500), "{mute:?}, seed {seed}: {left:?}");
+        }
+    }
+}
+
+#[test]
 fn with_all_targets_dead_but_one_a_gray_failure_is_left_within_two_intervals_more() {
     for seed in 1..=40 {
         for broken in [Deaf(A), NoDefaultRoute(A), WrongSource(A), BlackHole(A)] {

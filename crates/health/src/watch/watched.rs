@@ -102,6 +102,7 @@ impl<G, W: Copy + Ord> Watched<G, W> {
                 self.returning = Some(now);
             }
             detector.acquit(now);
+            self.silent.forget(level);
             if level == Level::Forwarding {
                 // What was lost on the way there would be held against it at every look.
                 self.path.clear();
@@ -109,13 +110,23 @@ impl<G, W: Copy + Ord> Watched<G, W> {
         }
     }
 
-    pub(super) fn on_probe(&mut self, probe: Probe<W>, now: Tick) -> Option<Transition> {
+    /// Takes one probe that ended at `now`; whether that witness answers through another gateway what it was asked.
+    pub(super) fn on_probe(
+        &mut self,
+        probe: Probe<W>,
+        answers_elsewhere: bool,
+        now: Tick,
+    ) -> Option<Transition> {
         if self.is_of_the_past(probe) {
             return None;
         }
-        let is_dead = self.count(probe, now);
+        let is_mute = !answers_elsewhere && self.is_mute(probe);
+        let dead_since = self.count(probe, is_mute, now);
+        let is_dead = dead_since.is_some();
         // Its silence is no news: with all dead but one, a single packet that is lost would be a run of misses.
-        if is_dead && self.is_told_by_a_target(probe.level) {
+        let was_dead = |since| !answers_elsewhere && self.was_dead(probe.level, since);
+        if is_mute || dead_since.is_some_and(|since| self.is_told_by_a_target(probe.level) || was_dead(since))
+        {
             return None;
         }
         let unanswered = self.unanswered.entry(probe.level).or_default();
@@ -210,17 +221,17 @@ impl<G, W: Copy + Ord> Watched<G, W> {
         misses.max().unwrap_or_default()
     }
 
-    /// Counts what is lost. True: it is somebody dead who is silent once more.
-    fn count(&mut self, probe: Probe<W>, now: Tick) -> bool {
+    /// Counts what is lost, but not of somebody who is mute. Since when it is dead, if it is somebody dead who is silent once more.
+    fn count(&mut self, probe: Probe<W>, is_mute: bool, now: Tick) -> Option<Tick> {
         if probe.level == Level::Source {
             self.peers.hear(probe.witness, probe.sent, probe.outcome);
         }
         if !matches!(probe.level, Level::Forwarding | Level::FullSize) {
-            return false;
+            return None;
         }
-        let is_dead = self.silent.hear(probe);
+        let dead_since = self.silent.hear(probe);
         if self.peers.contains(&probe.witness) {
-            return is_dead;
+            return dead_since;
         }
         if probe.outcome == Outcome::Answered {
             self.reached = self.reached.max(Some(probe.sent));
@@ -229,11 +240,29 @@ impl<G, W: Copy + Ord> Watched<G, W> {
             match probe.outcome {
                 Outcome::Answered => self.path.answered(now),
                 // What never answered is not there yet, and loses nothing.
-                Outcome::Missed if !self.has_answered(probe.level) || is_dead => {}
+                Outcome::Missed if !self.has_answered(probe.level) || is_mute || dead_since.is_some() => {}
                 Outcome::Missed => self.path.missed(now, 1),
             }
         }
-        is_dead
+        dead_since
+    }
+
+    /// Whether it is the silence of somebody who has never answered a packet of full size, while others do: there are such targets.
+    fn is_mute(&self, probe: Probe<W>) -> bool {
+        probe.outcome == Outcome::Missed
+            && probe.level == Level::FullSize
+            && self.has_answered(probe.level)
+            && !self.silent.has_answered(probe.level, probe.witness)
+    }
+
+    /// Whether somebody who is dead since then was dead before the present run of misses began: then that run is of others.
+    fn was_dead(&self, level: Level, since: Tick) -> bool {
+        self.detector(level).missing().is_none_or(|(first, _)| since < first)
+    }
+
+    /// Whether that one answers through it what it is asked at that level.
+    pub(super) fn hears(&self, level: Level, witness: W) -> bool {
+        self.silent.has_answered(level, witness) && !self.silent.is_dead(level, witness)
     }
 
     /// Whether a target is asked that is not dead at that level: what fails there, that one misses as well. A peer is no such: what fails on

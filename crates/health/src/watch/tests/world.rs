@@ -29,6 +29,10 @@ pub enum Broken {
     BlackHole(char),
     /// A target outside is dead.
     Target(char),
+    /// It answers no packet of full size.
+    Mute(char),
+    /// It answers nobody who leaves through that gateway.
+    Bans(char, char),
     /// Nothing beyond the gateways' own subnet is there.
     Internet,
     /// The node's own link to the VPC.
@@ -349,7 +353,8 @@ impl World {
             silent.iter().chain(&strange).chain(&apart).all(|broken| !self.is(*broken))
                 && !(large && self.is(BlackHole(witness)))
         } else {
-            !self.is(Internet) && !self.is(Target(witness))
+            let is_mute = large && self.is(Mute(witness));
+            !self.is(Internet) && !self.is(Target(witness)) && !is_mute && !self.is(Bans(witness, gateway))
         };
         (witness, if level == Level::Reachability { in_vpc } else { in_vpc && leads && arrives })
     }
