@@ -26,6 +26,9 @@
 //! | all targets but one have been dead for long | ok / ok (their silence is no news) | ok / ok | ok / ok | nobody |
 //! | all targets, or the internet | fails / fails | ok / ok | ok or fails / the same | nobody: hold |
 //!
+//! - **Forwarding**: where one target alone is left to tell, its word makes a node use another gateway, and no more: it may refuse what
+//!   comes from A. It takes a second witness, another target or a peer, until A is condemned for good: until that is a vote for its
+//!   replacement, and a reason for what `onNoGateway` says.
 //! - **Source**: the silence of a peer counts where that peer answers somebody else, of all gateways that ask it; where A alone asks it, when
 //!   it gets an answer itself from whom it asks, A for one (`source`). Where a gateway was never seen with the expected address, nobody
 //!   knows whether its peers admit it: it is not condemned, but it is on trial while another is proven.
@@ -206,11 +209,11 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
         })
     }
 
-    /// Whether the node would not use it while another works: a vote for its replacement.
+    /// Whether the node would not use it while another works, and more than one says so: a vote for its replacement.
     pub fn is_condemned(&self, gateway: G) -> bool {
         let Some(watched) = self.gateways.get(&gateway) else { return false };
         let silent = watched.works(Level::Reachability) == Some(false);
-        !watched.condemned.is_empty()
+        watched.condemned.keys().any(|fault| watched.is_sure_of(*fault))
             || silent && self.others(gateway).any(|other| other.works(Level::Reachability) == Some(true))
     }
 
@@ -231,12 +234,12 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
     }
 
     /// Whether every one of them is known to be of no use: what `onNoGateway` waits for. Not while anything is unknown or in doubt, not
-    /// when the outside is gone through all of them, and not when one only loses packets.
+    /// when the outside is gone through all of them, not when one only loses packets, and not on the word of a single target.
     pub fn none_works(&self, listed: &[G]) -> bool {
         let is_out = |gateway: &G| {
             self.gateways.get(gateway).is_some_and(|watched| {
                 watched.works(Level::Reachability) == Some(false)
-                    || watched.condemned.keys().any(|fault| fault.is_total())
+                    || watched.condemned.keys().any(|fault| fault.is_total() && watched.is_sure_of(*fault))
             })
         };
         !listed.is_empty() && listed.iter().all(is_out)

@@ -26,7 +26,33 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
             if let Some(evidence) = self.accuse_of_loss(gateway, now) {
                 self.condemn(gateway, evidence);
             }
+            self.corroborate(gateway);
             self.welcome(gateway, now);
+        }
+    }
+
+    /// Whether more than one says that nothing gets through: targets that answer through another gateway, or its peers. Once is enough: who
+    /// said so may be gone when the gateway still does not work.
+    fn corroborate(&mut self, gateway: G) {
+        let Some(watched) = self.gateways.get(&gateway).filter(|watched| !watched.is_corroborated) else {
+            return;
+        };
+        let Some(evidence) = watched.condemned.get(&Fault::NotForwarding) else { return };
+        let answers = |target: &W| self.others(gateway).any(|other| other.hears(Level::Forwarding, *target));
+        let targets = watched.unanswered_at(Level::Forwarding).iter().filter(|target| answers(target)).count();
+        // One that is dead itself, or does not get out, tells nothing.
+        let was_there = |(peer, missed): (W, Tick)| {
+            let is_it = |other: &&Watched<G, W>| other.is_alive() && other.seen_as.contains(&peer);
+            self.others(gateway).find(is_it).is_some_and(|other| {
+                other.detector(Level::Forwarding).last_answered().is_some_and(|answered| answered > missed)
+            })
+        };
+        let are_silent = watched.detector(Level::Source).missing().is_some()
+            && watched.peers.silent_since(evidence.since).any(was_there);
+        if targets + usize::from(are_silent) > 1
+            && let Some(watched) = self.gateways.get_mut(&gateway)
+        {
+            watched.is_corroborated = true;
         }
     }
 

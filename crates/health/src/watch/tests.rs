@@ -164,6 +164,52 @@ fn targets_that_answer_nothing_of_full_size_make_nobody_flicker() {
 }
 
 #[test]
+fn the_word_of_a_single_target_moves_nodes_and_is_no_vote_and_no_reason_to_give_up() {
+    let dead = [Target('x'), Target('y')];
+    for (broken, is_vote) in [
+        // To a node these two are the same.
+        (Bans('z', A), false),
+        (NoDefaultRoute(A), false),
+        // The peer is silent as well.
+        (Deaf(A), true),
+    ] {
+        for seed in 1..=10 {
+            let mut world = World::whole_with(&[A, B], seed, &Config::default());
+            world.broken.extend(dead);
+            world.runs(60_000 + 83 * seed);
+            world.broken.insert(broken);
+            world.runs(20_000);
+            let said = (world.condemned(), world.current, world.watch.is_condemned(A));
+            assert_eq!(said, (vec![(A, Fault::NotForwarding)], B, is_vote), "{broken:?}, seed {seed}");
+            // All the same it is better than nothing.
+            world.broken.insert(Dead(B));
+            world.runs(5_000);
+            let used = if is_vote { B } else { A };
+            let given_up = world.watch.none_works(&[A, B]);
+            assert_eq!((world.current, given_up), (used, is_vote), "{broken:?}, seed {seed}");
+            assert_eq!(world.watch.is_condemned(A), is_vote, "{broken:?}, seed {seed}");
+            world.broken.clear();
+            world.runs(60_000);
+            assert_eq!((world.condemned(), world.current), (vec![], A), "{broken:?}, seed {seed}");
+            // Where others tell as well, it is.
+            world.broken.insert(NoDefaultRoute(A));
+            world.runs(5_000);
+            assert!(world.watch.is_condemned(A), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn where_others_answer_the_ban_of_one_target_condemns_nobody() {
+    for seed in 1..=10 {
+        let mut world = World::whole_with(&[A, B], seed, &Config::default());
+        world.broken.insert(Bans('z', A));
+        world.runs(120_000);
+        assert_eq!((world.condemned(), world.current), (vec![], A), "seed {seed}");
+    }
+}
+
+#[test]
 fn with_all_targets_dead_but_one_a_gray_failure_is_left_within_two_intervals_more() {
     for seed in 1..=40 {
         for broken in [Deaf(A), NoDefaultRoute(A), WrongSource(A), BlackHole(A)] {

@@ -49,6 +49,8 @@ pub(super) struct Watched<G, W> {
     /// Who did not answer in the present run of misses of each level.
     unanswered: BTreeMap<Level, Vec<W>>,
     pub(super) condemned: BTreeMap<Fault, Evidence<G, W>>,
+    /// Whether more than one witness has said since it was condemned for it that nothing gets through.
+    pub(super) is_corroborated: bool,
 }
 
 impl<G, W: Copy + Ord> Watched<G, W> {
@@ -70,6 +72,7 @@ impl<G, W: Copy + Ord> Watched<G, W> {
             silent: Silent::default(),
             unanswered: BTreeMap::new(),
             condemned: BTreeMap::new(),
+            is_corroborated: false,
         }
     }
 
@@ -189,6 +192,11 @@ impl<G, W: Copy + Ord> Watched<G, W> {
             self.path.clear();
         }
         self.condemned.entry(evidence.fault).or_insert(evidence);
+    }
+
+    /// Whether what it was condemned for is more than one target's word, which may have to do with that target only.
+    pub(super) fn is_sure_of(&self, fault: Fault) -> bool {
+        fault != Fault::NotForwarding || self.is_corroborated
     }
 
     fn beyond(&mut self) -> impl Iterator<Item = &mut Detector> {
@@ -336,7 +344,7 @@ impl<G, W: Copy + Ord> Watched<G, W> {
             // It answers in the VPC: where every other one is silent, it may be better than nothing. One that leads nowhere is as good as silent.
             let is_so = |fault| self.condemned.contains_key(&fault);
             let signal = match reachable.signal {
-                _ if is_so(Fault::NotForwarding) => Signal::Silent,
+                _ if is_so(Fault::NotForwarding) && self.is_sure_of(Fault::NotForwarding) => Signal::Silent,
                 Signal::Answering if is_so(Fault::UnexpectedSource) => Signal::WrongSource,
                 signal => signal,
             };
@@ -413,6 +421,7 @@ impl<G, W: Copy + Ord> Watched<G, W> {
             Some(level) => levels.get(&level).is_some_and(Detector::is_down),
             None => loses,
         });
+        self.is_corroborated &= self.condemned.contains_key(&Fault::NotForwarding);
     }
 }
 
