@@ -132,8 +132,14 @@ pub fn black_hole(lab: &Lab, machine: &str, bytes: u16) -> Result<()> {
     port_faults::drop_large(lab.name(), &port_owner(lab, machine)?, bytes)
 }
 
-/// Cuts two machines off from each other on one segment, and from nobody else.
+/// What the provider's gateway is called where it is no machine of the lab.
+const PROVIDER_GATEWAY: &str = "provider-gateway";
+
+/// Cuts two machines off from each other on one segment, and from nobody else; or one from the provider's gateway.
 pub fn part(lab: &Lab, machine: &str, other: &str, side: Side) -> Result<()> {
+    if other == PROVIDER_GATEWAY {
+        return port_faults::part_from_provider(lab.name(), &port_owner(lab, machine)?);
+    }
     port_faults::part(lab.name(), &port_owner(lab, machine)?, &port_owner(lab, other)?, side)
 }
 

@@ -179,7 +179,7 @@ enum Command {
     Part {
         /// Node, gateway or Droplet
         machine: String,
-        /// Another one
+        /// Another one, or provider-gateway
         other: String,
         /// The segment
         #[arg(value_enum, default_value_t = Side::Vpc)]

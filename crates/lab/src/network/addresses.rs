@@ -8,6 +8,8 @@ pub const PUBLIC_PREFIX: u8 = 24;
 pub const PUBLIC_SEGMENT: &str = "203.0.113.0/24";
 /// The provider's gateway on the public segment.
 pub const PUBLIC_GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// Its hardware address.
+pub const PUBLIC_GATEWAY_MAC: &str = "02:00:00:00:00:01";
 /// Prefix length of the VPC.
 pub const VPC_PREFIX: u8 = 20;
 /// The VPC.

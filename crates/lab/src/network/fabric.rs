@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use super::addresses::{
-    ANCHORS, API_SERVER, CLOUD_API, METADATA, NODES, PRIVATE_RANGES, PUBLIC_GATEWAY, PUBLIC_PREFIX,
+    ANCHORS, API_SERVER, CLOUD_API, METADATA, NODES, PRIVATE_RANGES, PUBLIC_GATEWAY, PUBLIC_GATEWAY_MAC, PUBLIC_PREFIX,
     PUBLIC_SEGMENT, RESOLVERS, STRANGER, VPC, VPC_GATEWAY, VPC_PREFIX,
 };
 use super::{CLOUD, INTERNET, PROVIDER, ports, reserved, walls};
@@ -93,8 +93,9 @@ fn links(internet: &str, provider: &str, variant: Variant) -> Vec<String> {
         "link set lo up".to_owned(),
         // With an address of their own: a bridge otherwise takes that of a port, and changes it when that machine dies, so that
         // for the others the provider's gateway is gone until they ask for its address again.
-        "link add pub address 02:00:00:00:00:01 type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
-            .to_owned(),
+        format!(
+            "link add pub address {PUBLIC_GATEWAY_MAC} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
+        ),
         "link add vpc address 02:00:00:00:00:02 type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
             .to_owned(),
         format!("link add internet type veth peer name uplink netns {internet}"),

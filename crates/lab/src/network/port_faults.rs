@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use serde_json::Value;
 
 use super::CLOUD;
+use super::addresses::PUBLIC_GATEWAY_MAC;
 use super::ports::{Direction, Side, port};
 use crate::error::{LabError, Result};
 use crate::netns;
@@ -71,6 +72,12 @@ pub fn part(name: &LabName, machine: &str, other: &str, side: Side) -> Result<()
         Ok(format!("add element bridge ports parted {{ \"{from}\" . {mac} }}\n"))
     };
     apply(name, machine, &[one_way(machine, other)?, one_way(other, machine)?].concat())
+}
+
+/// Drops what a machine sends the provider's gateway, which goes on answering for its address, until [`heal`]: to this machine it is dead.
+pub fn part_from_provider(name: &LabName, machine: &str) -> Result<()> {
+    let port = port(machine, Side::Public);
+    apply(name, machine, &format!("add element bridge ports parted {{ \"{port}\" . {PUBLIC_GATEWAY_MAC} }}\n"))
 }
 
 /// Lets a machine send from an address that is not its own, until [`heal`].

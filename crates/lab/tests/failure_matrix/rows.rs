@@ -125,6 +125,7 @@ pub const ROWS: &[Row] = &[
     row("conntrack", &[Lab(&["break", "conntrack", "{a}"])]),
     row("black-hole", &[Lab(&["black-hole", "{a}", "1000"])]),
     row("default-route", &[Lab(&["break", "default-route", "{a}"])]),
+    row("provider-gateway", &[Lab(&["part", "{a}", "provider-gateway"])]),
     Row { has_other_source: true, ..row("wrong-source", &[Lab(&["break", "source", "{a}"])]) },
     row("taken-over", &[Lab(&["break", "forwarding", "gateway-b"]), Lab(&["take-over", "{a}", "gateway-b"])]),
     Row {

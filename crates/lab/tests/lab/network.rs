@@ -270,6 +270,20 @@ fn two_machines_that_are_parted_reach_everybody_but_each_other() {
 }
 
 #[test]
+fn a_gateway_that_is_parted_from_the_providers_leads_nowhere_and_reaches_everybody_on_its_link() {
+    let world = World::start(&["--size", "network"]);
+    let [a, b] = [HAND_MADE_GATEWAYS[0], HAND_MADE_GATEWAYS[1]];
+    world.shell("node-1", &format!("ip route add {WHOAMI}/32 via {}", a.vpc));
+    assert_eq!(world.whoami("node-1", web(WHOAMI)), Some(a.public));
+    world.run(&["part", a.name, "provider-gateway"]);
+    assert!(world.hears_nothing("node-1", web(WHOAMI)));
+    assert!(world.is_refused(a.name, SocketAddrV4::new(b.public, 9)));
+    assert_eq!(world.whoami(b.name, web(WHOAMI)), Some(b.public), "the other one is none the worse");
+    world.run(&["heal", a.name]);
+    assert_eq!(world.whoami("node-1", web(WHOAMI)), Some(a.public));
+}
+
+#[test]
 fn addresses_that_are_silent_answer_nobody_until_they_are_healed() {
     let world = World::start(&["--size", "network"]);
     world.run(&["silence", "8.8.8.8", "9.9.9.9"]);
