@@ -168,6 +168,10 @@ pub struct Replacement {
     /// When that was decided. The next one comes ten minutes later at the earliest.
     pub time: Time,
 
+    /// While `time` is still to come, because a clock ran ahead: since when the next one waits for its ten minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_since: Option<Time>,
+
     /// Name of the gateway that is replaced.
     pub from: String,
 

@@ -12,6 +12,7 @@
 
 mod addresses;
 mod admits;
+mod ahead;
 mod conditions;
 mod creation;
 mod degraded;
@@ -135,10 +136,11 @@ fn first_the_status(
     status: &EgressGatewayStatus,
     next: impl FnOnce() -> Option<Effect>,
 ) -> Option<Effect> {
-    if without_words(status) != without_words(&look.before) {
+    let written = look.written();
+    if without_words(status) != without_words(&written) {
         return Some(Effect::WriteStatus);
     }
-    next().or_else(|| (*status != look.before).then_some(Effect::WriteStatus))
+    next().or_else(|| (*status != written).then_some(Effect::WriteStatus))
 }
 
 fn without_words(status: &EgressGatewayStatus) -> EgressGatewayStatus {
@@ -231,7 +233,7 @@ impl<'a> Look<'a> {
             limits,
             now,
             identity,
-            before: seen.gateway.status.clone().unwrap_or_default(),
+            before: ahead::brought_back(seen.gateway.status.clone().unwrap_or_default(), &whole_second(now)),
             nodes: seen.node_droplets(),
             electorate: Electorate::of(&seen.nodes, seen.gateway.spec.node_selector.as_ref()),
             wishes: Wishes::of(&seen.gateway),
@@ -244,9 +246,12 @@ impl<'a> Look<'a> {
     }
 
     fn time(&self) -> Time {
-        // Kubernetes keeps whole seconds; what is compared with what was read back must not have more.
-        let second = Timestamp::from_second(self.now.as_second()).unwrap_or(self.now);
-        Time(second)
+        whole_second(self.now)
+    }
+
+    // The status as it is on record; `before` may differ from it in times.
+    fn written(&self) -> EgressGatewayStatus {
+        self.seen.gateway.status.clone().unwrap_or_default()
     }
 
     fn since(&self, then: &Time) -> Duration {
@@ -276,6 +281,11 @@ impl<'a> Look<'a> {
     fn most(&self) -> usize {
         self.replicas + 1
     }
+}
+
+// Kubernetes keeps whole seconds; what is compared with what was read back must not have more.
+fn whole_second(now: Timestamp) -> Time {
+    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
 }
 
 fn is_leaving(gateway: &GatewayStatus) -> bool {

@@ -51,7 +51,7 @@ pub(super) fn decide(look: &Look<'_>) -> Decision {
     }
     // Of a spec that was not acted on the rest does not speak.
     status.observed_generation = look.before.observed_generation;
-    let effect = (status != look.before).then_some(Effect::WriteStatus);
+    let effect = (status != look.written()).then_some(Effect::WriteStatus);
     let events = events::between(look, &status, effect.as_ref());
     let requeue_after = if effect.is_some() { SOON } else { QUIET };
     Decision { effect, status, requeue_after, events }

@@ -22,7 +22,7 @@ use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, Replacement};
 use egress_digitalocean::{Droplet, DropletStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Look, Presence, addresses, is_leaving, judge, quorum};
+use super::{Look, Presence, addresses, ahead, is_leaving, judge, quorum};
 use crate::decision::{Effect, POWER_CYCLE_WINDOW, REPAIR_MEMORY, REPLACEMENT_PAUSE};
 use crate::identity::OwnedDroplet;
 use crate::observation::HealthSeen;
@@ -170,8 +170,10 @@ fn give_up(look: &Look<'_>, status: &mut EgressGatewayStatus) {
     if status.gateways.iter().any(|gateway| is_given_up(look, status, gateway)) {
         return;
     }
-    let lately =
-        status.last_replacement.as_ref().is_some_and(|last| look.since(&last.time) < REPLACEMENT_PAUSE);
+    let lately = status
+        .last_replacement
+        .as_ref()
+        .is_some_and(|last| look.since(ahead::counts_from(last)) < REPLACEMENT_PAUSE);
     let due = status.gateways.iter().filter(|gateway| gateway.role == GatewayRole::Failed);
     let mut due = due.filter_map(|gateway| Some((gateway.clone(), is_due(look, status, gateway)?)));
     let Some((gateway, why)) = due.next() else { return };
@@ -189,6 +191,7 @@ fn give_up(look: &Look<'_>, status: &mut EgressGatewayStatus) {
 pub(super) fn replacement(look: &Look<'_>, gateway: &GatewayStatus, reason: String) -> Replacement {
     Replacement {
         time: look.time(),
+        held_since: None,
         from: gateway.name.clone(),
         from_droplet_id: gateway.droplet_id,
         from_public_address: gateway.public_address.clone(),

@@ -1,5 +1,7 @@
 //! Power, power cycle, replacement: in which order, how often, and what is told of it.
 
+use std::time::Duration;
+
 use egress_api::GatewayRole;
 use egress_api::condition::{DEGRADED, READY, is_true};
 use egress_controller::decision::Effect;
@@ -246,6 +248,78 @@ fn of_two_gateways_that_are_condemned_in_turn_the_second_is_replaced_ten_minutes
     assert!(second.time.0.as_second() - first.time.0.as_second() >= 600);
     assert_eq!(done(&world, "create"), 4);
     no_violation(&world, &"in turn");
+}
+
+/// The clock of a leader was an hour ahead, for so many seconds; it is put right, or another one leads.
+#[test]
+fn what_a_clock_wrote_that_ran_ahead_holds_nothing_up() {
+    type Harms = fn(&mut crate::world::Machine);
+    let cases: [(&str, Harms); 4] = [
+        ("off", |machine| machine.off = true),
+        ("frozen", |machine| machine.frozen = true),
+        ("dead", |machine| machine.dead = true),
+        ("gray", |machine| machine.gray = true),
+    ];
+    for (what, harms) in cases {
+        for ahead_for in [1, 3, 8, 20, 60] {
+            let world = prepared();
+            harms(world.state().first());
+            let ahead = |second: jiff::Timestamp| second + Duration::from_secs(3_600);
+            for _ in 0..ahead_for {
+                let mut seen = world.state().observe().unwrap();
+                for node in &mut seen.nodes {
+                    node.heard = node.heard.map(ahead);
+                }
+                let now = world.state().now;
+                let decision = at(&world, &seen, now + 3_600);
+                let _ = world.carry_out(&decision, None);
+                world.state().tick(1);
+            }
+            assert!(world.settle(ENOUGH), "{what}, {ahead_for} s: {:#?}", world.state().status());
+            no_violation(&world, &(what, ahead_for));
+            let status = world.state().status();
+            assert_eq!(status.gateways_ready.as_deref(), Some("2/2"), "{what}, {ahead_for} s: {status:#?}");
+        }
+    }
+}
+
+#[test]
+fn however_far_ahead_the_time_of_a_replacement_is_the_next_one_waits_ten_minutes_and_no_longer() {
+    let (world, mut seen, now) = calm();
+    let status = seen.gateway.status.as_mut().unwrap();
+    status.last_replacement = Some(egress_api::Replacement {
+        time: Time(timestamp(now + 3_600)),
+        held_since: None,
+        from: "demo-9-1a2b3c4d".into(),
+        from_droplet_id: 99,
+        from_public_address: None,
+        to: Some("demo-0-1a2b3c4d".into()),
+        to_public_address: None,
+        reason: "it was dead".into(),
+    });
+    let gateway = &mut status.gateways[0];
+    (gateway.role, gateway.ready) = (GatewayRole::Failed, false);
+    let tried = Some(Time(timestamp(now - 300)));
+    (gateway.suspect_since, gateway.power_cycled) = (tried.clone(), tried.clone());
+    gateway.power_cycle_accepted = tried;
+    for report in reports(&mut seen) {
+        for view in report.gateways.iter_mut().filter(|view| view.address == private(FIRST.0)) {
+            (view.forwards, view.condemned) = (Some(false), true);
+        }
+    }
+    let replaced = |seen: &mut egress_controller::observation::Observation, now: i64| {
+        seen.nodes.iter_mut().for_each(|node| node.heard = Some(timestamp(now)));
+        let status = at(&world, seen, now).status;
+        seen.gateway.status = Some(status.clone());
+        status.last_replacement.unwrap().from_droplet_id == 103
+    };
+    assert!(!replaced(&mut seen, now));
+    // It was ours that was behind, and is put right: the ten minutes are those since the last replacement.
+    let mut right = seen.clone();
+    assert!(!replaced(&mut right, now + 3_600 + 300));
+    assert!(replaced(&mut right, now + 3_600 + 600));
+    assert!(!replaced(&mut seen, now + 599));
+    assert!(replaced(&mut seen, now + 600));
 }
 
 #[test]
