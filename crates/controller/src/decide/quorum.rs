@@ -35,6 +35,8 @@ pub(super) struct Ballot<'a> {
     against: usize,
     /// Those of them who saw no more than another address than that it should have.
     by_source: usize,
+    /// Those of them whom it answers, so that it fails at something else.
+    answered: usize,
     unanswered: usize,
     needed: Option<usize>,
 }
@@ -64,6 +66,11 @@ impl<'a> Electorate<'a> {
         self.voters.len()
     }
 
+    /// How many nodes there are, whether they vote or not: so rare are the renewals of each.
+    pub(super) fn nodes(&self) -> usize {
+        self.all
+    }
+
     /// Whether so many of them are enough.
     pub(super) fn is_quorum(&self, count: usize) -> bool {
         self.needed.is_some_and(|needed| count >= needed)
@@ -84,6 +91,11 @@ impl Ballot<'_> {
     /// Whether it would be none without those who only do not see its address outside: that may be the fault of whom they ask.
     pub(super) fn condemns_by_source_alone(&self) -> bool {
         self.condemns() && self.needed.is_some_and(|needed| self.against - self.by_source < needed)
+    }
+
+    /// Whether one of those who condemn it gets an answer from it, and nothing through it as it should be.
+    pub(super) fn sees_it_fail_beyond(&self) -> bool {
+        self.answered > 0
     }
 
     /// Whether a quorum gets no answer from it: with all gateways dead there is no difference, and nobody condemns.
@@ -108,6 +120,7 @@ pub(super) fn ballot<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> Ballot<'a>
     let against: Vec<_> =
         views.iter().filter(complains).filter(|(node, report, _)| counts(node, report)).collect();
     let by_source = against.iter().filter(|(_, _, view)| Level::of(view) == Level::WrongSource).count();
+    let answered = against.iter().filter(|(_, _, view)| Level::of(view) != Level::Unanswered).count();
     let unanswered = views
         .iter()
         .filter(|(node, report, view)| !view.reachable && !report.cut_off && counts(node, report));
@@ -121,6 +134,7 @@ pub(super) fn ballot<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> Ballot<'a>
         unanswered: unanswered.count(),
         against: against.len(),
         by_source,
+        answered,
         complaining,
         voters: electorate.len(),
         through,

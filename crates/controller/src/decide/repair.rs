@@ -86,6 +86,7 @@ fn rung(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) 
             Rung::Replace(format!("a power cycle did not help: {why}"))
         }
         None if condemned && ours && may_be_cycled(look, status, gateway) => Rung::PowerCycle,
+        None if condemned && ours && may_have_come_back(look, status, gateway) => Rung::Wait,
         None if condemned => Rung::Replace(why),
         // Off the list nobody may condemn it; that nobody gets through it for so long while another works is as much.
         _ if since >= look.limits.bring_up && judge::another_stands(look, status, gateway) => {
@@ -228,19 +229,33 @@ fn is_to_be_cycled(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &Gate
     decided && condemned && gateway.power_cycle_accepted.is_none() && may_be_cycled(look, status, gateway)
 }
 
-// Whether a boot may help: it is dead, or it answers and most of those who condemn it see it fail beyond that. A boot applies its rules anew
-// and keeps an address that a replacement would change; a reserved one moves along anyway.
+// Whether a boot may help: it is dead, or it answers us, and nodes see that it does not work. A boot applies its rules anew and keeps an
+// address that a replacement would change; a reserved one moves along anyway.
 fn may_be_cycled(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> bool {
-    let active =
-        matches!(look.presence(gateway), Presence::Found(droplet) if droplet.status == DropletStatus::Active);
-    let fails_beyond = || {
-        let ballot = quorum::ballot(look, gateway);
-        let level = quorum::complaint(&ballot).map(|(level, _)| level);
-        ballot.condemns() && level.is_some_and(|level| level != quorum::Level::Unanswered)
-    };
-    let is_gray =
-        || !addresses::are_wanted(look) && fails_beyond() && judge::another_stands(look, status, gateway);
-    active && (is_silent(look, gateway) || is_gray())
+    is_active(look, gateway)
+        && (is_silent(look, gateway)
+            || is_gray(look, status, gateway) && !may_have_come_back(look, status, gateway))
+}
+
+// It answers us, a quorum condemns it, another one stands, and a replacement would change its address.
+fn is_gray(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> bool {
+    is_active(look, gateway)
+        && !is_silent(look, gateway)
+        && !addresses::are_wanted(look)
+        && quorum::ballot(look, gateway).condemns()
+        && judge::another_stands(look, status, gateway)
+}
+
+// It answers us, and no node says that it does. The words of nodes are older than ours: one that has just come back is left alone until
+// all of them were renewed, and if they say the same then, nodes do not reach it.
+fn may_have_come_back(look: &Look<'_>, status: &EgressGatewayStatus, gateway: &GatewayStatus) -> bool {
+    let renewed = look.limits.replace_after + egress_api::fresh_for(look.electorate.nodes());
+    let lasts = gateway.suspect_since.as_ref().is_some_and(|since| look.since(since) >= renewed);
+    is_gray(look, status, gateway) && !lasts && !quorum::ballot(look, gateway).sees_it_fail_beyond()
+}
+
+fn is_active(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
+    matches!(look.presence(gateway), Presence::Found(droplet) if droplet.status == DropletStatus::Active)
 }
 
 fn owned(look: &Look<'_>, gateway: &GatewayStatus) -> Option<OwnedDroplet> {

@@ -91,6 +91,46 @@ fn of_two_that_forward_no_more_one_after_the_other_both_are_replaced() {
     assert_eq!((done(&world, "create"), done(&world, "delete")), (4, 2));
 }
 
+/// Its own endpoint says that it is ready. Of what each of two nodes sees.
+#[test]
+fn whatever_nodes_complain_of_a_power_cycle_comes_before_another_address() {
+    type Sees = fn(&mut egress_api::GatewayObservation);
+    let (silent, gray): (Sees, Sees) =
+        (|view| (view.reachable, view.forwards) = (false, None), |view| view.forwards = Some(false));
+    let large: Sees = |view| view.full_size = Some(false);
+    for (what, sees, most) in [
+        ("one hears nothing", [silent, gray], 5),
+        ("each says something else", [large, gray], 5),
+        ("all say the same", [gray, gray], 5),
+        // It may just have come back: what they say is renewed first.
+        ("nobody hears anything", [silent, silent], 20),
+    ] {
+        let (world, mut seen, now) = calm();
+        for (report, sees) in reports(&mut seen).zip(sees) {
+            report.gateways.iter_mut().filter(|view| view.address == private(FIRST.0)).for_each(|view| {
+                view.condemned = true;
+                sees(view);
+            });
+        }
+        let mut cycled = None;
+        for second in 0..60 {
+            seen.nodes.iter_mut().for_each(|node| node.heard = Some(timestamp(now + second)));
+            let (effect, decision) = effect_at(&world, &mut seen, now + second);
+            match effect {
+                Some(Effect::ApplyStaticRoute(spec)) => seen.route.as_mut().unwrap().spec = spec,
+                Some(Effect::PowerCycle(_)) => cycled = cycled.or(Some(second)),
+                _ => {}
+            }
+            if cycled.is_some() {
+                break;
+            }
+            assert_eq!(decision.status.last_replacement, None, "{what}, after {second} s");
+        }
+        // Looked at each second, and condemned at the first look.
+        assert!(cycled.is_some_and(|cycled| (most..=most + 1).contains(&cycled)), "{what}: {cycled:?}");
+    }
+}
+
 #[test]
 fn where_the_address_moves_along_what_answers_and_does_not_forward_is_replaced_without_a_power_cycle() {
     let world = World::reserved(Vec::new(), &[]);
