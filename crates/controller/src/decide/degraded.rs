@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use egress_api::condition::{DEGRADED, Verdict};
-use egress_api::{EGRESS_GATEWAY_FINALIZER, EgressGatewayStatus, GatewayRole, GatewayStatus};
+use egress_api::{
+    EGRESS_GATEWAY_FINALIZER, EgressGatewayStatus, GatewayObservation, GatewayRole, GatewayStatus,
+};
 
 use super::conditions::{in_words, obstacle, verdict};
 use super::quorum::{ballot, complaint};
 use super::{Look, addresses, creation, existing, firewall, is_proven, pause, population, roll};
 use crate::cloud::elapsed;
 use crate::identity::droplet_id;
+use crate::observation::NodeSeen;
 
 /// Reason when all that exists works and more was asked for.
 pub(super) const FEWER: &str = "FewerGateways";
@@ -39,6 +42,7 @@ pub(super) fn degraded(look: &Look<'_>, status: &EgressGatewayStatus, proven: us
         .or_else(|| firewall::complaint(look, status))
         .or_else(|| pause::complaint(look).map(|message| ("UnknownAnnotationValue", message)))
         .or_else(|| look.wishes.complaint(status).map(|message| ("UnknownGatewayName", message)))
+        .or_else(|| told_by_one_target(look, status))
         .or_else(|| doubtful(look, status));
     match found {
         Some((reason, message)) => verdict(DEGRADED, true, reason, message),
@@ -148,6 +152,28 @@ fn outside_unreachable(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<
 fn fewer(look: &Look<'_>, proven: usize) -> Option<(&'static str, String)> {
     let message = || format!("{proven} of {} gateways are proven", look.replicas);
     (proven > 0 && proven < look.replicas).then(|| (FEWER, message()))
+}
+
+// Nodes use another gateway, and do not condemn this one: the only target that is left to tell may refuse what comes from there.
+fn told_by_one_target(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<(&'static str, String)> {
+    let lasts = |node: &NodeSeen| node.heard.is_none_or(|heard| elapsed(heard, look.now) >= DOUBT);
+    status.gateways.iter().filter(|gateway| is_proven(gateway)).find_map(|gateway| {
+        let nodes = look.electorate.reports().filter(|(node, report)| {
+            let is_it = |view: &&GatewayObservation| Some(&view.address) == gateway.private_address.as_ref();
+            let fails = |view: &GatewayObservation| {
+                view.reachable && view.forwards == Some(false) && !view.condemned && !report.cut_off
+            };
+            let another = report.gateways.iter().any(|view| !is_it(&view) && view.forwards == Some(true));
+            lasts(node) && another && report.gateways.iter().find(is_it).is_some_and(fails)
+        });
+        let (count, voters) = (nodes.count(), look.electorate.len());
+        let message = format!(
+            "{}: for {count} of {voters} nodes nothing outside answers through it, and a single target is all that tells so; they use \
+             another gateway, and nothing is replaced on that word: look at the targets (spec.healthCheck.targets)",
+            gateway.name
+        );
+        (count > 0).then_some(("GatewayDoubtful", message))
+    })
 }
 
 // The data path works and its own endpoint does not say so: a process there hangs, and traffic flows.

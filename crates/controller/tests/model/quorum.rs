@@ -256,6 +256,30 @@ fn the_condition_says_which_gateway_at_which_level_and_for_how_many_nodes() {
 }
 
 #[test]
+fn what_nodes_leave_and_do_not_condemn_is_told_of_and_stays() {
+    let (world, mut seen, now) = calm();
+    condemned_by(&mut seen, 2, 2, now);
+    seen.nodes.iter_mut().for_each(|node| view(node).condemned = false);
+    let (effect, decision) = effect_at(&world, &mut seen, now + 5);
+    assert_eq!((effect, reason(&decision, DEGRADED)), (None, no("AsAskedFor")), "it may become a verdict");
+    for later in [10, 3_600] {
+        let (effect, decision) = effect_at(&world, &mut seen, now + later);
+        assert_eq!((effect, reason(&decision, DEGRADED)), (None, yes("GatewayDoubtful")));
+        let gateway = &decision.status.gateways[0];
+        assert_eq!((gateway.role, gateway.ready), (GatewayRole::Active, true));
+        let degraded = decision.status.conditions.iter().find(|one| one.type_ == DEGRADED).unwrap();
+        for part in ["demo-0-1a2b3c4d", "2 of 2 nodes", "spec.healthCheck.targets"] {
+            assert!(degraded.message.contains(part), "{part}: {}", degraded.message);
+        }
+    }
+    // With nobody that gets through there is no difference.
+    for report in reports(&mut seen) {
+        report.gateways.iter_mut().for_each(|view| view.forwards = Some(false));
+    }
+    assert_eq!(reason(&effect_at(&world, &mut seen, now + 3_600).1, DEGRADED), yes("OutsideUnreachable"));
+}
+
+#[test]
 fn without_a_word_on_whose_agent_is_ready_nothing_falls_and_the_condition_says_what_is_missing() {
     let (world, mut seen, now) = calm();
     seen.nodes.iter_mut().for_each(|node| node.agent_ready = None);
