@@ -110,6 +110,8 @@ pub struct State {
     /// When a gateway was proven last, and when a quorum of nodes, as the controller heard them, or the cloud spoke against it last.
     proven: BTreeMap<u64, i64>,
     against: BTreeMap<u64, i64>,
+    /// Since when a gateway works, if it does.
+    works_since: BTreeMap<u64, i64>,
     pub walls: BTreeMap<String, Wall>,
     pub foreign_walls: BTreeSet<String>,
     pub walls_gone: usize,
@@ -228,6 +230,7 @@ impl World {
             said: BTreeMap::new(),
             proven: BTreeMap::new(),
             against: BTreeMap::new(),
+            works_since: BTreeMap::new(),
             walls: BTreeMap::new(),
             foreign_walls: BTreeSet::new(),
             walls_gone: 0,
@@ -331,6 +334,7 @@ impl State {
         for _ in 0..seconds {
             self.now += 1;
             self.settle_addresses();
+            self.note_who_works();
         }
         self.move_follower();
         if self.nodes_follow {

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use egress_controller::reserved_ip::{OwnedIp, ReleasableIp};
 
+use super::votes::HEARD_LATE;
 use super::*;
 
 /// The controller's hands in this world, with the version of the EgressGateway that it saw.
@@ -255,9 +256,12 @@ impl Ports for Hands<'_> {
         let machine = &state.machines[&id.0];
         // A real one is not up before the window is over, in which a second cycle may follow the first.
         let boots = now - machine.booted < POWER_CYCLE_WINDOW.as_secs().cast_signed();
-        // What a quorum said a moment ago may have healed since: nodes are heard later than what they see.
+        // What a quorum said a moment ago may have healed since: nodes are heard later than what they see. One that has worked for longer
+        // may be out of their reach only.
         let condemned = state.against.get(&id.0).is_some_and(|against| *against == now);
-        if state.answers_and_forwards(id.0) == (true, true) && !boots && !condemned {
+        let has_healed = state.works_since.get(&id.0).is_some_and(|since| now - since < HEARD_LATE);
+        let excused = condemned && (has_healed || state.is_out_of_reach(id.0));
+        if state.answers_and_forwards(id.0) == (true, true) && !boots && !excused {
             state.violations.push("I8: a gateway that works was power-cycled".into());
         }
         let machine = state.machines.get_mut(&id.0).unwrap();
@@ -303,12 +307,19 @@ impl Ports for Hands<'_> {
             state.violations.push("a Droplet was deleted that nodes route to for a follower".into());
         }
         let works = |machine: &Machine| state.is_up(machine) && !machine.is_gray();
-        let others = state.ours().iter().filter(|(other, machine)| **other != id && works(machine)).count();
+        // One that was never proven is in no list.
+        let carries = |id: &u64, machine: &Machine| works(machine) && state.proven.contains_key(id);
+        let others = state.ours().iter().filter(|(other, machine)| **other != id && carries(other, machine)).count();
         let deleting =
             state.gateway.as_ref().is_some_and(|gateway| gateway.metadata.deletion_timestamp.is_some());
-        // One that was never proven is in no list.
-        if !deleting && others == 0 && works(&state.machines[&id]) && state.proven.contains_key(&id) {
+        if !deleting && others == 0 && carries(&id, &state.machines[&id]) {
             state.violations.push("I8: the last working gateway was deleted".into());
+        }
+        // But it gets the time that a new one may take, unless it is not needed any more.
+        let tried = now - state.machines[&id].made;
+        let is_new = !state.proven.contains_key(&id) && tried < self.world.limits.bring_up.as_secs().cast_signed();
+        if !deleting && others == 0 && is_new && state.answers_and_forwards(id) == (true, true) {
+            state.violations.push(format!("I8: {id}, the only one that works, was deleted {tried} s old"));
         }
         if !deleting && state.answers_and_forwards(id) == (true, true) && !state.may_go(id) {
             state.violations.push(format!("I8: {id} works, and was deleted without a quorum"));

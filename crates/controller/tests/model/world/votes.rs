@@ -8,7 +8,28 @@ const QUORUM: usize = 2;
 /// So long what a node says against a gateway counts, in a cluster of so few.
 const FRESH: i64 = 15;
 
+/// So late may a node be heard that sees a gateway work again: its detector wants two answers, and its words count for a while.
+pub(super) const HEARD_LATE: i64 = FRESH + 3;
+
 impl State {
+    /// Takes note of who works, and since when without interruption.
+    pub(super) fn note_who_works(&mut self) {
+        let ours: Vec<u64> = self.ours().into_iter().map(|(id, _)| *id).collect();
+        for id in ours {
+            if self.answers_and_forwards(id) == (true, true) {
+                self.works_since.entry(id).or_insert(self.now);
+            } else {
+                self.works_since.remove(&id);
+            }
+        }
+    }
+
+    /// Whether one of the nodes that speak against it says that it gets no answer at all.
+    pub(super) fn is_out_of_reach(&self, id: u64) -> bool {
+        let unanswered = |view: &GatewayObservation| view.address == private(id) && !view.reachable;
+        self.said.values().any(|said| !said.cut_off && said.gateways.iter().any(unanswered))
+    }
+
     /// To be called when the controller looks: what it sees then is what it may act on.
     pub(super) fn note_who_is_spoken_against(&mut self) {
         let ours = self.ours().into_iter().map(|(id, _)| *id);
