@@ -114,7 +114,8 @@ mod tests {
         gateway.since = Some(at(10));
         gateway.powered_on = Some(at(1_004));
         gateway.suspect_since = Some(at(4_600));
-        let refused = |not_before| Refused { message: "no".into(), since: at(4_600), not_before: at(not_before) };
+        let refused =
+            |not_before| Refused { message: "no".into(), since: at(4_600), not_before: at(not_before) };
         gateway.delete_refused = Some(refused(4_900));
         let status = EgressGatewayStatus { gateways: vec![gateway], ..EgressGatewayStatus::default() };
         let back = brought_back(status, &at(1_000));
@@ -141,7 +142,8 @@ mod tests {
         };
         let status = EgressGatewayStatus { last_replacement: Some(last), ..EgressGatewayStatus::default() };
         let held = brought_back(status, &at(1_000));
-        let counted = |status: &EgressGatewayStatus| counts_from(status.last_replacement.as_ref().unwrap()).clone();
+        let counted =
+            |status: &EgressGatewayStatus| counts_from(status.last_replacement.as_ref().unwrap()).clone();
         assert_eq!(counted(&held), at(1_000));
         let later = brought_back(held, &at(1_500));
         assert_eq!(counted(&later), at(1_000), "it does not begin anew at every look");

@@ -39,7 +39,8 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
         };
         let Some(evidence) = watched.condemned.get(&Fault::NotForwarding) else { return };
         let answers = |target: &W| self.others(gateway).any(|other| other.hears(Level::Forwarding, *target));
-        let targets = watched.unanswered_at(Level::Forwarding).iter().filter(|target| answers(target)).count();
+        let targets =
+            watched.unanswered_at(Level::Forwarding).iter().filter(|target| answers(target)).count();
         // One that is dead itself, or does not get out, tells nothing.
         let was_there = |(peer, missed): (W, Tick)| {
             let is_it = |other: &&Watched<G, W>| other.is_alive() && other.seen_as.contains(&peer);

@@ -77,7 +77,11 @@ pub fn part(name: &LabName, machine: &str, other: &str, side: Side) -> Result<()
 /// Drops what a machine sends the provider's gateway, which goes on answering for its address, until [`heal`]: to this machine it is dead.
 pub fn part_from_provider(name: &LabName, machine: &str) -> Result<()> {
     let port = port(machine, Side::Public);
-    apply(name, machine, &format!("add element bridge ports parted {{ \"{port}\" . {PUBLIC_GATEWAY_MAC} }}\n"))
+    apply(
+        name,
+        machine,
+        &format!("add element bridge ports parted {{ \"{port}\" . {PUBLIC_GATEWAY_MAC} }}\n"),
+    )
 }
 
 /// Lets a machine send from an address that is not its own, until [`heal`].

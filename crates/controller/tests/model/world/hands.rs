@@ -259,7 +259,7 @@ impl Ports for Hands<'_> {
         // What a quorum said a moment ago may have healed since: nodes are heard later than what they see. One that has worked for longer
         // may be out of their reach only.
         let condemned = state.against.get(&id.0).is_some_and(|against| *against == now);
-        let has_healed = state.works_since.get(&id.0).is_some_and(|since| now - since < HEARD_LATE);
+        let has_healed = state.works_since.get(&id.0).is_none_or(|since| now - since < HEARD_LATE);
         let excused = condemned && (has_healed || state.is_out_of_reach(id.0));
         if state.answers_and_forwards(id.0) == (true, true) && !boots && !excused {
             state.violations.push("I8: a gateway that works was power-cycled".into());
@@ -309,7 +309,8 @@ impl Ports for Hands<'_> {
         let works = |machine: &Machine| state.is_up(machine) && !machine.is_gray();
         // One that was never proven is in no list.
         let carries = |id: &u64, machine: &Machine| works(machine) && state.proven.contains_key(id);
-        let others = state.ours().iter().filter(|(other, machine)| **other != id && carries(other, machine)).count();
+        let others =
+            state.ours().iter().filter(|(other, machine)| **other != id && carries(other, machine)).count();
         let deleting =
             state.gateway.as_ref().is_some_and(|gateway| gateway.metadata.deletion_timestamp.is_some());
         if !deleting && others == 0 && carries(&id, &state.machines[&id]) {
@@ -317,7 +318,8 @@ impl Ports for Hands<'_> {
         }
         // But it gets the time that a new one may take, unless it is not needed any more.
         let tried = now - state.machines[&id].made;
-        let is_new = !state.proven.contains_key(&id) && tried < self.world.limits.bring_up.as_secs().cast_signed();
+        let is_new =
+            !state.proven.contains_key(&id) && tried < self.world.limits.bring_up.as_secs().cast_signed();
         if !deleting && others == 0 && is_new && state.answers_and_forwards(id) == (true, true) {
             state.violations.push(format!("I8: {id}, the only one that works, was deleted {tried} s old"));
         }
