@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Drive the simulator through the whole life of a Droplet, a reserved IP, a firewall, an SSH key and tags with
-pydo, DigitalOcean's own client.
+"""Drive the simulator through the whole life of a Droplet, a reserved IP, a firewall, a project, an SSH key and tags
+with pydo, DigitalOcean's own client.
 
     python3 -m venv VENV && VENV/bin/pip install -r tests/judges/pydo.txt
     VENV/bin/python tests/judges/pydo_life.py --simulator target/debug/do-simulator
@@ -161,6 +161,7 @@ class Life:
 
         self.reserved_ip(droplet_id)
         self.firewall(droplet_id)
+        self.project(droplet_id)
 
         refused(422, "invalid size", lambda: client.droplets.create(body={**body, "size": "s-99"}, **PLAIN))
         refused(422, "hostname", lambda: client.droplets.create(body={**body, "name": "a_b"}, **PLAIN))
@@ -252,6 +253,42 @@ class Life:
         client.firewalls.delete(wall["id"], **PLAIN)
         refused(404, "", lambda: client.firewalls.get(wall["id"], **PLAIN))
         self.step("firewall created, changed part by part and whole, deleted")
+
+    def project(self, droplet_id):
+        client = self.client
+        body = {"name": "judge", "purpose": "Service or API", "environment": "Staging"}
+        project = client.projects.create(body=body, **PLAIN)["project"]
+        must(project["environment"] == "Staging" and not project["is_default"], project)
+        refused(409, "already in use", lambda: client.projects.create(body=body, **PLAIN))
+        must(client.projects.get(project["id"], **PLAIN)["project"] == project, "get")
+        must(project in client.projects.list(per_page=200, **PLAIN)["projects"], "list")
+        default = client.projects.get_default(**PLAIN)["project"]
+        must(default["is_default"] and default["id"] != project["id"], default)
+
+        members = {"resources": [f"do:droplet:{droplet_id}"]}
+
+        def inside():
+            return [resource["urn"] for resource in client.projects.list_resources(project["id"], **PLAIN)["resources"]]
+
+        assigned = client.projects.assign_resources(project["id"], body=members, **PLAIN)["resources"]
+        must([one["status"] for one in assigned] == ["assigned"] and inside() == members["resources"], assigned)
+        self.refused_delete(project["id"])
+        client.projects.assign_resources_default(body=members, **PLAIN)
+        must(inside() == [], inside())
+
+        patched = client.projects.patch(project["id"], body={"description": "of the judge"}, **PLAIN)["project"]
+        must(patched["description"] == "of the judge" and patched["name"] == "judge", patched)
+        whole = {"name": "judge-2", "description": "", "purpose": "IoT", "environment": "Development", "is_default": False}
+        updated = client.projects.update(project["id"], body=whole, **PLAIN)["project"]
+        must(all(updated[field] == value for field, value in whole.items()), updated)
+        client.projects.delete(project["id"], **PLAIN)
+        refused(404, "", lambda: client.projects.get(project["id"], **PLAIN))
+        self.step("project created, filled, emptied, changed in part and whole, deleted")
+
+    def refused_delete(self, project_id):
+        """A 412 is documented: pydo returns it as it returns a 404."""
+        answer = self.client.projects.delete(project_id, **PLAIN)
+        must(answer and answer.get("id") == "precondition_failed", answer)
 
 
 def judge(endpoint, token):

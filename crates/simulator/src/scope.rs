@@ -94,6 +94,9 @@ pub fn of_call(method: &str, path: &str) -> &'static [&'static str] {
         ("GET", ["actions", ..]) => &["actions:read"],
         ("GET", ["projects", ..]) => &["project:read"],
         ("POST", ["projects", _, "resources"]) => &["project:assign_resource"],
+        ("POST", ["projects"]) => &["project:create"],
+        ("PUT" | "PATCH", ["projects", _]) => &["project:update"],
+        ("DELETE", ["projects", _]) => &["project:delete"],
 
         // Before the Droplets' own.
         ("GET", ["droplets", _, "firewalls"] | ["firewalls", ..]) => &["firewall:read"],

@@ -4,10 +4,28 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::paging::page;
-use super::{Answer, Cloud, Refusal, Request, written};
+use super::{Answer, Cloud, Refusal, Request, request, written};
+
+/// What a project may be for without being written as `Other: ...`.
+const PURPOSES: [&str; 9] = [
+    "Just trying out DigitalOcean",
+    "Class project / Educational purposes",
+    "Website or blog",
+    "Web Application",
+    "Service or API",
+    "Mobile Application",
+    "Machine learning / AI / Data processing",
+    "IoT",
+    "Operational / Developer tooling",
+];
+const ENVIRONMENTS: [&str; 3] = ["Development", "Staging", "Production"];
+const MAX_NAME: usize = 175;
+const MAX_TEXT: usize = 255;
+/// 1 October 2025: what is there from the beginning.
+const FOUNDED: Timestamp = Timestamp::constant(1_759_276_800, 0);
 
 /// A project.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -15,22 +33,61 @@ use super::{Answer, Cloud, Refusal, Request, written};
 pub struct Project {
     /// Identity.
     pub id: String,
-    /// Display name.
+    /// Display name; no two have the same.
     pub name: String,
+    /// What a person says of it.
+    #[serde(default)]
+    pub description: String,
+    /// What it is for.
+    #[serde(default = "service")]
+    pub purpose: String,
+    /// `Development`, `Staging` or `Production`.
+    #[serde(default = "production")]
+    pub environment: String,
     /// Whether Droplets come into it that nobody has put elsewhere.
     #[serde(default)]
     pub is_default: bool,
+    /// When it was made.
+    #[serde(default = "founded")]
+    pub created_at: Timestamp,
+    /// When something of it was changed last.
+    #[serde(default = "founded")]
+    pub updated_at: Timestamp,
     /// Droplets that were put into it.
     #[serde(default)]
     pub droplets: BTreeSet<u64>,
 }
 
+fn service() -> String {
+    "Service or API".into()
+}
+
+fn production() -> String {
+    "Production".into()
+}
+
+fn founded() -> Timestamp {
+    FOUNDED
+}
+
 impl Project {
     pub(super) fn built_in() -> Self {
         Self {
-            id: "4e1bfbc3-dc3e-41f2-a18f-1b4d7ba71679".into(),
-            name: "Default".into(),
             is_default: true,
+            ..Self::new("4e1bfbc3-dc3e-41f2-a18f-1b4d7ba71679".into(), "Default".into(), FOUNDED)
+        }
+    }
+
+    fn new(id: String, name: String, now: Timestamp) -> Self {
+        Self {
+            id,
+            name,
+            description: String::new(),
+            purpose: service(),
+            environment: production(),
+            is_default: false,
+            created_at: now,
+            updated_at: now,
             droplets: BTreeSet::new(),
         }
     }
@@ -38,9 +95,48 @@ impl Project {
     fn json(&self) -> Value {
         json!({
             "id": self.id, "owner_uuid": "99525febec065ca37b2ffe4f852fd2b2581895e7", "owner_id": 258_992, "name": self.name,
-            "description": "", "purpose": "Service or API", "environment": "Production", "is_default": self.is_default,
-            "created_at": "2025-10-01T00:00:00Z", "updated_at": "2025-10-01T00:00:00Z",
+            "description": self.description, "purpose": self.purpose, "environment": self.environment,
+            "is_default": self.is_default, "created_at": written(self.created_at), "updated_at": written(self.updated_at),
         })
+    }
+
+    /// Takes what a body says of it; what it leaves out stays.
+    fn take(&mut self, body: &Map<String, Value>) -> Result<(), Refusal> {
+        if let Some(name) = short(body, "name", MAX_NAME)? {
+            if name.is_empty() {
+                return Err(Refusal::unprocessable("name is required."));
+            }
+            name.clone_into(&mut self.name);
+        }
+        if let Some(description) = short(body, "description", MAX_TEXT)? {
+            description.clone_into(&mut self.description);
+        }
+        if let Some(purpose) = short(body, "purpose", MAX_TEXT)? {
+            let known = PURPOSES.contains(&purpose) || purpose.starts_with("Other: ");
+            self.purpose = if known { purpose.to_owned() } else { format!("Other: {purpose}") };
+        }
+        if let Some(environment) = request::text(body, "environment")? {
+            if !ENVIRONMENTS.contains(&environment) {
+                return Err(Refusal::unprocessable(format!("environment must be one of {ENVIRONMENTS:?}.")));
+            }
+            environment.clone_into(&mut self.environment);
+        }
+        Ok(())
+    }
+}
+
+fn short<'a>(body: &'a Map<String, Value>, field: &str, most: usize) -> Result<Option<&'a str>, Refusal> {
+    let text = request::text(body, field)?;
+    if text.is_some_and(|text| text.chars().count() > most) {
+        return Err(Refusal::unprocessable(format!("{field} must have {most} characters at most.")));
+    }
+    Ok(text)
+}
+
+fn required(body: &Map<String, Value>, fields: &[&str]) -> Result<(), Refusal> {
+    match fields.iter().find(|field| !body.contains_key(**field)) {
+        Some(missing) => Err(Refusal::unprocessable(format!("{missing} is required."))),
+        None => Ok(()),
     }
 }
 
@@ -56,13 +152,86 @@ fn resource(droplet: u64, status: &str, now: Timestamp) -> Value {
 }
 
 impl Cloud {
+    /// Where the project of that id is; `default` names the default one.
+    fn project_at(&self, id: &str) -> Result<usize, Refusal> {
+        let is_it = |project: &Project| project.id == id || (id == "default" && project.is_default);
+        self.projects.iter().position(is_it).ok_or(Refusal::NotFound)
+    }
+
     pub(super) fn list_projects(&self, request: &Request) -> Result<Answer, Refusal> {
         page(request, "projects", self.projects.len(), |i| self.projects[i].json())
     }
 
     pub(super) fn get_project(&self, id: &str) -> Result<Answer, Refusal> {
-        let project = self.projects.iter().find(|project| project.id == id).ok_or(Refusal::NotFound)?;
-        Ok(Answer::json(200, json!({"project": project.json()})))
+        Ok(Answer::json(200, json!({"project": self.projects[self.project_at(id)?].json()})))
+    }
+
+    pub(super) fn create_project(&mut self, request: &Request, now: Timestamp) -> Result<Answer, Refusal> {
+        let body = request.object()?;
+        required(&body, &["name", "purpose"])?;
+        let mut project = Project::new(self.next_uuid(), String::new(), now);
+        project.take(&body)?;
+        self.refuse_name_of_another(&project)?;
+        let answer = Answer::json(201, json!({"project": project.json()}));
+        self.projects.push(project);
+        Ok(answer)
+    }
+
+    /// PUT, which must say everything, and PATCH, which need not.
+    pub(super) fn update_project(
+        &mut self,
+        id: &str,
+        request: &Request,
+        now: Timestamp,
+    ) -> Result<Answer, Refusal> {
+        let at = self.project_at(id)?;
+        let body = request.object()?;
+        if request.method == "PUT" {
+            required(&body, &["name", "description", "purpose", "environment", "is_default"])?;
+        }
+        let mut project = self.projects[at].clone();
+        project.take(&body)?;
+        self.refuse_name_of_another(&project)?;
+        match request::flag(&body, "is_default")? {
+            Some(false) if project.is_default => {
+                return Err(Refusal::unprocessable("Another project must become the default one."));
+            }
+            Some(true) => {
+                self.projects.iter_mut().for_each(|other| other.is_default = false);
+                project.is_default = true;
+            }
+            _ => {}
+        }
+        project.updated_at = now;
+        let answer = Answer::json(200, json!({"project": project.json()}));
+        self.projects[at] = project;
+        Ok(answer)
+    }
+
+    /// Only an empty one can be deleted, and never the default one.
+    pub(super) fn delete_project(&mut self, id: &str) -> Result<Answer, Refusal> {
+        let at = self.project_at(id)?;
+        if self.projects[at].is_default {
+            return Err(Refusal::Precondition("The default project cannot be deleted.".into()));
+        }
+        if !self.droplets_of(at).is_empty() {
+            return Err(Refusal::Precondition("Only an empty project can be deleted.".into()));
+        }
+        self.projects.remove(at);
+        Ok(Answer::no_content())
+    }
+
+    fn refuse_name_of_another(&self, wanted: &Project) -> Result<(), Refusal> {
+        let taken = |other: &Project| other.id != wanted.id && other.name == wanted.name;
+        if self.projects.iter().any(taken) {
+            return Err(Refusal::Conflict("name is already in use".into()));
+        }
+        Ok(())
+    }
+
+    fn droplets_of(&self, at: usize) -> Vec<u64> {
+        let exists = |droplet: &u64| self.droplets.get(droplet).is_some_and(super::Droplet::exists);
+        self.projects[at].droplets.iter().copied().filter(exists).collect()
     }
 
     pub(super) fn list_project_resources(
@@ -71,8 +240,7 @@ impl Cloud {
         request: &Request,
         now: Timestamp,
     ) -> Result<Answer, Refusal> {
-        let project = self.projects.iter().find(|project| project.id == id).ok_or(Refusal::NotFound)?;
-        let droplets: Vec<u64> = project.droplets.iter().copied().collect();
+        let droplets = self.droplets_of(self.project_at(id)?);
         page(request, "resources", droplets.len(), |i| resource(droplets[i], "ok", now))
     }
 
@@ -82,7 +250,7 @@ impl Cloud {
         request: &Request,
         now: Timestamp,
     ) -> Result<Answer, Refusal> {
-        let at = self.projects.iter().position(|project| project.id == id).ok_or(Refusal::NotFound)?;
+        let at = self.project_at(id)?;
         let body = request.object()?;
         let named = body.get("resources").and_then(Value::as_array);
         let named = named.ok_or_else(|| Refusal::unprocessable("resources must be a list"))?;

@@ -125,6 +125,9 @@ pub enum Refusal {
     /// Somebody else has what was asked for.
     #[error("{0}")]
     Conflict(String),
+    /// What must be so before is not.
+    #[error("{0}")]
+    Precondition(String),
     /// The tag endpoints' own error shape.
     #[error("{0}")]
     BadTag(String),
@@ -145,6 +148,7 @@ impl Refusal {
             Self::Unprocessable(_) => (422, "unprocessable_entity"),
             Self::Forbidden(_) => (403, "forbidden"),
             Self::Conflict(_) => (409, "conflict"),
+            Self::Precondition(_) => (412, "precondition_failed"),
             Self::BadTag(_) => {
                 let body =
                     json!({"error": self.to_string(), "messages": null, "root_causes": [self.to_string()]});

@@ -80,7 +80,11 @@ pub(super) fn dispatch(
         }
 
         ("GET", ["projects"]) => cloud.list_projects(request),
+        ("POST", ["projects"]) => cloud.create_project(request, now),
         ("GET", ["projects", id]) => cloud.get_project(id),
+        ("PUT", ["projects", id]) => cloud.update_project(id, request, now),
+        ("PATCH", ["projects", id]) => cloud.update_project(id, request, now),
+        ("DELETE", ["projects", id]) => cloud.delete_project(id),
         ("GET", ["projects", id, "resources"]) => cloud.list_project_resources(id, request, now),
         ("POST", ["projects", id, "resources"]) => cloud.assign_resources(id, request, now),
         ("GET", ["reserved_ipv6"]) => {

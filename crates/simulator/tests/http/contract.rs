@@ -231,10 +231,55 @@ impl Description {
         self.call("GET", &actions, &Value::Null, 404).await;
         self.call("GET", &format!("{actions}/1"), &Value::Null, 404).await;
     }
+
+    async fn projects(&mut self, id: u64) {
+        let wanted = json!({"name": "judged", "purpose": "Service or API", "environment": "Staging"});
+        let made = self.call("POST", "/v2/projects", &wanted, 201).await;
+        let project = format!("/v2/projects/{}", made["project"]["id"].as_str().unwrap());
+        let of_default = "/v2/projects/default/resources";
+        let urns = json!({"resources": [format!("do:droplet:{id}"), "do:droplet:1"]});
+        for members in [&format!("{project}/resources"), of_default] {
+            for expected in ["assigned", "already_assigned"] {
+                let answer = self.call("POST", members, &urns, 200).await;
+                let words: Vec<&Value> =
+                    answer["resources"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
+                assert_eq!(words, [expected, "not_found"]);
+            }
+            assert_eq!(self.get(members).await["meta"]["total"], 1);
+            self.call("POST", members, &json!({"resources": ["do:volume:1"]}), 422).await;
+        }
+        self.call("POST", &format!("{project}/resources"), &urns, 200).await;
+        self.call("DELETE", &project, &Value::Null, 412).await;
+        self.call("POST", of_default, &urns, 200).await;
+
+        let mut whole = json!({"name": "renamed", "description": "", "purpose": "mine", "environment": "Staging",
+            "is_default": false});
+        let changed = self.call("PUT", &project, &whole, 200).await;
+        assert_eq!(changed["project"]["purpose"], "Other: mine");
+        self.call("PUT", &project, &wanted, 422).await;
+        self.call("PATCH", &project, &json!({"environment": "Moon"}), 422).await;
+        self.call("PATCH", &project, &json!({"name": "Default"}), 409).await;
+        self.call("POST", "/v2/projects", &json!({"name": "renamed", "purpose": "x"}), 409).await;
+        self.call("POST", "/v2/projects", &json!({"name": "x"}), 422).await;
+        self.call("PATCH", &project, &json!({"is_default": true}), 200).await;
+        assert_eq!(self.get("/v2/projects/default").await["project"]["name"], "renamed");
+        self.call("DELETE", &project, &Value::Null, 412).await;
+        self.call("PATCH", "/v2/projects/default", &json!({"description": "for a while"}), 200).await;
+        self.call("GET", &format!("{of_default}?per_page=0"), &Value::Null, 422).await;
+        self.call("PATCH", "/v2/projects/default", &json!({"is_default": false}), 422).await;
+        self.call("PUT", "/v2/projects/default", &json!({"name": "x"}), 422).await;
+        whole["is_default"] = json!(true);
+        self.call("PUT", "/v2/projects/default", &whole, 200).await;
+        let former = self.get("/v2/projects").await["projects"][0]["id"].as_str().unwrap().to_owned();
+        self.call("PATCH", &format!("/v2/projects/{former}"), &json!({"is_default": true}), 200).await;
+        self.get(&project).await;
+        self.call("DELETE", &project, &Value::Null, 204).await;
+        self.call("DELETE", &project, &Value::Null, 404).await;
+    }
 }
 
 /// Operations that answer more than an empty list or a 404.
-pub const IMPLEMENTED: [&str; 51] = [
+pub const IMPLEMENTED: [&str; 59] = [
     "account_get",
     "actions_get",
     "actions_list",
@@ -261,9 +306,17 @@ pub const IMPLEMENTED: [&str; 51] = [
     "images_get",
     "images_list",
     "projects_assign_resources",
+    "projects_assign_resources_default",
+    "projects_create",
+    "projects_delete",
     "projects_get",
     "projects_list",
     "projects_list_resources",
+    "projects_list_resources_default",
+    "projects_patch",
+    "projects_patch_default",
+    "projects_update",
+    "projects_update_default",
     "regions_list",
     "reservedIPsActions_get",
     "reservedIPsActions_list",
@@ -389,18 +442,7 @@ async fn every_answer_is_in_the_description() {
     api.reserved_ips(id).await;
     api.firewalls(id).await;
 
-    let project = "/v2/projects/4e1bfbc3-dc3e-41f2-a18f-1b4d7ba71679";
-    api.get(project).await;
-    let members = format!("{project}/resources");
-    let urns = json!({"resources": [format!("do:droplet:{id}"), "do:droplet:1"]});
-    for expected in ["assigned", "already_assigned"] {
-        let answer = api.call("POST", &members, &urns, 200).await;
-        let words: Vec<&Value> =
-            answer["resources"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
-        assert_eq!(words, [expected, "not_found"]);
-    }
-    assert_eq!(api.get(&members).await["meta"]["total"], 1);
-    api.call("POST", &members, &json!({"resources": ["do:volume:1"]}), 422).await;
+    api.projects(id).await;
 
     // Refusals.
     api.call("POST", "/v2/droplets", &json!({"name": "x"}), 422).await;
