@@ -265,16 +265,19 @@ class Life:
         default = client.projects.get_default(**PLAIN)["project"]
         must(default["is_default"] and default["id"] != project["id"], default)
 
-        members = {"resources": [f"do:droplet:{droplet_id}"]}
+        address = client.reserved_ips.create(body={"region": "nyc1"}, **PLAIN)["reserved_ip"]["ip"]
+        members = {"resources": [f"do:droplet:{droplet_id}", f"do:floatingip:{address}"]}
 
         def inside():
             return [resource["urn"] for resource in client.projects.list_resources(project["id"], **PLAIN)["resources"]]
 
         assigned = client.projects.assign_resources(project["id"], body=members, **PLAIN)["resources"]
-        must([one["status"] for one in assigned] == ["assigned"] and inside() == members["resources"], assigned)
+        must([one["status"] for one in assigned] == ["assigned"] * 2 and inside() == members["resources"], assigned)
+        must(client.reserved_ips.get(address, **PLAIN)["reserved_ip"]["project_id"] == project["id"], "project of the address")
         self.refused_delete(project["id"])
         client.projects.assign_resources_default(body=members, **PLAIN)
         must(inside() == [], inside())
+        client.reserved_ips.delete(address, **PLAIN)
 
         patched = client.projects.patch(project["id"], body={"description": "of the judge"}, **PLAIN)["project"]
         must(patched["description"] == "of the judge" and patched["name"] == "judge", patched)

@@ -52,7 +52,8 @@ def made(endpoint):
     address = ask(endpoint, "POST", "/v2/reserved_ips", {"region": "nyc1"})["reserved_ip"]["ip"]
     assign = {"type": "assign", "droplet_id": DROPLET}
     action = ask(endpoint, "POST", f"/v2/reserved_ips/{address}/actions", assign)["action"]["id"]
-    return {"droplet_id": DROPLET, "firewall_id": wall["firewall"]["id"], "reserved_ip": address, "action_id": action,
+    project = ask(endpoint, "POST", "/v2/projects", {"name": "judged", "purpose": "IoT"})["project"]["id"]
+    return {"droplet_id": DROPLET, "project_id": project, "firewall_id": wall["firewall"]["id"], "reserved_ip": address, "action_id": action,
             "tag_id": "judged", "vpc_id": VPC, "ssh_key_identifier": 289794,
             "image_id": "debian-12-x64"}
 

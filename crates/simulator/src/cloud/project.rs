@@ -1,6 +1,7 @@
-//! Projects, and which Droplets are in them.
+//! Projects, and which Droplets and reserved addresses are in them.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -140,15 +141,34 @@ fn required(body: &Map<String, Value>, fields: &[&str]) -> Result<(), Refusal> {
     }
 }
 
-fn urn(droplet: u64) -> String {
-    format!("do:droplet:{droplet}")
+/// What can be in a project.
+#[derive(Debug, Clone, Copy)]
+enum Member {
+    Droplet(u64),
+    Address(Ipv4Addr),
 }
 
-fn resource(droplet: u64, status: &str, now: Timestamp) -> Value {
-    json!({
-        "urn": urn(droplet), "assigned_at": written(now), "status": status,
-        "links": {"self": format!("https://api.digitalocean.com/v2/droplets/{droplet}")},
-    })
+impl Member {
+    /// By its name. The description and godo call addresses differently: both are taken.
+    fn named(urn: &str) -> Option<Self> {
+        let (kind, id) = urn.strip_prefix("do:")?.split_once(':')?;
+        match kind {
+            "droplet" => Some(Self::Droplet(id.parse().ok()?)),
+            "floatingip" | "reservedip" => Some(Self::Address(id.parse().ok()?)),
+            _ => None,
+        }
+    }
+
+    fn json(self, status: &str, now: Timestamp) -> Value {
+        let (urn, path) = match self {
+            Self::Droplet(id) => (format!("do:droplet:{id}"), format!("droplets/{id}")),
+            Self::Address(ip) => (format!("do:floatingip:{ip}"), format!("reserved_ips/{ip}")),
+        };
+        json!({
+            "urn": urn, "assigned_at": written(now), "status": status,
+            "links": {"self": format!("https://api.digitalocean.com/v2/{path}")},
+        })
+    }
 }
 
 impl Cloud {
@@ -214,7 +234,7 @@ impl Cloud {
         if self.projects[at].is_default {
             return Err(Refusal::Precondition("The default project cannot be deleted.".into()));
         }
-        if !self.droplets_of(at).is_empty() {
+        if !self.members_of(at).is_empty() {
             return Err(Refusal::Precondition("Only an empty project can be deleted.".into()));
         }
         self.projects.remove(at);
@@ -229,9 +249,49 @@ impl Cloud {
         Ok(())
     }
 
-    fn droplets_of(&self, at: usize) -> Vec<u64> {
-        let exists = |droplet: &u64| self.droplets.get(droplet).is_some_and(super::Droplet::exists);
-        self.projects[at].droplets.iter().copied().filter(exists).collect()
+    /// The project that takes what nobody puts elsewhere.
+    pub(super) fn default_project(&self) -> &str {
+        self.projects.iter().find(|project| project.is_default).map_or("", |project| &project.id)
+    }
+
+    fn members_of(&self, at: usize) -> Vec<Member> {
+        let project = &self.projects[at];
+        let droplets = project.droplets.iter().map(|id| Member::Droplet(*id));
+        let addresses = self.reserved_ips.keys().map(|ip| Member::Address(*ip));
+        droplets.chain(addresses).filter(|member| self.is_in(*member, project)).collect()
+    }
+
+    fn is_there(&self, member: Member) -> bool {
+        match member {
+            Member::Droplet(id) => self.droplets.get(&id).is_some_and(super::Droplet::exists),
+            Member::Address(ip) => self.reserved_ips.contains_key(&ip),
+        }
+    }
+
+    fn is_in(&self, member: Member, project: &Project) -> bool {
+        match member {
+            Member::Droplet(id) => self.is_there(member) && project.droplets.contains(&id),
+            Member::Address(ip) => {
+                self.reserved_ips.get(&ip).is_some_and(|address| address.project_id == project.id)
+            }
+        }
+    }
+
+    fn put(&mut self, member: Member, at: usize) {
+        match member {
+            Member::Droplet(id) => {
+                for project in &mut self.projects {
+                    project.droplets.remove(&id);
+                }
+                self.projects[at].droplets.insert(id);
+            }
+            Member::Address(ip) => {
+                let id = &self.projects[at].id;
+                if let Some(address) = self.reserved_ips.get_mut(&ip) {
+                    address.project_id.clone_from(id);
+                }
+            }
+        }
     }
 
     pub(super) fn list_project_resources(
@@ -240,8 +300,8 @@ impl Cloud {
         request: &Request,
         now: Timestamp,
     ) -> Result<Answer, Refusal> {
-        let droplets = self.droplets_of(self.project_at(id)?);
-        page(request, "resources", droplets.len(), |i| resource(droplets[i], "ok", now))
+        let members = self.members_of(self.project_at(id)?);
+        page(request, "resources", members.len(), |i| members[i].json("ok", now))
     }
 
     pub(super) fn assign_resources(
@@ -254,23 +314,20 @@ impl Cloud {
         let body = request.object()?;
         let named = body.get("resources").and_then(Value::as_array);
         let named = named.ok_or_else(|| Refusal::unprocessable("resources must be a list"))?;
-        let number = |urn: &Value| urn.as_str()?.strip_prefix("do:droplet:")?.parse().ok();
-        let droplets: Option<Vec<u64>> = named.iter().map(number).collect();
-        let droplets = droplets.ok_or_else(|| Refusal::unprocessable("only Droplets are here"))?;
+        let members: Option<Vec<Member>> = named.iter().map(|urn| Member::named(urn.as_str()?)).collect();
+        let members =
+            members.ok_or_else(|| Refusal::unprocessable("only Droplets and reserved IPs are here"))?;
         let mut resources = Vec::new();
-        for droplet in droplets {
-            let status = if !self.droplets.get(&droplet).is_some_and(super::Droplet::exists) {
+        for member in members {
+            let status = if !self.is_there(member) {
                 "not_found"
-            } else if self.projects[at].droplets.contains(&droplet) {
+            } else if self.is_in(member, &self.projects[at]) {
                 "already_assigned"
             } else {
-                for project in &mut self.projects {
-                    project.droplets.remove(&droplet);
-                }
-                self.projects[at].droplets.insert(droplet);
+                self.put(member, at);
                 "assigned"
             };
-            resources.push(resource(droplet, status, now));
+            resources.push(member.json(status, now));
         }
         Ok(Answer::json(200, json!({"resources": resources})))
     }

@@ -39,8 +39,6 @@ pub struct Translation {
     pub anchor: Ipv4Addr,
 }
 
-const DEFAULT_PROJECT: &str = "4e1bfbc3-dc3e-41f2-a18f-1b4d7ba71679";
-
 impl Cloud {
     /// What the machine room is to translate now, if it has not confirmed that already.
     pub fn untold_translations(&self) -> Option<Vec<Translation>> {
@@ -107,18 +105,13 @@ impl Cloud {
             (None, None) => return Err(Refusal::unprocessable("Either region or droplet_id is required.")),
         };
         let project = request::text(&body, "project_id")?.filter(|id| !id.is_empty());
+        let project_id = project.unwrap_or_else(|| self.default_project()).to_owned();
         let taken = self.addresses_in_use();
         let ip =
             self.pools.reserved.take(&taken).ok_or_else(|| {
                 Refusal::unprocessable("No address is available right now, please try again.")
             })?;
-        let address = ReservedIp {
-            ip,
-            region,
-            droplet: None,
-            locked_by: None,
-            project_id: project.unwrap_or(DEFAULT_PROJECT).into(),
-        };
+        let address = ReservedIp { ip, region, droplet: None, locked_by: None, project_id };
         self.reserved_ips.insert(ip, address);
         let mut links = json!({});
         if let Some(id) = holder {

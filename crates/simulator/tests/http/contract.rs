@@ -237,20 +237,30 @@ impl Description {
         let made = self.call("POST", "/v2/projects", &wanted, 201).await;
         let project = format!("/v2/projects/{}", made["project"]["id"].as_str().unwrap());
         let of_default = "/v2/projects/default/resources";
-        let urns = json!({"resources": [format!("do:droplet:{id}"), "do:droplet:1"]});
+        let made = self.call("POST", "/v2/reserved_ips", &json!({"region": "nyc1"}), 202).await;
+        let ip = made["reserved_ip"]["ip"].as_str().unwrap();
+        let [droplet, address] = [format!("do:droplet:{id}"), format!("do:floatingip:{ip}")];
+        let urns = json!({"resources": [droplet, format!("do:reservedip:{ip}"), "do:droplet:1"]});
+        let told = |answer: &Value, what: &str| -> Vec<Value> {
+            answer["resources"].as_array().unwrap().iter().map(|one| one[what].clone()).collect()
+        };
         for members in [&format!("{project}/resources"), of_default] {
             for expected in ["assigned", "already_assigned"] {
                 let answer = self.call("POST", members, &urns, 200).await;
-                let words: Vec<&Value> =
-                    answer["resources"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
-                assert_eq!(words, [expected, "not_found"]);
+                assert_eq!(told(&answer, "status"), [expected, expected, "not_found"]);
+                assert_eq!(told(&answer, "urn"), [droplet.as_str(), &address, "do:droplet:1"]);
             }
-            assert_eq!(self.get(members).await["meta"]["total"], 1);
+            let listed = told(&self.get(members).await, "urn");
+            assert!([&droplet, &address].iter().all(|urn| listed.contains(&json!(urn))), "{listed:?}");
             self.call("POST", members, &json!({"resources": ["do:volume:1"]}), 422).await;
         }
-        self.call("POST", &format!("{project}/resources"), &urns, 200).await;
-        self.call("DELETE", &project, &Value::Null, 412).await;
-        self.call("POST", of_default, &urns, 200).await;
+        for urn in [&droplet, &address] {
+            let one = json!({"resources": [urn]});
+            self.call("POST", &format!("{project}/resources"), &one, 200).await;
+            self.call("DELETE", &project, &Value::Null, 412).await;
+            self.call("POST", of_default, &one, 200).await;
+        }
+        assert_eq!(self.get(&format!("{project}/resources")).await["meta"]["total"], 0);
 
         let mut whole = json!({"name": "renamed", "description": "", "purpose": "mine", "environment": "Staging",
             "is_default": false});
@@ -263,6 +273,10 @@ impl Description {
         self.call("POST", "/v2/projects", &json!({"name": "x"}), 422).await;
         self.call("PATCH", &project, &json!({"is_default": true}), 200).await;
         assert_eq!(self.get("/v2/projects/default").await["project"]["name"], "renamed");
+        let made = self.call("POST", "/v2/reserved_ips", &json!({"region": "nyc1"}), 202).await;
+        assert!(project.ends_with(made["reserved_ip"]["project_id"].as_str().unwrap()), "{made}");
+        let address = format!("/v2/reserved_ips/{}", made["reserved_ip"]["ip"].as_str().unwrap());
+        self.call("DELETE", &address, &Value::Null, 204).await;
         self.call("DELETE", &project, &Value::Null, 412).await;
         self.call("PATCH", "/v2/projects/default", &json!({"description": "for a while"}), 200).await;
         self.call("GET", &format!("{of_default}?per_page=0"), &Value::Null, 422).await;
