@@ -4,15 +4,15 @@
 //! An agent reads every Node of the cluster, and its memory counts on every node. What is not read here is not even parsed
 //! (`docs/benchmarks.md`, "Where the memory is").
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource;
 use serde::Deserialize;
+
+use crate::partial::part_of;
 
 /// An address in the VPC, the same on every node.
 pub const INTERNAL: &str = "InternalIP";
@@ -87,34 +87,7 @@ impl From<Stored> for ClusterNode {
     }
 }
 
-impl Resource for ClusterNode {
-    type DynamicType = <Node as Resource>::DynamicType;
-    type Scope = <Node as Resource>::Scope;
-
-    fn kind(dynamic: &Self::DynamicType) -> Cow<'_, str> {
-        Node::kind(dynamic)
-    }
-
-    fn group(dynamic: &Self::DynamicType) -> Cow<'_, str> {
-        Node::group(dynamic)
-    }
-
-    fn version(dynamic: &Self::DynamicType) -> Cow<'_, str> {
-        Node::version(dynamic)
-    }
-
-    fn plural(dynamic: &Self::DynamicType) -> Cow<'_, str> {
-        Node::plural(dynamic)
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+part_of!(ClusterNode, Node);
 
 #[cfg(test)]
 mod tests {

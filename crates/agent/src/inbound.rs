@@ -5,6 +5,7 @@
 //! [`follow`] keeps the objects.
 
 pub mod follow;
+mod own_pod;
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -14,11 +15,13 @@ use egress_routing::inbound::MOST_RULES;
 use egress_routing::kernel_state::KernelState;
 use egress_routing::{Layout, NodeView, ProtectedReason, ServedPort, Transport};
 use ipnet::Ipv4Net;
-use k8s_openapi::api::core::v1::{ContainerPort, Pod, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::concerns::Concern;
 use crate::neighbours::EphemeralPorts;
+use own_pod::HostPort;
+pub use own_pod::OwnPod;
 
 /// Label of an EndpointSlice that names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -34,7 +37,7 @@ const PORTS_OF_PODS: RangeInclusive<u16> = 32_768..=60_999;
 
 /// What answers, seen from the node of `view`: `pods` are its own, `services` those with node ports.
 pub fn served_ports<'a>(
-    pods: impl IntoIterator<Item = &'a Pod>,
+    pods: impl IntoIterator<Item = &'a OwnPod>,
     services: impl IntoIterator<Item = &'a Service>,
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
     view: &NodeView,
@@ -92,25 +95,19 @@ pub fn ephemeral(
     Some(Concern { type_: SERVED_PORTS_EPHEMERAL, reason: "PortsOfClients", message })
 }
 
-/// The pod's own ports behind its host ports. A pod in the node's network has none: the node's own rule is enough there.
-fn host_ports(pod: &Pod) -> Vec<(Ipv4Addr, Transport, u16)> {
-    let Some(spec) = pod.spec.as_ref().filter(|spec| spec.host_network != Some(true)) else {
-        return Vec::new();
-    };
-    let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse().ok());
+/// The pod's own ports behind its host ports.
+fn host_ports(pod: &OwnPod) -> Vec<(Ipv4Addr, Transport, u16)> {
     // Without an address nothing answers yet.
-    let Some(address) = address else { return Vec::new() };
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    containers
-        .flat_map(|container| container.ports.iter().flatten())
-        .filter(|port| is_public(port))
+    let Some(address) = pod.address else { return Vec::new() };
+    let public = pod.host_ports.iter().filter(|port| is_public(port));
+    public
         .filter_map(|port| {
             Some((address, transport(port.protocol.as_deref())?, number(port.container_port)?))
         })
         .collect()
 }
 
-fn is_public(port: &ContainerPort) -> bool {
+fn is_public(port: &HostPort) -> bool {
     let address = port.host_ip.as_ref().and_then(|text| text.parse::<Ipv4Addr>().ok());
     port.host_port.is_some_and(|number| number > 0) && !address.is_some_and(|address| address.is_loopback())
 }

@@ -29,6 +29,7 @@ pub mod node;
 pub mod objects;
 pub mod pacing;
 pub mod packet_size;
+mod partial;
 pub mod probe;
 pub mod protected_list;
 pub mod publish;

@@ -187,8 +187,10 @@ async fn write(
     let ours = PatchParams::apply(AGENT_FIELD_MANAGER).force();
     if !ensured {
         let nodes: Api<Node> = Api::all(client.clone());
-        let node =
-            nodes.get_opt(node_name).await?.ok_or_else(|| PublishError::NoNode(node_name.to_owned()))?;
+        let node = nodes
+            .get_metadata_opt(node_name)
+            .await?
+            .ok_or_else(|| PublishError::NoNode(node_name.to_owned()))?;
         let there = reports.patch(node_name, &ours, &Patch::Apply(&owned_by(&node, node_name))).await?;
         let status = there.status.unwrap_or_default();
         told.conditions = status.conditions;
@@ -205,7 +207,7 @@ async fn write(
 }
 
 // Owned by the Node, so that the report goes with it.
-fn owned_by(node: &Node, node_name: &str) -> NodeEgress {
+fn owned_by(node: &PartialObjectMeta<Node>, node_name: &str) -> NodeEgress {
     let mut report = NodeEgress::new(node_name, NodeEgressFields {});
     report.metadata.owner_references = Some(vec![OwnerReference {
         api_version: "v1".to_owned(),

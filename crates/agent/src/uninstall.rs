@@ -10,16 +10,20 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::DaemonSet;
+use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use tokio::task::JoinSet;
+
+/// Of the DaemonSet nothing is read but when its deletion began.
+type Seen = PartialObjectMeta<DaemonSet>;
 
 /// How long the last question before the end may take.
 const LAST_QUESTION: Duration = Duration::from_secs(3);
 
 /// Follows the agent's own DaemonSet.
 pub struct Uninstall {
-    api: Api<DaemonSet>,
+    api: Api<Seen>,
     name: String,
     presence: Arc<Mutex<Presence>>,
 }
@@ -27,7 +31,7 @@ pub struct Uninstall {
 impl Uninstall {
     /// Begins to follow DaemonSet `name`; an empty name is "never uninstalled".
     pub fn follow(client: &Client, namespace: &str, name: &str, tasks: &mut JoinSet<()>) -> Self {
-        let api: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
+        let api: Api<Seen> = Api::namespaced(client.clone(), namespace);
         let presence = Arc::default();
         if !name.is_empty() {
             tasks.spawn(watch(api.clone(), name.to_owned(), Arc::clone(&presence)));
@@ -57,7 +61,7 @@ impl Uninstall {
     }
 }
 
-async fn watch(api: Api<DaemonSet>, name: String, presence: Arc<Mutex<Presence>>) {
+async fn watch(api: Api<Seen>, name: String, presence: Arc<Mutex<Presence>>) {
     let config = egress_runtime::kubernetes::watch_settings().fields(&format!("metadata.name={name}"));
     let mut events = watcher(api, config).default_backoff().boxed();
     while let Some(event) = events.next().await {
@@ -78,7 +82,7 @@ struct Presence {
 
 impl Presence {
     /// Takes one event.
-    fn after(&mut self, event: &watcher::Event<DaemonSet>) {
+    fn after(&mut self, event: &watcher::Event<Seen>) {
         match event {
             watcher::Event::Init => self.in_this_list = false,
             watcher::Event::InitApply(daemon_set) | watcher::Event::Apply(daemon_set) => {
@@ -100,13 +104,13 @@ mod tests {
 
     use super::*;
 
-    fn going() -> DaemonSet {
-        let mut daemon_set = DaemonSet::default();
+    fn going() -> Seen {
+        let mut daemon_set = Seen::default();
         daemon_set.metadata.deletion_timestamp = Some(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
         daemon_set
     }
 
-    fn verdict(events: &[Event<DaemonSet>]) -> bool {
+    fn verdict(events: &[Event<Seen>]) -> bool {
         let mut presence = Presence::default();
         for event in events {
             presence.after(event);
@@ -116,7 +120,7 @@ mod tests {
 
     #[test]
     fn only_a_daemonset_that_was_seen_and_went_is_an_uninstall() {
-        let there = DaemonSet::default;
+        let there = Seen::default;
         assert!(!verdict(&[Event::Init, Event::InitApply(there()), Event::InitDone]));
         assert!(!verdict(&[Event::Init, Event::InitDone]), "never seen");
         assert!(verdict(&[Event::InitApply(there()), Event::InitDone, Event::Delete(there())]));

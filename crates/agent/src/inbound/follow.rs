@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec, PodStatus, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::store::{Writer, WriterDropped};
@@ -18,7 +18,7 @@ use kube::{Api, Client};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::SERVICE_NAME;
+use super::{OwnPod, SERVICE_NAME};
 use crate::watches::{follow, take_in};
 
 /// So many Services are named in a selector, which is part of an address of bounded length; beyond, every slice is watched
@@ -29,7 +29,7 @@ const MOST_NAMED: usize = 64;
 #[derive(Clone)]
 pub struct Stores {
     /// The pods of this node, without what is not read.
-    pub pods: Store<Pod>,
+    pub pods: Store<OwnPod>,
     /// Services with node ports: their names.
     pub services: Store<Service>,
     /// What stands behind them: addresses and ports.
@@ -41,7 +41,7 @@ impl Stores {
     pub fn start(client: &Client, node_name: &str, changed: &Arc<Notify>, tasks: &mut JoinSet<()>) -> Self {
         let settings = egress_runtime::kubernetes::watch_settings;
         let own = format!("spec.nodeName={node_name},status.phase!=Succeeded,status.phase!=Failed");
-        let pods = follow(Api::all(client.clone()), settings().fields(&own), changed, tasks, keep_ports);
+        let pods = follow(Api::all(client.clone()), settings().fields(&own), changed, tasks, |_| {});
         let (services, services_writer) = reflector::store();
         let (slices, slices_writer) = reflector::store();
         let followed = FollowedServices { services: services_writer, slices: slices_writer, selector: None };
@@ -137,25 +137,6 @@ fn selector(names: &BTreeSet<String>) -> String {
 
 fn name_only(metadata: &ObjectMeta) -> ObjectMeta {
     ObjectMeta { name: metadata.name.clone(), namespace: metadata.namespace.clone(), ..ObjectMeta::default() }
-}
-
-/// Of a pod: its address, and the ports that have a host port.
-pub(super) fn keep_ports(pod: &mut Pod) {
-    let spec = pod.spec.take().unwrap_or_default();
-    let containers = spec.containers.into_iter().chain(spec.init_containers.into_iter().flatten());
-    let ports: Vec<ContainerPort> = containers
-        .flat_map(|container| container.ports.unwrap_or_default())
-        .filter(|port| port.host_port.is_some())
-        .map(|port| ContainerPort { name: None, ..port })
-        .collect();
-    pod.metadata = name_only(&pod.metadata);
-    pod.spec = (!ports.is_empty()).then(|| PodSpec {
-        containers: vec![Container { ports: Some(ports), ..Container::default() }],
-        host_network: spec.host_network,
-        ..PodSpec::default()
-    });
-    let pod_ip = pod.status.take().and_then(|status| status.pod_ip);
-    pod.status = Some(PodStatus { pod_ip, ..PodStatus::default() });
 }
 
 /// Of a Service: that it is there.

@@ -1,9 +1,10 @@
 use egress_routing::kernel_state::{MAIN_TABLE, Rule};
 use egress_routing::{Protected, VpcInterface};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::follow::{fold, keep_ports, keep_the_name};
+use super::follow::{fold, keep_the_name};
 use super::*;
 
 fn object<K: DeserializeOwned>(value: Value) -> K {
@@ -24,11 +25,11 @@ fn view() -> NodeView {
     NodeView { vpc: Some(vpc), protected, ..NodeView::default() }
 }
 
-fn pod(spec: &Value) -> Pod {
-    let mut pod = object(json!({"metadata": {"name": "p", "namespace": "default"},
-        "spec": spec, "status": {"podIP": "10.244.1.7"}}));
-    keep_ports(&mut pod);
-    pod
+fn pod(spec: &Value) -> OwnPod {
+    object(
+        json!({"metadata": {"name": "p", "namespace": "default", "labels": {"a": "b"}, "resourceVersion": "7"},
+        "spec": spec, "status": {"podIP": "10.244.1.7", "phase": "Running"}}),
+    )
 }
 
 fn exposed(namespace: &str, name: &str) -> Service {
@@ -116,9 +117,27 @@ fn of_the_objects_is_kept_what_is_read_and_no_more() {
     let kept = pod(&json!({"nodeName": "n", "containers": [
         {"name": "c", "image": "i", "ports": [{"containerPort": 80, "hostPort": 8080, "name": "http"}, {"containerPort": 9}]},
         {"name": "d", "env": [{"name": "a", "value": "b"}]}]}));
-    let expected = json!({"metadata": {"name": "p", "namespace": "default"}, "status": {"podIP": "10.244.1.7"},
-        "spec": {"containers": [{"name": "", "ports": [{"containerPort": 80, "hostPort": 8080}]}]}});
-    assert_eq!(kept, object::<Pod>(expected));
+    let metadata = ObjectMeta {
+        name: Some("p".to_owned()),
+        namespace: Some("default".to_owned()),
+        resource_version: Some("7".to_owned()),
+        ..ObjectMeta::default()
+    };
+    let port = HostPort { container_port: 80, host_port: Some(8080), host_ip: None, protocol: None };
+    let address = Some(Ipv4Addr::new(10, 244, 1, 7));
+    assert_eq!(kept, OwnPod { metadata, address, host_ports: vec![port] });
+}
+
+#[test]
+fn a_pod_that_is_just_being_made_serves_nothing() {
+    let ports = json!([{"containerPort": 80, "hostPort": 8080}]);
+    for begun in [
+        json!({"metadata": {"name": "p"}}),
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "ports": ports}]}, "status": {}}),
+        json!({"metadata": {"name": "p"}, "spec": {"containers": null}, "status": {"podIP": "fd00::7"}}),
+    ] {
+        assert_eq!(served_ports([&object::<OwnPod>(begun)], [], [], &view()), BTreeSet::new());
+    }
 }
 
 #[test]
