@@ -53,11 +53,12 @@ progress=$work/$suite.json
 record=docs/exhaustive/$suite.json
 mkdir -p "$work" docs/exhaustive
 
-cargo test --quiet --locked --package "$package" "${cargo_target[@]}" --no-run
+# Of the whole workspace, as `make test` builds it: alone, the crate would be built with other features, and its dependencies anew.
+cargo test --quiet --locked --workspace "${cargo_target[@]}" --no-run
 # A copy: another build must not change what is running.
 program=$work/$suite.test
-built=$(cargo test --quiet --locked --package "$package" "${cargo_target[@]}" --no-run --message-format=json |
-  jq -r 'select(.profile.test == true and .executable != null) | .executable')
+built=$(cargo test --quiet --locked --workspace "${cargo_target[@]}" --no-run --message-format=json |
+  jq -r --arg package "#$package@" 'select(.profile.test == true and .executable != null and (.package_id | contains($package))) | .executable')
 [ -x "$built" ] || fail "expected one test program, got: '$built'"
 cp "$built" "$program"
 
