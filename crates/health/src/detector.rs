@@ -71,6 +71,8 @@ pub enum Signal {
     Answering,
     /// The same, and it was found to leave with another address: whoever knows its own by name refuses what comes through it.
     WrongSource,
+    /// The same, and the only target that is left to tell gets nothing through it, which may be that target's own doing.
+    Doubtful,
     /// The last probe was missed, and fewer than `fall` in a row; or there was none.
     Wavering,
     /// At least the last `fall` probes were missed.

@@ -6,7 +6,8 @@
 //! 2. When the current gateway is down, the node moves to the best that answers: Up before Trial; of equals the first in
 //!    the list. To one that is down itself and answered its last probe it moves only from one that is silent, so that two
 //!    gateways that lose most probes do not throw the node back and forth at each of them; or from one that leaves with
-//!    another address, if that one does not: what loses some packets or large ones serves most connections.
+//!    another address, or through which the only target that tells gets nothing, if that one does not: what loses some packets or large
+//!    ones serves most connections.
 //! 3. When no other answers, it stays (`KeepLast`): silence of all proves nothing against one.
 //! 4. Without a current gateway, or when that has left the list, it takes the first that is not known to be down; if all
 //!    are, the best that answers, else the head of the list.
@@ -98,7 +99,7 @@ fn best_answering<G>(ordered: &[Candidate<G>]) -> Option<&Candidate<G>> {
 
 /// Whether the last probe was answered, whatever the outside sees.
 pub(crate) fn has_answered(signal: Signal) -> bool {
-    matches!(signal, Signal::Answering | Signal::WrongSource)
+    matches!(signal, Signal::Answering | Signal::WrongSource | Signal::Doubtful)
 }
 
 /// Whether one that is down is so much worse than another one that answered, and is down as well, that it is left for that. A single

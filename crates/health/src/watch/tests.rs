@@ -478,6 +478,24 @@ fn a_node_uses_one_that_is_partly_bad_rather_than_one_through_which_nothing_arri
 }
 
 #[test]
+fn what_a_single_target_gets_nothing_through_is_left_for_one_that_is_partly_bad() {
+    for partly in [Loses(B, 30), BlackHole(B), WrongSource(B)] {
+        for seed in 1..=10 {
+            for order in [[partly, NoDefaultRoute(A)], [NoDefaultRoute(A), partly]] {
+                let mut world = World::whole_with(&[A, B], seed, &Config::default());
+                world.broken.extend([Target('x'), Target('y')]);
+                world.runs(60_000);
+                for broken in order {
+                    world.broken.insert(broken);
+                    world.runs(60_000);
+                }
+                assert_eq!(world.current, B, "{order:?}, seed {seed}: {:?}", world.condemned());
+            }
+        }
+    }
+}
+
+#[test]
 fn losses_are_forgiven_where_nobody_is_asked_through_the_gateways_any_more() {
     let mut world = World::whole(&[A, B]);
     world.broken.insert(Loses(A, 60));

@@ -345,6 +345,7 @@ impl<G, W: Copy + Ord> Watched<G, W> {
             let is_so = |fault| self.condemned.contains_key(&fault);
             let signal = match reachable.signal {
                 _ if is_so(Fault::NotForwarding) && self.is_sure_of(Fault::NotForwarding) => Signal::Silent,
+                Signal::Answering if is_so(Fault::NotForwarding) => Signal::Doubtful,
                 Signal::Answering if is_so(Fault::UnexpectedSource) => Signal::WrongSource,
                 signal => signal,
             };
