@@ -191,7 +191,7 @@ pub enum RouteProblem {
     /// Its latest version cut the node off from something that it lives by.
     #[error(
         "rolled back: with this version {cut} was cut off from this node; {}{}; it is tried again when its spec or the \
-         node's network changes", if *.restored { "the last confirmed version is in force" } else { "nothing of it is routed" },
+         node's network changes (where some of its gateways stay: after a while)", if *.restored { "the last confirmed version is in force" } else { "nothing of it is routed" },
         if *.guarded { ", and what else it lists is dropped (FailClosed)" } else { "" }
     )]
     RolledBack {

@@ -65,10 +65,15 @@ impl RolledBack {
     /// Whether it stays: the object asks for what was refused, and the network is the same, or it is too early to try that again.
     ///
     /// What an EgressGateway does with its list is none of the owner's doing, and comes when a gateway dies: another order is no
-    /// reason, and another list that routes the same has to wait as well.
+    /// reason, and another list that routes the same has to wait as well. It changes one at a time; where none of the gateways is left,
+    /// somebody means another way.
     pub(super) fn holds(&self, wanted: &[WantedRoute], node: &NodeView, now: Duration) -> bool {
         let Some(latest) = wanted.iter().find(|route| route.uid == self.refused.uid) else { return false };
         if !asks_for_the_same(latest, &self.refused) {
+            return false;
+        }
+        let has_none_of_it = !latest.gateways.iter().any(|gateway| self.refused.gateways.contains(gateway));
+        if has_none_of_it && !latest.gateways.is_empty() {
             return false;
         }
         let is_same = *latest == self.refused || is_switch(&self.refused, latest);

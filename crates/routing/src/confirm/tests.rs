@@ -228,6 +228,13 @@ fn what_becomes_of_its_gateways_does_not_bring_a_refused_change_back_at_once() {
     scene.pass(&gone);
     assert_eq!(scene.plan.routes[0].problem.as_ref().unwrap().reason(), "EgressGatewayDeleted");
 
+    // Where none of them is left somebody means another way: at once.
+    let mut scene = Scene::confirmed(&version(false, &[DEAD, GOOD]));
+    scene.pass(&version(true, &[DEAD, GOOD]));
+    assert!(matches!(scene.condemn(), Verdict::RolledBack { .. }));
+    scene.pass(&version(true, &[third]));
+    assert!(scene.confirmation.is_trying() && scene.confirmation.rolled_back().is_empty());
+
     // Another member is a reason, but not at once.
     let mut scene = Scene::confirmed(&version(false, &[DEAD, GOOD]));
     scene.pass(&version(true, &[DEAD, GOOD]));
@@ -473,7 +480,6 @@ fn a_rollback_leaves_shut_what_a_fail_closed_version_lists_and_opens_only_what_w
         assert!(said.contains("what else it lists is dropped (FailClosed)"), "{said}");
         assert_eq!(scene.look(BOTH), Verdict::Confirmed);
         // Mended, then deleted: only that takes the guard away.
-        scene.now += Duration::from_secs(60);
         scene.pass(&[closed("bad", GOOD)]);
         assert!(way(&scene, "192.0.2.11").is_some_and(|way| way != DROPPED));
         scene.pass(&[]);
