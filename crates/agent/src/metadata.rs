@@ -71,7 +71,14 @@ impl MetadataError {
 /// Asks the service, where it is silent so many times.
 pub async fn ask(service: SocketAddrV4, attempts: usize) -> Result<Metadata, MetadataError> {
     let tags = read(service, "/metadata/v1/tags/", attempts).await?;
-    let nameservers = read(service, "/metadata/v1/dns/nameservers", attempts).await?;
+    // What the tags say is not lost with the other leaf, which is asked again at the next look.
+    let nameservers = match read(service, "/metadata/v1/dns/nameservers", attempts).await {
+        Ok(nameservers) => nameservers,
+        Err(error) => {
+            tracing::debug!(%error, "no resolvers from the metadata");
+            None
+        }
+    };
     Ok(Metadata {
         cluster: tags.as_deref().and_then(cluster_of),
         nameservers: nameservers
@@ -96,12 +103,16 @@ fn is_uuid(text: &str) -> bool {
         && groups.iter().all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// One leaf; `None` when the service has none of that name.
+/// One leaf; `None` when the service has none of that name. Who refuses once may be starting: that is no word before it is said again.
 async fn read(service: SocketAddrV4, path: &str, attempts: usize) -> Result<Option<String>, MetadataError> {
     let mut last = MetadataError::Deadline;
-    for _ in 0..attempts {
+    for attempt in 1..=attempts {
         last = match tokio::time::timeout(DEADLINE, get(service, path)).await {
             Ok(Ok(text)) => return Ok(text),
+            Ok(Err(error)) if error.denies_the_service() && attempt < attempts => {
+                tokio::time::sleep(DEADLINE).await;
+                error
+            }
             Ok(Err(error)) => return Err(error),
             Err(_elapsed) => MetadataError::Deadline,
         };
@@ -142,6 +153,37 @@ async fn get(service: SocketAddrV4, path: &str) -> Result<Option<String>, Metada
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A service that answers one connection for each of `answers`, after refusing for as long as it takes to notice.
+    fn serve_late(answers: Vec<&'static str>) -> SocketAddrV4 {
+        use std::io::{Read, Write};
+        let std::net::SocketAddr::V4(address) =
+            std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+        else {
+            unreachable!()
+        };
+        std::thread::spawn(move || {
+            std::thread::sleep(DEADLINE / 2);
+            let listener = std::net::TcpListener::bind(address).unwrap();
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _asked = stream.read(&mut [0; 1024]).unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn one_refusal_is_no_word_and_what_the_tags_say_is_not_lost_with_the_other_leaf() {
+        let tags = "HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\nk8s:ba6b4a1e-0d6c-4a6f-9a0a-3a0e4b1f2c3d";
+        let failing = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+        let said = ask(serve_late(vec![tags, failing]), ATTEMPTS).await.unwrap();
+        let cluster = Some("ba6b4a1e-0d6c-4a6f-9a0a-3a0e4b1f2c3d".to_owned());
+        assert_eq!(said, Metadata { cluster, nameservers: Vec::new() });
+        let refused = ask(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1), ATTEMPTS).await.unwrap_err();
+        assert!(refused.denies_the_service(), "{refused}");
+    }
 
     #[test]
     fn the_cluster_is_the_tag_that_is_a_uuid() {
