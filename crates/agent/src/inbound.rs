@@ -20,8 +20,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::concerns::Concern;
 use crate::neighbours::EphemeralPorts;
-use own_pod::HostPort;
 pub use own_pod::OwnPod;
+use own_pod::PortOfPod;
 
 /// Label of an EndpointSlice that names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -107,7 +107,7 @@ fn host_ports(pod: &OwnPod) -> Vec<(Ipv4Addr, Transport, u16)> {
         .collect()
 }
 
-fn is_public(port: &HostPort) -> bool {
+fn is_public(port: &PortOfPod) -> bool {
     let address = port.host_ip.as_ref().and_then(|text| text.parse::<Ipv4Addr>().ok());
     port.host_port.is_some_and(|number| number > 0) && !address.is_some_and(|address| address.is_loopback())
 }

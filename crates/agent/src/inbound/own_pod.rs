@@ -17,13 +17,13 @@ pub struct OwnPod {
     /// None while it has none, or has one of IPv6 only.
     pub(super) address: Option<Ipv4Addr>,
     /// Ports with a port on the node. A pod in the node's network has none: the node's own rule is enough there.
-    pub(super) host_ports: Vec<HostPort>,
+    pub(super) host_ports: Vec<PortOfPod>,
 }
 
 /// A port of a container, and that of the node which leads to it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct HostPort {
+pub(super) struct PortOfPod {
     pub container_port: i32,
     pub host_port: Option<i32>,
     #[serde(rename = "hostIP")]
@@ -58,7 +58,7 @@ struct Spec {
 
 #[derive(Deserialize)]
 struct Container {
-    ports: Option<Vec<HostPort>>,
+    ports: Option<Vec<PortOfPod>>,
 }
 
 #[derive(Deserialize)]

@@ -123,7 +123,7 @@ fn of_the_objects_is_kept_what_is_read_and_no_more() {
         resource_version: Some("7".to_owned()),
         ..ObjectMeta::default()
     };
-    let port = HostPort { container_port: 80, host_port: Some(8080), host_ip: None, protocol: None };
+    let port = PortOfPod { container_port: 80, host_port: Some(8080), host_ip: None, protocol: None };
     let address = Some(Ipv4Addr::new(10, 244, 1, 7));
     assert_eq!(kept, OwnPod { metadata, address, host_ports: vec![port] });
 }
