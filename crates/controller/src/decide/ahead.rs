@@ -13,8 +13,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::act::LONGEST_REST;
 
-/// So far ahead of ours may be the clock of the last leader that nothing is wrong with.
-const SLACK: Duration = Duration::from_secs(5);
+/// So far ahead of ours may be the clock of the last leader. Clocks that differ by less cost no more than that; and should ours be the one
+/// that is behind, no wait ends before its time.
+const SLACK: Duration = Duration::from_secs(60);
 
 /// What was written, with no time in it on which a decision rests that is still to come.
 pub(super) fn brought_back(mut status: EgressGatewayStatus, now: &Time) -> EgressGatewayStatus {

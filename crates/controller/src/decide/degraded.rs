@@ -12,7 +12,6 @@ use super::quorum::{ballot, complaint};
 use super::{Look, addresses, creation, existing, firewall, is_proven, pause, population, roll};
 use crate::cloud::elapsed;
 use crate::identity::droplet_id;
-use crate::observation::NodeSeen;
 
 /// Reason when all that exists works and more was asked for.
 pub(super) const FEWER: &str = "FewerGateways";
@@ -156,15 +155,21 @@ fn fewer(look: &Look<'_>, proven: usize) -> Option<(&'static str, String)> {
 
 // Nodes use another gateway, and do not condemn this one: the only target that is left to tell may refuse what comes from there.
 fn told_by_one_target(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<(&'static str, String)> {
-    let lasts = |node: &NodeSeen| node.heard.is_none_or(|heard| elapsed(heard, look.now) >= DOUBT);
+    let lasts = |view: &GatewayObservation| {
+        view.since.as_ref().is_none_or(|since| elapsed(since.0, look.now) >= DOUBT)
+    };
     status.gateways.iter().filter(|gateway| is_proven(gateway)).find_map(|gateway| {
-        let nodes = look.electorate.reports().filter(|(node, report)| {
+        let nodes = look.electorate.reports().filter(|(_, report)| {
             let is_it = |view: &&GatewayObservation| Some(&view.address) == gateway.private_address.as_ref();
             let fails = |view: &GatewayObservation| {
-                view.reachable && view.forwards == Some(false) && !view.condemned && !report.cut_off
+                view.reachable
+                    && view.forwards == Some(false)
+                    && !view.condemned
+                    && !report.cut_off
+                    && lasts(view)
             };
             let another = report.gateways.iter().any(|view| !is_it(&view) && view.forwards == Some(true));
-            lasts(node) && another && report.gateways.iter().find(is_it).is_some_and(fails)
+            another && report.gateways.iter().find(is_it).is_some_and(fails)
         });
         let (count, voters) = (nodes.count(), look.electorate.len());
         let message = format!(

@@ -4,6 +4,7 @@ use egress_api::condition::DEGRADED;
 use egress_api::{GatewayObservation, GatewayRole, fresh_for};
 use egress_controller::decision::Effect;
 use egress_controller::observation::{HealthSeen, NodeSeen, Observation};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::situations::{FIRST, SECOND, at, calm, effect_at, no, reason, reports, yes};
 use crate::world::{World, private, timestamp};
@@ -259,10 +260,15 @@ fn the_condition_says_which_gateway_at_which_level_and_for_how_many_nodes() {
 fn what_nodes_leave_and_do_not_condemn_is_told_of_and_stays() {
     let (world, mut seen, now) = calm();
     condemned_by(&mut seen, 2, 2, now);
-    seen.nodes.iter_mut().for_each(|node| view(node).condemned = false);
+    seen.nodes.iter_mut().for_each(|node| {
+        let view = view(node);
+        (view.condemned, view.since) = (false, Some(Time(timestamp(now))));
+    });
     let (effect, decision) = effect_at(&world, &mut seen, now + 5);
     assert_eq!((effect, reason(&decision, DEGRADED)), (None, no("AsAskedFor")), "it may become a verdict");
     for later in [10, 3_600] {
+        // Of another gateway nodes say something new all the time.
+        seen.nodes.iter_mut().for_each(|node| node.heard = Some(timestamp(now + later)));
         let (effect, decision) = effect_at(&world, &mut seen, now + later);
         assert_eq!((effect, reason(&decision, DEGRADED)), (None, yes("GatewayDoubtful")));
         let gateway = &decision.status.gateways[0];
