@@ -94,7 +94,7 @@ async fn unknown_paths_and_methods_are_told_apart() {
         ("PATCH", "/v2/account/keys"),
         ("POST", "/v2/vpcs"),
         ("PATCH", "/v2/firewalls"),
-        ("POST", "/v2/projects"),
+        ("PATCH", "/v2/projects"),
         ("POST", "/v2/reserved_ipv6"),
     ] {
         assert_eq!(simulator.call(method, path, &json!({})).await.0, 405, "{method} {path}");
