@@ -20,7 +20,7 @@ use tempfile::TempDir;
 const ADMIN_TOKEN: &str = "admin-of-this-test";
 
 /// An API server on a busy two-core machine is ready in 3 to 10 s.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(180);
 
 /// A running API server. Dropping it ends it and removes its files.
 #[derive(Debug)]
