@@ -122,19 +122,43 @@ fn with_all_targets_dead_but_one_a_single_lost_packet_condemns_nobody() {
     }
 }
 
+/// About a tenth of what is sent through A is lost, which makes five misses in a row a failure; and two targets of three have been silent
+/// to it for long.
 #[test]
-fn with_all_targets_dead_but_one_loss_makes_no_verdict_that_nothing_gets_through() {
-    for seed in 1..=20 {
-        let mut world = World::whole_with(&[A, B], seed, &Config::default());
-        world.broken.extend([Target('x'), Target('y')]);
-        world.runs(60_000);
-        world.broken.insert(Loses(A, 20));
-        for _ in 0..600 {
-            world.runs(500);
-            let condemned = world.condemned();
-            let is_so = condemned.contains(&(A, Fault::NotForwarding));
-            assert!(!is_so, "seed {seed} at {} ms", world.now);
+fn with_all_targets_dead_but_one_the_dead_ones_add_nothing_to_what_is_lost_by_chance() {
+    for are_dead in [true, false] {
+        let mut watch = Watch::default();
+        watch.retain(&wanted(&[A, B], &Config::default()), Tick::default());
+        let ask = |watch: &mut Watch<char, char>, gateway, level, witness, is_lost, millis| {
+            let sent = Tick::from_millis(millis);
+            let outcome = if is_lost { Outcome::Missed } else { Outcome::Answered };
+            watch.on_probe(gateway, Probe { level, witness, sent, outcome }, sent);
+            watch.works(A, Level::Forwarding) != Some(false)
+        };
+        for tenth in 0..600 {
+            for gateway in [A, B] {
+                let (now, is_silent) = (tenth * 100, gateway == A || are_dead);
+                ask(&mut watch, gateway, Level::Reachability, gateway, false, now);
+                match tenth % 10 {
+                    0 | 5 => {
+                        let is_lost = gateway == A && tenth / 5 % 10 == 9;
+                        ask(&mut watch, gateway, Level::Forwarding, 'z', is_lost, now);
+                    }
+                    3 => _ = ask(&mut watch, gateway, Level::Forwarding, 'x', is_silent, now),
+                    7 => _ = ask(&mut watch, gateway, Level::Forwarding, 'y', is_silent, now),
+                    _ => {}
+                }
+            }
         }
+        let mut works = (60_000..).step_by(250).zip("zzzzxyxyz".chars()).map(|(millis, witness)| {
+            let works = ask(&mut watch, A, Level::Forwarding, witness, true, millis);
+            (witness, works)
+        });
+        assert!(works.by_ref().take(4).all(|(_, works)| works), "a run that chance may make");
+        // Whoever answers through the other gateway says something of this one.
+        let of_the_dead = works.by_ref().take(4).find(|(_, works)| !works);
+        assert_eq!(of_the_dead, (!are_dead).then_some(('x', false)));
+        assert_eq!(works.last(), Some(('z', false)), "that many of one that lives are no chance");
     }
 }
 
@@ -145,7 +169,9 @@ fn targets_that_answer_nothing_of_full_size_make_nobody_flicker() {
         for seed in 1..=10 {
             let mut world = World::with(&[A, B], seed, &Config::default());
             world.broken.extend(mute);
-            world.runs(10_000);
+            // As in a large cluster: the first round, in which nobody has answered yet.
+            world.path_interval = if seed > 5 { 10_000 } else { 1_000 };
+            world.runs(4 * world.path_interval);
             for _ in 0..600 {
                 world.runs(100);
                 let said = (full_size(&world), world.condemned(), world.current);
@@ -158,7 +184,8 @@ fn targets_that_answer_nothing_of_full_size_make_nobody_flicker() {
             let left = world.switches.first().map(|(at, ..)| at - failed);
             let is_told = mute.len() < TARGETS.len();
             assert_eq!(left.is_some(), is_told, "{mute:?}, seed {seed}: {left:?}");
-            assert!(left.is_none_or(|left| left < 4_500), "{mute:?}, seed {seed}: {left:?}");
+            let most = if seed > 5 { 20_000 } else { 4_500 };
+            assert!(left.is_none_or(|left| left < most), "{mute:?}, seed {seed}: {left:?}");
         }
     }
 }
