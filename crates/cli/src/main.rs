@@ -1,9 +1,13 @@
 //! The binary `kubectl-egress`, which kubectl runs as `kubectl egress`.
 //!
-//! It changes nothing, neither in the cluster nor in the cloud. Exit codes: 0, it was done; 1, it could not be done; 2, it was done,
-//! and what was asked for cannot be had as it stands.
+//! What looks changes nothing; what changes says so before it does. Exit codes stand in each command's `--help`; where it says
+//! nothing else: 0, it was done; 1, it could not be done.
 
+mod access;
+mod output;
 mod plan;
+mod status;
+mod view;
 
 use std::process::ExitCode;
 
@@ -20,8 +24,27 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Shows the state of everything on one screen, what is wrong first.
+    Status(status::Arguments),
     /// Shows what applying EgressGateways would make, roll and delete, and what it would cost. Changes nothing.
     Plan(plan::Arguments),
+}
+
+impl Command {
+    async fn run(&self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Status(arguments) => Box::pin(status::run(arguments)).await,
+            Self::Plan(arguments) => plan::run(arguments).await,
+        }
+    }
+
+    /// What is said by the exit code when nothing could be found out: 2 where 1 says that something is wrong.
+    fn failure(&self) -> ExitCode {
+        match self {
+            Self::Status(_) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -34,14 +57,12 @@ async fn main() -> ExitCode {
         .with_ansi(false)
         .with_target(false)
         .init();
-    let done = match Arguments::parse().command {
-        Command::Plan(arguments) => plan::run(&arguments).await,
-    };
-    match done {
+    let command = Arguments::parse().command;
+    match Box::pin(command.run()).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            command.failure()
         }
     }
 }

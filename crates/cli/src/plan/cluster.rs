@@ -6,11 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use egress_api::{EgressGateway, GROUP, GatewayRole};
 use egress_controller::clock::Clock;
 use egress_controller::cloud::Cloud;
-use egress_controller::credentials;
 use egress_controller::decision::Limits;
 use egress_controller::forecast::Prices;
 use egress_controller::health::Endpoints;
@@ -20,13 +18,12 @@ use egress_controller::observation::HealthSeen;
 use egress_controller::observe::{Found, Known, Observer};
 use egress_controller::settings::Settings;
 use egress_controller::watches::Mirrors;
-use egress_digitalocean::{Client as CloudClient, DropletId, SharedToken};
+use egress_digitalocean::DropletId;
 use egress_runtime::kubernetes::within_deadline;
 use egress_runtime::metrics::Metrics;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, Client};
@@ -34,9 +31,6 @@ use serde_json::Value;
 
 use super::Arguments;
 use super::manifest::{Manifest, applied};
-
-/// Name of the controller's Deployment and of its container.
-const CONTROLLER: &str = "egress-controller";
 
 /// What a plan is made from.
 pub struct Cluster {
@@ -59,13 +53,9 @@ pub struct Stored {
 impl Cluster {
     /// Reads what all EgressGateways share.
     pub async fn read(client: Client, arguments: &Arguments) -> anyhow::Result<Self> {
-        let Arguments { namespace, digitalocean_api, .. } = arguments;
-        let mut settings = settings(&client, namespace).await;
-        if let Some(address) = digitalocean_api {
-            settings.digitalocean_api.clone_from(address);
-        }
-        let token = token(&client, arguments).await?;
-        let cloud = CloudClient::new(&settings.digitalocean_api, Arc::new(token))?;
+        let namespace = &arguments.access.namespace;
+        let settings = arguments.access.settings(&client).await;
+        let cloud = arguments.access.cloud(&client, &settings).await?;
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let system = within_deadline(namespaces.get("kube-system")).await.context("namespace kube-system")?;
         let cluster = system.metadata.uid.context("namespace kube-system has no uid")?;
@@ -140,44 +130,6 @@ impl Cluster {
             Err(error) => Err(error).context("it cannot be read"),
         }
     }
-}
-
-// A controller that runs elsewhere, or a Deployment that may not be read, has its defaults.
-async fn settings(client: &Client, namespace: &str) -> Settings {
-    let defaults = || Settings::parse_from([CONTROLLER]);
-    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-    let deployment = match within_deadline(deployments.get(CONTROLLER)).await {
-        Ok(deployment) => deployment,
-        Err(error) => {
-            let reason = error.category();
-            tracing::warn!(
-                reason,
-                namespace,
-                "the controller's Deployment cannot be read: its flags are taken to be the defaults"
-            );
-            return defaults();
-        }
-    };
-    let pod = deployment.spec.and_then(|spec| spec.template.spec).unwrap_or_default();
-    let container = pod.containers.into_iter().find(|container| container.name == CONTROLLER);
-    let flags = container.and_then(|container| container.args).unwrap_or_default();
-    Settings::try_parse_from([CONTROLLER.to_owned()].into_iter().chain(flags)).unwrap_or_else(|error| {
-        tracing::warn!(%error, "the controller has flags that this version does not know: they are taken to be the defaults");
-        defaults()
-    })
-}
-
-async fn token(client: &Client, arguments: &Arguments) -> anyhow::Result<SharedToken> {
-    let Arguments { namespace, token_file, .. } = arguments;
-    let Some(file) = token_file else {
-        let token = credentials::read_once(client.clone(), namespace).await;
-        return token.with_context(|| {
-            let secret = credentials::SECRET;
-            format!("Secret {secret} in namespace {namespace} cannot be read; name a file with a token: --token-file")
-        });
-    };
-    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    Ok(SharedToken::new(text.trim().to_owned().into()))
 }
 
 /// The gateways' endpoints, which cannot be reached from here: what the status says of them last.

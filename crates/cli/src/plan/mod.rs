@@ -17,6 +17,8 @@ use egress_controller::observe::Found;
 use egress_runtime::kubernetes;
 use jiff::Timestamp;
 
+use crate::access::Access;
+
 use cluster::Cluster;
 use manifest::Manifest;
 use words::Plan;
@@ -41,18 +43,8 @@ pub struct Arguments {
     #[arg(short = 'o', long, value_enum, default_value = "text")]
     output: Output,
 
-    /// Namespace of the controller: of its Deployment and of Secret `digitalocean-token`.
-    #[arg(short = 'n', long, default_value = "egress-gateway")]
-    namespace: String,
-
-    /// File with an API token. Left out: the one that the controller has. Reading is enough: the `:read` scopes of
-    /// docs/token.md.
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-
-    /// Address of DigitalOcean's API. Left out: the one that the controller has.
-    #[arg(long, value_name = "URL")]
-    digitalocean_api: Option<String>,
+    #[command(flatten)]
+    access: Access,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
