@@ -7,6 +7,7 @@ mod access;
 mod output;
 mod plan;
 mod status;
+mod trace;
 mod view;
 
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ struct Arguments {
 enum Command {
     /// Shows the state of everything on one screen, what is wrong first.
     Status(status::Arguments),
+    /// Says which way a packet to an address leaves, with which public address, and why.
+    Trace(trace::Arguments),
     /// Shows what applying EgressGateways would make, roll and delete, and what it would cost. Changes nothing.
     Plan(plan::Arguments),
 }
@@ -34,6 +37,7 @@ impl Command {
     async fn run(&self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Status(arguments) => Box::pin(status::run(arguments)).await,
+            Self::Trace(arguments) => trace::run(arguments).await,
             Self::Plan(arguments) => plan::run(arguments).await,
         }
     }
@@ -41,7 +45,7 @@ impl Command {
     /// What is said by the exit code when nothing could be found out: 2 where 1 says that something is wrong.
     fn failure(&self) -> ExitCode {
         match self {
-            Self::Status(_) => ExitCode::from(2),
+            Self::Status(_) | Self::Trace(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }

@@ -1,0 +1,9 @@
+//! The commands, as programs, at a real API server, and at a simulated cloud where they ask it.
+//!
+//! Controller and agents are played: what they would write is written here.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so by ending")]
+
+mod objects;
+mod stage;
+mod state;
