@@ -4,6 +4,8 @@
 //! nothing else: 0, it was done; 1, it could not be done.
 
 mod access;
+mod confirm;
+mod order;
 mod output;
 mod plan;
 mod status;
@@ -31,6 +33,12 @@ enum Command {
     Trace(trace::Arguments),
     /// Shows what applying EgressGateways would make, roll and delete, and what it would cost. Changes nothing.
     Plan(plan::Arguments),
+    /// Makes another gateway the first, as a planned move.
+    Failover(order::Failover),
+    /// Has nodes leave a gateway while another works.
+    Drain(order::Drain),
+    /// Takes drained gateways back in.
+    Uncordon(order::Uncordon),
 }
 
 impl Command {
@@ -39,6 +47,9 @@ impl Command {
             Self::Status(arguments) => Box::pin(status::run(arguments)).await,
             Self::Trace(arguments) => trace::run(arguments).await,
             Self::Plan(arguments) => plan::run(arguments).await,
+            Self::Failover(arguments) => order::failover(arguments).await,
+            Self::Drain(arguments) => order::drain(arguments).await,
+            Self::Uncordon(arguments) => order::uncordon(arguments).await,
         }
     }
 

@@ -5,5 +5,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so by ending")]
 
 mod objects;
+mod order;
 mod stage;
 mod state;
