@@ -6,6 +6,7 @@
 mod access;
 mod confirm;
 mod order;
+mod orphans;
 mod output;
 mod plan;
 mod status;
@@ -39,6 +40,8 @@ enum Command {
     Drain(order::Drain),
     /// Takes drained gateways back in.
     Uncordon(order::Uncordon),
+    /// Lists what was made in the cloud for EgressGateways that are gone, and deletes what is proven to be.
+    Orphans(orphans::Arguments),
 }
 
 impl Command {
@@ -50,6 +53,7 @@ impl Command {
             Self::Failover(arguments) => order::failover(arguments).await,
             Self::Drain(arguments) => order::drain(arguments).await,
             Self::Uncordon(arguments) => order::uncordon(arguments).await,
+            Self::Orphans(arguments) => orphans::run(arguments).await,
         }
     }
 
@@ -57,6 +61,7 @@ impl Command {
     fn failure(&self) -> ExitCode {
         match self {
             Self::Status(_) | Self::Trace(_) => ExitCode::from(2),
+            Self::Orphans(arguments) if arguments.only_looks() => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }
