@@ -5,6 +5,7 @@
 
 mod access;
 mod confirm;
+mod doctor;
 mod order;
 mod orphans;
 mod output;
@@ -42,6 +43,8 @@ enum Command {
     Uncordon(order::Uncordon),
     /// Lists what was made in the cloud for EgressGateways that are gone, and deletes what is proven to be.
     Orphans(orphans::Arguments),
+    /// Checks the installation, its rights, its network and its neighbours; each finding with the fix.
+    Doctor(doctor::Arguments),
 }
 
 impl Command {
@@ -54,13 +57,14 @@ impl Command {
             Self::Drain(arguments) => order::drain(arguments).await,
             Self::Uncordon(arguments) => order::uncordon(arguments).await,
             Self::Orphans(arguments) => orphans::run(arguments).await,
+            Self::Doctor(arguments) => doctor::run(arguments).await,
         }
     }
 
     /// What is said by the exit code when nothing could be found out: 2 where 1 says that something is wrong.
     fn failure(&self) -> ExitCode {
         match self {
-            Self::Status(_) | Self::Trace(_) => ExitCode::from(2),
+            Self::Status(_) | Self::Trace(_) | Self::Doctor(_) => ExitCode::from(2),
             Self::Orphans(arguments) if arguments.only_looks() => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so by ending")]
 
+mod cloud;
 mod objects;
 mod order;
 mod stage;
