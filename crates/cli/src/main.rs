@@ -6,6 +6,7 @@
 mod access;
 mod confirm;
 mod doctor;
+mod migrate;
 mod order;
 mod orphans;
 mod output;
@@ -45,6 +46,8 @@ enum Command {
     Orphans(orphans::Arguments),
     /// Checks the installation, its rights, its network and its neighbours; each finding with the fix.
     Doctor(doctor::Arguments),
+    /// Moves from the older StaticRoute operator, or from the Crossplane blueprint: shows, then does.
+    Migrate(migrate::Arguments),
 }
 
 impl Command {
@@ -58,6 +61,7 @@ impl Command {
             Self::Uncordon(arguments) => order::uncordon(arguments).await,
             Self::Orphans(arguments) => orphans::run(arguments).await,
             Self::Doctor(arguments) => doctor::run(arguments).await,
+            Self::Migrate(arguments) => migrate::run(arguments).await,
         }
     }
 

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so by ending")]
 
 mod cloud;
+mod migrate;
 mod objects;
 mod order;
 mod stage;
