@@ -4,6 +4,7 @@
 //! nothing else: 0, it was done; 1, it could not be done.
 
 mod access;
+mod completion;
 mod confirm;
 mod doctor;
 mod migrate;
@@ -17,7 +18,7 @@ mod view;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use egress_runtime::kubernetes;
 
 #[derive(Parser)]
@@ -48,6 +49,10 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Moves from the older StaticRoute operator, or from the Crossplane blueprint: shows, then does.
     Migrate(migrate::Arguments),
+    /// Prints the program with which kubectl completes commands, flags and names.
+    Completion(completion::Arguments),
+    #[command(name = "__complete", hide = true)]
+    Complete(completion::Words),
 }
 
 impl Command {
@@ -62,6 +67,10 @@ impl Command {
             Self::Orphans(arguments) => orphans::run(arguments).await,
             Self::Doctor(arguments) => doctor::run(arguments).await,
             Self::Migrate(arguments) => migrate::run(arguments).await,
+            Self::Completion(_) => completion::script().map(|()| ExitCode::SUCCESS),
+            Self::Complete(words) => {
+                completion::complete(words, &Arguments::command()).await.map(|()| ExitCode::SUCCESS)
+            }
         }
     }
 
@@ -92,5 +101,23 @@ async fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             command.failure()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    #[test]
+    fn the_krew_manifest_names_this_program_for_every_platform() {
+        let template = include_str!("../../../deploy/krew/egress.yaml");
+        let filled_in = template.lines().filter(|line| !line.trim_start().starts_with("{{"));
+        let manifest: Value = serde_saphyr::from_str(&filled_in.collect::<Vec<_>>().join("\n")).unwrap();
+        assert_eq!((&manifest["kind"], &manifest["metadata"]["name"]), (&"Plugin".into(), &"egress".into()));
+        assert!(manifest["spec"]["shortDescription"].as_str().unwrap().len() <= 60);
+        let platforms = manifest["spec"]["platforms"].as_array().unwrap();
+        assert!(platforms.iter().all(|one| one["bin"] == env!("CARGO_PKG_NAME")));
+        let addresses = template.lines().filter(|line| line.contains("addURIAndSha")).count();
+        assert_eq!((platforms.len(), addresses), (4, 4));
     }
 }
