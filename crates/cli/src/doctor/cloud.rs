@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use egress_api::DropletTemplate;
+use egress_api::EgressGatewaySpec;
 use egress_controller::clock::Clock;
 use egress_controller::cloud::Cloud;
 use egress_controller::identity::node_droplet;
@@ -15,6 +15,7 @@ use egress_runtime::kubernetes::within_deadline;
 use egress_runtime::metrics::Metrics;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
+use serde_json::json;
 
 use super::Finding;
 use crate::access::Access;
@@ -63,10 +64,13 @@ pub(super) async fn look(client: &Client, access: &Access, view: &View) -> Vec<F
         .flat_map(|spec| spec.pod_cidrs.iter().flatten());
     let ranges = pod_ranges(settings.cluster_pod_range, ranges.map(String::as_str));
     let locator = Locator::default();
-    let site = locator.locate(&cloud, &DropletTemplate::default(), &nodes, &ranges).await;
-    findings.push(vpc("VPC", site));
+    // What an EgressGateway that asks for nothing in particular would get.
+    let plain = json!({"destinations": ["0.0.0.0/0"], "publicIP": "Ephemeral"});
+    if let Ok(plain) = serde_json::from_value::<EgressGatewaySpec>(plain) {
+        findings.push(vpc("VPC", locator.locate(&cloud, &plain, &nodes, &ranges).await));
+    }
     for gateway in view.gateways() {
-        let site = locator.locate(&cloud, &gateway.spec.droplet, &nodes, &ranges).await;
+        let site = locator.locate(&cloud, &gateway.spec, &nodes, &ranges).await;
         if let Err(Trouble { reason: "WrongVpc" | "WrongRegion", .. }) = &site {
             findings.push(vpc(&format!("EgressGateway {}", name(gateway)), site));
         }
