@@ -1,15 +1,17 @@
 //! Whether the agent is being uninstalled, as opposed to restarted or upgraded.
 //!
-//! Routes outlive the agent (I6); only the deletion of its DaemonSet takes them along. The proof is a watch that saw the
-//! DaemonSet and then saw it go, or, after it was seen, a read that is answered "gone". An API server that does not answer,
-//! that refuses the agent, or in which there never was such a DaemonSet (another name, an agent started by hand) proves
-//! nothing.
+//! Routes outlive the agent (I6); only the deletion of its DaemonSet, or of the namespace that it is in, takes them along. The
+//! proof is a watch that saw the DaemonSet and then saw it go, or, after it was seen, a read that is answered "gone" or finds the
+//! namespace on its way out: there Kubernetes deletes the pods first and the DaemonSet when none is left, and nobody can take the
+//! deletion of a namespace back. An API server that does not answer, that refuses the agent, or in which there never was such a
+//! DaemonSet (another name, an agent started by hand) proves nothing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Namespace;
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
@@ -25,6 +27,8 @@ const LAST_QUESTION: Duration = Duration::from_secs(3);
 pub struct Uninstall {
     api: Api<Seen>,
     name: String,
+    namespaces: Api<PartialObjectMeta<Namespace>>,
+    namespace: String,
     presence: Arc<Mutex<Presence>>,
 }
 
@@ -36,19 +40,19 @@ impl Uninstall {
         if !name.is_empty() {
             tasks.spawn(watch(api.clone(), name.to_owned(), Arc::clone(&presence)));
         }
-        Self { api, name: name.to_owned(), presence }
+        let namespaces = Api::all(client.clone());
+        Self { api, name: name.to_owned(), namespaces, namespace: namespace.to_owned(), presence }
     }
 
-    /// Whether the DaemonSet is being deleted or gone. Asked when the agent is told to end.
+    /// Whether the DaemonSet is gone, or it or its namespace is being deleted. Asked when the agent is told to end.
     pub async fn is_confirmed(&self) -> bool {
         let Presence { was_there, going, .. } = *self.presence.lock().unwrap_or_else(PoisonError::into_inner);
         // Never seen: there is nothing that could have gone.
         if self.name.is_empty() || !was_there || going {
             return going;
         }
-        match tokio::time::timeout(LAST_QUESTION, self.api.get_opt(&self.name)).await {
-            Ok(Ok(Some(daemon_set))) => daemon_set.metadata.deletion_timestamp.is_some(),
-            Ok(Ok(None)) => true,
+        match tokio::time::timeout(LAST_QUESTION, self.asked()).await {
+            Ok(Ok(going)) => going,
             Ok(Err(error)) => {
                 tracing::info!(%error, "no word about the DaemonSet; the routes stay");
                 false
@@ -57,6 +61,16 @@ impl Uninstall {
                 tracing::info!("the API server does not answer; the routes stay");
                 false
             }
+        }
+    }
+
+    async fn asked(&self) -> kube::Result<bool> {
+        match self.api.get_opt(&self.name).await? {
+            Some(daemon_set) if daemon_set.metadata.deletion_timestamp.is_none() => {
+                let namespace = self.namespaces.get(&self.namespace).await?;
+                Ok(namespace.metadata.deletion_timestamp.is_some())
+            }
+            _ => Ok(true),
         }
     }
 }

@@ -62,3 +62,32 @@ fn only_the_deletion_of_its_daemonset_makes_the_agent_take_its_routes_along() {
     assert!(ip("route show table 1157").contains("192.0.2.99 via 203.0.113.1"));
     assert!(ip("nexthop show").contains("id 241900000 blackhole"));
 }
+
+#[test]
+fn the_deletion_of_its_namespace_makes_the_agent_take_its_routes_along() {
+    const FOLLOWED: &[&str] = &["--daemonset=egress-agent", "--namespace=egress", "--protected-names="];
+    let scene = Scene::new();
+    scene.kubectl(&["create", "namespace", "egress"]);
+    scene.apply(&json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "egress-agent", "namespace": "egress"},
+        "spec": {"selector": {"matchLabels": {"app": "agent"}}, "template": {"metadata": {"labels": {"app": "agent"}},
+            "spec": {"containers": [{"name": "agent", "image": "none.invalid/agent"}]}}}}));
+    let agent = Agent::start_with(&scene, FOLLOWED);
+    scene.route("all", &json!({"destinations": ["0.0.0.0/0"], "gateways": [{"address": A}, {"address": B}]}));
+    scene.until_applied("all", 1);
+    until_ready();
+    let before = settled();
+    agent.terminate();
+    assert_eq!(ours(), before, "a restart");
+
+    // No controller runs here, so it stays as it is while its pods are ended: on its way out, with a DaemonSet that nobody deleted.
+    let agent = Agent::start_with(&scene, FOLLOWED);
+    until_ready();
+    until("the agent saw its DaemonSet", &true, SOON, || {
+        metric("egress_agent_static_routes{state=\"Applied\"}") > 0.0
+    });
+    scene.kubectl(&["delete", "namespace", "egress", "--wait=false"]);
+    assert_eq!(settled(), before, "the agent was not told to end yet");
+    agent.signal(Signal::SIGTERM);
+    until("nothing of ours is left", &String::new(), SOON, ours);
+    assert_eq!(seen_from(LISTED), Some(NODE_PUBLIC));
+}
