@@ -12,16 +12,16 @@ use kube::{Api, Client};
 
 use crate::relisting::relisted;
 
-/// Name of the Secret.
+/// Name of the Secret, unless another is given.
 pub const SECRET: &str = "digitalocean-token";
 
 /// Key of the token in it.
 pub const KEY: &str = "token";
 
-/// Keeps `token` equal to what the Secret says, for ever. `known` becomes ready once the Secret, or its absence, was seen.
-pub async fn follow(client: Client, namespace: String, token: SharedToken, known: Readiness) {
+/// Keeps `token` equal to what Secret `name` says, for ever. `known` becomes ready once the Secret, or its absence, was seen.
+pub async fn follow(client: Client, namespace: String, name: String, token: SharedToken, known: Readiness) {
     let secrets: Api<Secret> = Api::namespaced(client, &namespace);
-    let settings = watch_settings().fields(&format!("metadata.name={SECRET}"));
+    let settings = watch_settings().fields(&format!("metadata.name={name}"));
     let mut events = relisted(secrets, settings).default_backoff().boxed();
     let mut found = false;
     while let Some(event) = events.next().await {
@@ -35,7 +35,7 @@ pub async fn follow(client: Client, namespace: String, token: SharedToken, known
                 if !found {
                     tracing::warn!(
                         namespace,
-                        secret = SECRET,
+                        secret = name,
                         "there is no such Secret: the cloud is out of reach"
                     );
                     token.clear();
@@ -43,11 +43,7 @@ pub async fn follow(client: Client, namespace: String, token: SharedToken, known
                 known.set_ready();
             }
             Ok(watcher::Event::Delete(_)) => {
-                tracing::warn!(
-                    namespace,
-                    secret = SECRET,
-                    "the Secret was deleted: the cloud is out of reach"
-                );
+                tracing::warn!(namespace, secret = name, "the Secret was deleted: the cloud is out of reach");
                 token.clear();
             }
             Err(error) => {
@@ -77,7 +73,8 @@ fn take(secret: &Secret, token: &SharedToken) {
     if let Some(value) = value.map(str::trim).filter(|value| !value.is_empty()) {
         token.replace(value.to_owned().into());
     } else {
-        tracing::warn!(secret = SECRET, key = KEY, "the Secret has no such key, or nothing readable in it");
+        let name = secret.metadata.name.as_deref().unwrap_or(SECRET);
+        tracing::warn!(secret = name, key = KEY, "the Secret has no such key, or nothing readable in it");
         token.clear();
     }
 }

@@ -52,8 +52,14 @@ pub fn start(surroundings: Surroundings, tasks: &mut Tasks) -> std::io::Result<(
     let client = surroundings.client.clone();
     let namespace = surroundings.settings.namespace.clone();
     let token = surroundings.token.clone();
-    let follow =
-        credentials::follow(client.clone(), namespace.clone(), token, surroundings.token_known.clone());
+    let secret = surroundings.settings.token_secret.clone();
+    let follow = credentials::follow(
+        client.clone(),
+        namespace.clone(),
+        secret,
+        token,
+        surroundings.token_known.clone(),
+    );
     tasks.spawn("token", until(shutdown.clone(), follow));
     let (changed, changes) = watch::channel(0);
     let (mirrors, mirroring) =

@@ -17,9 +17,13 @@ pub struct Settings {
     #[arg(long, value_name = "URL", default_value = egress_digitalocean::Client::DEFAULT_ADDRESS)]
     pub digitalocean_api: String,
 
-    /// Namespace of the Lease and of the Secret `digitalocean-token`.
+    /// Namespace of the Lease and of the Secret with the token.
     #[arg(long, env = "POD_NAMESPACE", default_value = "egress-gateway")]
     pub namespace: String,
+
+    /// Name of the Secret with the API token under key `token`; read through the API, so that a new token needs no restart.
+    #[arg(long, default_value = crate::credentials::SECRET)]
+    pub token_secret: String,
 
     /// Name of this pod: what the Lease and events show.
     #[arg(long, env = "POD_NAME", default_value = "egress-controller")]

@@ -168,7 +168,7 @@ pub fn of_cloud(error: &Error) -> Trouble {
     };
     let message = match error {
         Error::Token { source, .. } => format!(
-            "{source}: put a token into Secret {} under key {} in the controller's namespace; nodes keep what they have",
+            "{source}: put a token into Secret {} (or the one that --token-secret names) under key {} in the controller's namespace; nodes keep what they have",
             crate::credentials::SECRET,
             crate::credentials::KEY
         ),
