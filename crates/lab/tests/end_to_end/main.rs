@@ -13,6 +13,7 @@
 
 mod inbound;
 mod lab;
+mod leaving;
 mod new_node;
 mod reserved_ips;
 
