@@ -52,8 +52,9 @@ push: ## pushes the images: REGISTRY=registry.digitalocean.com/<name>; renders t
 	@$(xtask) push --registry "$(REGISTRY)"
 
 .PHONY: generate
-generate: ## crds/, deploy/rbac.txt, docs/reference.md and the list of decision records from their sources
+generate: ## crds/, the chart, deploy/rbac.txt, docs/reference.md and the list of decision records from their sources
 	@cargo xtask crdgen
+	@cargo xtask chart
 	@cargo xtask rbac
 	@cargo xtask reference
 	@cargo xtask decisions
@@ -78,6 +79,11 @@ test: root setup ## everything; the last line is `N passed, M failed`
 .PHONY: rolls
 rolls: root build ## gateways replaced one by one, and deleted, under traffic in a lab: ROLLS=4
 	@$(step) "rolls" scripts/rolls.sh
+
+.PHONY: test-chart
+test-chart: root build ## the Helm chart: same objects as the manifests, every value, and its life at a real API server
+	@$(step) "chart as Helm renders it" cargo test --workspace --locked --bin xtask -- chart::
+	@$(step) "chart at a real API server" tests/chart.sh
 
 .PHONY: failover-matrix
 failover-matrix: root build ## every failure of docs/failover.md in a lab: FAILOVER_ROWS=kill,nat FAILOVER_CONTROL_PLANE=up|down

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds all that the lab runs: the control plane from Go modules beside the crates, then the images.
+# Builds all that the lab runs: the control plane and Helm from Go modules beside the crates, then the images.
 #
 #   scripts/build.sh
 set -euo pipefail
@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 # The two builds share the cores; the control plane is the longer one, and free when it is cached.
 mkdir -p target/log
 set -m # a process group of its own, to stop it with the compilers it started
-tests/control-plane/build.sh all >target/log/control-plane.path 2>target/log/control-plane.log &
+{ tests/control-plane/build.sh all >target/log/control-plane.path && tests/helm/build.sh >target/log/helm.path; } 2>target/log/control-plane.log &
 control_plane=$!
 set +m
 trap 'kill -- "-$control_plane" 2>/dev/null || true' EXIT
@@ -28,6 +28,7 @@ wait_for_control_plane() {
     sleep 1
   done
   tests/control-plane/build.sh all
+  tests/helm/build.sh
 }
 export -f wait_for_control_plane
 scripts/step.sh "build the control plane" bash -c "wait_for_control_plane $control_plane"

@@ -20,7 +20,7 @@ packages=(
 )
 if [ "${1:-}" = --list ]; then printf '%s\n' "${packages[@]}"; exit; fi
 rust_minimum=1.89
-go_minimum=$("$here/../tests/control-plane/build.sh" go-version)
+go_minimum=$(for of in control-plane helm; do "$here/../tests/$of/build.sh" go-version; done | sort -V | tail -n 1)
 
 fail() { printf '\n%s\n\n    %s\n\nThen start again.\n' "$1" "$2" >&2; exit 1; }
 # For a line that fetches something, on a machine that cannot yet.

@@ -53,6 +53,7 @@ cargo_beside "examples in the documentation" nice --doc
 together
 beside "fuzz the netlink codec" nice timeout --kill-after=30s 10m scripts/fuzz.sh
 beside "manifests at a real API server" tests/manifests.sh
+beside "chart at a real API server" tests/chart.sh
 beside "commands of the documents" tests/documents.sh
 beside "push to a registry" tests/push.sh
 beside "packages of Debian 12 and 13" tests/debian.sh

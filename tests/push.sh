@@ -55,6 +55,7 @@ registry=127.0.0.1:$port/acme
 push() { SSL_CERT_FILE=$work/certificate.pem make --no-print-directory push "REGISTRY=$1"; }
 push "$registry"
 cp "$target/deploy/install.yaml" "$work/first.yaml"
+cp "$target/deploy/values.yaml" "$work/values.yaml"
 
 for name in egress-controller egress-agent; do
   image=$(sed -n "s|^ *image: \($registry/$name@sha256:[0-9a-f]*\)$|\1|p" "$target/deploy/install.yaml")
@@ -70,6 +71,8 @@ for name in egress-controller egress-agent; do
 done | sort >"$work/pushed"
 [ "$(wc -l <"$work/pushed")" = 2 ] || fail "not both images arrived: $(cat "$work/pushed")"
 
+# The chart gets the same.
+sed -n "s|^  [a-z]*: ||p" "$work/values.yaml" | sort | diff "$work/pushed" - || fail "values.yaml names other images (< pushed, > values)"
 grep -q 'name: registry-acme' "$target/deploy/install.yaml" && fail "a pull secret of DigitalOcean's for another registry"
 grep -q 'kind: CustomResourceDefinition' "$target/deploy/install.yaml" && fail "CRDs are a file of their own"
 

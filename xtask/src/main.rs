@@ -3,6 +3,7 @@
 //! `cargo xtask help` lists the commands. Everything runs from any folder of the tree and writes only into it.
 
 mod arrows;
+mod chart;
 mod crdgen;
 mod decisions;
 mod documents;
@@ -48,6 +49,12 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Writes what is generated in deploy/chart and docs/install.md: templates from deploy/base and crds/, values from their schema.
+    Chart {
+        /// Changes nothing; fails when a file would change.
+        #[arg(long)]
+        check: bool,
+    },
     /// Writes docs/reference.md, every field of every kind, from the types of crates/api.
     Reference {
         /// Changes nothing; fails when the file would change.
@@ -81,6 +88,7 @@ fn run() -> Result<()> {
         Command::Crdgen { check } => crdgen::run(&root, check),
         Command::Rbac { check } => rbac::run(&root, check),
         Command::Decisions { check } => decisions::run(&root, check),
+        Command::Chart { check } => chart::run(&root, check),
         Command::Reference { check } => reference::run(&root, check),
         Command::Objects => documents::print(&root),
         Command::Check => check(&root),
@@ -93,10 +101,11 @@ type Check = fn(&std::path::Path) -> Result<()>;
 
 // All of them, so that one run shows all there is to mend.
 fn check(root: &std::path::Path) -> Result<()> {
-    let checks: [(&str, Check); 9] = [
+    let checks: [(&str, Check); 10] = [
         ("crate arrows", arrows::check),
         ("generated CRDs", |root| crdgen::run(root, true)),
         ("rights of ServiceAccounts", |root| rbac::run(root, true)),
+        ("chart", |root| chart::run(root, true)),
         ("list of decision records", |root| decisions::run(root, true)),
         ("reference of the objects", |root| reference::run(root, true)),
         ("links of the documents", documents::check_links),

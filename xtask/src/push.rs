@@ -1,4 +1,5 @@
-//! Pushes the image archives to a registry and renders the install file with the digests the registry gave them.
+//! Pushes the image archives to a registry and renders the install file, and values for the chart, with the digests the registry gave
+//! them.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -22,7 +23,7 @@ pub struct Arguments {
     pull_secret: Option<String>,
 }
 
-/// Pushes; writes target/deploy/crds.yaml and target/deploy/install.yaml.
+/// Pushes; writes target/deploy/crds.yaml, target/deploy/install.yaml and target/deploy/values.yaml.
 pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
     let registry = checked(&arguments.registry)?;
     let mut pinned = Vec::new();
@@ -37,7 +38,14 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
         pinned.push((product.name, name, digest));
     }
     let pull_secret = arguments.pull_secret.clone().or_else(|| digitalocean_secret(registry));
-    render(root, &kustomization(&pinned, pull_secret.as_deref())?, &pinned)
+    render(root, &kustomization(&pinned, pull_secret.as_deref())?, &pinned)?;
+    let values = values(&pinned, pull_secret.as_deref())?;
+    std::fs::write(target(root).join("deploy/values.yaml"), values)?;
+    println!("or, with Helm, which has the CRDs in its chart:");
+    println!(
+        "  helm install egress-gateway deploy/chart -n egress-gateway --create-namespace -f target/deploy/values.yaml"
+    );
+    Ok(())
 }
 
 // Kubernetes ignores a pull secret that is not there: a public registry needs none.
@@ -113,6 +121,19 @@ fn kustomization(pinned: &[(&str, String, String)], pull_secret: Option<&str>) -
     Ok(text)
 }
 
+// What the chart is to be told.
+fn values(pinned: &[(&str, String, String)], pull_secret: Option<&str>) -> Result<String> {
+    let mut text = "images:\n".to_owned();
+    for (name, real, digest) in pinned {
+        let key = name.strip_prefix("egress-").unwrap_or(name);
+        writeln!(text, "  {key}: {real}@{digest}")?;
+    }
+    if let Some(secret) = pull_secret {
+        writeln!(text, "  pullSecrets: [{secret}]")?;
+    }
+    Ok(text)
+}
+
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     if to.exists() {
         std::fs::remove_dir_all(to)?;
@@ -154,6 +175,27 @@ mod tests {
         for account in accounts {
             assert_eq!(account["imagePullSecrets"][0]["name"], "registry-acme");
         }
+    }
+
+    #[test]
+    fn the_values_of_the_chart_name_the_same_images_and_the_pull_secret() {
+        let pinned = PRODUCTS.map(|product| {
+            (
+                product.name,
+                format!("registry.digitalocean.com/acme/{}", product.name),
+                "sha256:0123".to_owned(),
+            )
+        });
+        let text = values(&pinned, Some("registry-acme")).unwrap();
+        let read: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(
+            read,
+            serde_json::json!({"images": {
+                "controller": "registry.digitalocean.com/acme/egress-controller@sha256:0123",
+                "agent": "registry.digitalocean.com/acme/egress-agent@sha256:0123",
+                "pullSecrets": ["registry-acme"],
+            }})
+        );
     }
 
     #[test]

@@ -49,6 +49,13 @@ pub fn kubectl(root: &Path) -> Result<PathBuf> {
     Ok(Path::new(folder.trim()).join("kubectl"))
 }
 
+/// Helm, of the version that the tests rely on: `$HELM`, else the one that is built for them.
+#[cfg(test)]
+pub fn helm(root: &Path) -> Result<PathBuf> {
+    let path = output(&mut Command::new(root.join("tests/helm/build.sh")))?;
+    Ok(path.trim().into())
+}
+
 fn in_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|candidate| candidate.is_file())
