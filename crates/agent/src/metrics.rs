@@ -1,4 +1,5 @@
-//! What the agent counts. Labels come from closed sets: levels, outcomes, states, and the at most 32 gateways of a node.
+//! What the agent counts. Labels come from closed sets: levels, outcomes, states, types of conditions, and the at most 32 gateways of
+//! a node.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
@@ -12,6 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
+use crate::concerns::Concern;
 use crate::probe::{Level, Outcome, ProbeResult};
 
 /// Prefix of every metric of the agent.
@@ -22,11 +24,15 @@ pub const PREFIX: &str = "egress_agent";
 pub struct AgentMetrics {
     /// StaticRoutes on this node by state.
     pub static_routes: Family<StateLabels, Gauge>,
+    /// StaticRoutes for which no gateway works.
+    pub static_routes_without_gateway: Gauge,
+    /// What is wrong with the node as a whole, by the type of the condition.
+    pub conditions: Family<ConditionLabels, Gauge>,
     /// Destinations in the kernel.
     pub destinations: Gauge,
     /// Whether a gateway's kernel answers.
     pub gateway_reachable: Family<GatewayLabels, Gauge>,
-    /// Whether a connection through a gateway reached the outside.
+    /// Whether a connection through a gateway reached the outside. Like the two that follow: none of a gateway that was not asked yet.
     pub gateway_forwards: Family<GatewayLabels, Gauge>,
     /// Whether the outside saw a gateway's address.
     pub gateway_expected_source: Family<GatewayLabels, Gauge>,
@@ -58,6 +64,8 @@ pub struct AgentMetrics {
     pub netlink_errors: Counter,
     /// Gateways that are shown; one clone exports.
     exported: BTreeSet<GatewayLabels>,
+    /// Conditions that are shown, be it as over.
+    exported_conditions: BTreeSet<ConditionLabels>,
 }
 
 /// Label `state`.
@@ -65,6 +73,13 @@ pub struct AgentMetrics {
 pub struct StateLabels {
     /// Applied, Partial or NotApplied.
     pub state: &'static str,
+}
+
+/// Label `condition`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+pub struct ConditionLabels {
+    /// Its type, as in the node's `NodeEgress`.
+    pub condition: &'static str,
 }
 
 /// Label `gateway`.
@@ -149,6 +164,16 @@ impl AgentMetrics {
                 "StaticRoutes on this node by state",
                 Family::default(),
             ),
+            static_routes_without_gateway: metrics.register(
+                "static_routes_without_gateway",
+                "StaticRoutes on this node for which no gateway works",
+                Gauge::default(),
+            ),
+            conditions: metrics.register(
+                "condition",
+                "1 while the node has the condition of that type, which is trouble; 0 when it is over",
+                Family::default(),
+            ),
             destinations: metrics.register("destinations", "Destinations in the kernel", Gauge::default()),
             gateway_reachable: metrics.register(
                 "gateway_reachable",
@@ -157,17 +182,17 @@ impl AgentMetrics {
             ),
             gateway_forwards: metrics.register(
                 "gateway_forwards",
-                "1 when a connection through the gateway reached the outside",
+                "1 when a connection through the gateway reached the outside, 0 when it did not; none before one was tried",
                 Family::default(),
             ),
             gateway_expected_source: metrics.register(
                 "gateway_expected_source",
-                "1 when another gateway saw the address that connections through the gateway should have",
+                "1 when another gateway saw the address that connections through the gateway should have, 0 when it saw none such; none before",
                 Family::default(),
             ),
             gateway_full_size: metrics.register(
                 "gateway_full_size",
-                "1 when packets of full size get through the gateway",
+                "1 when packets of full size get through the gateway, 0 when they do not; none before",
                 Family::default(),
             ),
             gateway_condemned: metrics.register(
@@ -227,11 +252,12 @@ impl AgentMetrics {
                 Counter::default(),
             ),
             exported: BTreeSet::new(),
+            exported_conditions: BTreeSet::new(),
         }
     }
 
     /// Shows what is reported.
-    pub fn export(&mut self, status: &NodeEgressStatus, routes: &[RouteReport]) {
+    pub fn export(&mut self, status: &NodeEgressStatus, routes: &[RouteReport], concerns: &[Concern]) {
         for (state, label) in [
             (NodeRouteState::Applied, "Applied"),
             (NodeRouteState::Partial, "Partial"),
@@ -241,22 +267,28 @@ impl AgentMetrics {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.static_routes.get_or_create(&StateLabels { state: label }).set(count);
         }
+        let without = status.routes.iter().filter(|route| route.no_gateway).count();
+        self.static_routes_without_gateway.set(i64::try_from(without).unwrap_or(i64::MAX));
+        self.export_conditions(concerns);
         self.destinations.set(status.routes.iter().map(|route| i64::from(route.applied)).sum());
         let used: BTreeSet<String> =
             routes.iter().flat_map(|route| &route.in_use).map(ToString::to_string).collect();
         let mut gone = std::mem::take(&mut self.exported);
         for said in &status.gateways {
             let label = GatewayLabels { gateway: said.address.clone() };
-            let works = |level: Option<bool>| level == Some(true);
             for (family, holds) in self.of_gateways().into_iter().zip([
-                said.reachable,
-                works(said.forwards),
-                works(said.expected_source),
-                works(said.full_size),
-                said.condemned,
-                used.contains(&said.address),
+                Some(said.reachable),
+                said.forwards,
+                said.expected_source,
+                said.full_size,
+                Some(said.condemned),
+                Some(used.contains(&said.address)),
             ]) {
-                family.get_or_create(&label).set(i64::from(holds));
+                // What is not known is not said: 0 would be an accusation.
+                match holds {
+                    Some(holds) => _ = family.get_or_create(&label).set(i64::from(holds)),
+                    None => _ = family.remove(&label),
+                }
             }
             gone.remove(&label);
             self.exported.insert(label);
@@ -266,6 +298,15 @@ impl AgentMetrics {
             for family in self.of_gateways() {
                 family.remove(&label);
             }
+        }
+    }
+
+    fn export_conditions(&mut self, concerns: &[Concern]) {
+        let labels = |concern: &Concern| ConditionLabels { condition: concern.type_ };
+        let now: BTreeSet<_> = concerns.iter().map(labels).collect();
+        self.exported_conditions.extend(now.iter().cloned());
+        for shown in &self.exported_conditions {
+            self.conditions.get_or_create(shown).set(i64::from(now.contains(shown)));
         }
     }
 
@@ -312,37 +353,4 @@ impl AgentMetrics {
 }
 
 #[cfg(test)]
-mod tests {
-    use egress_api::GatewayObservation;
-
-    use super::*;
-
-    #[test]
-    fn a_gateway_that_stays_is_shown_all_the_time_and_one_that_went_no_longer() {
-        let mut metrics = AgentMetrics::register(&mut Metrics::new(PREFIX, "test"));
-        let label = |address: &str| GatewayLabels { gateway: address.to_owned() };
-        let status = |gateways: &[(&str, bool)]| NodeEgressStatus {
-            gateways: gateways
-                .iter()
-                .map(|(address, reachable)| GatewayObservation {
-                    address: (*address).to_owned(),
-                    reachable: *reachable,
-                    forwards: None,
-                    since: None,
-                    ..GatewayObservation::default()
-                })
-                .collect(),
-            ..NodeEgressStatus::default()
-        };
-
-        metrics.export(&status(&[("10.116.0.5", true), ("10.116.0.12", true)]), &[]);
-        let series = metrics.gateway_reachable.get_or_create_owned(&label("10.116.0.5"));
-        metrics.export(&status(&[("10.116.0.5", false), ("10.116.0.13", true)]), &[]);
-        // A series that had gone in between would be another one now.
-        assert_eq!(series.get(), 0);
-        assert!(metrics.gateway_reachable.get(&label("10.116.0.13")).is_some());
-        for family in metrics.of_gateways() {
-            assert!(family.get(&label("10.116.0.12")).is_none());
-        }
-    }
-}
+mod tests;

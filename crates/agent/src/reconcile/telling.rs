@@ -61,8 +61,8 @@ impl Reconciler {
         status.boot_id.clone_from(&self.boot_id);
         status.cut_off = self.gateways.is_cut_off();
         status.last_failover.clone_from(&self.last_failover);
-        self.with.metrics.export(&status, &self.plan.routes);
-        let concerns = self.concerns().into_iter().chain(drift.concern).collect();
+        let concerns: Vec<Concern> = self.concerns().into_iter().chain(drift.concern).collect();
+        self.with.metrics.export(&status, &self.plan.routes, &concerns);
         let report = Report { status, concerns };
         self.with.reports.send_if_modified(|current| {
             let is_new = *current != report;
