@@ -1,6 +1,7 @@
-//! What the controller counts. Labels come from closed sets, and from the names of EgressGateways.
+//! What the controller counts. Labels come from closed sets, among them the reasons of conditions, and from the names of
+//! EgressGateways.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use egress_api::{EgressGatewayStatus, GatewayRole};
@@ -27,8 +28,19 @@ pub struct ControllerMetrics {
     gateways_wanted: Family<NameLabels, Gauge>,
     nodes_applied: Family<NameLabels, Gauge>,
     nodes_total: Family<NameLabels, Gauge>,
+    nodes_without_agent: Family<NameLabels, Gauge>,
+    user_data_outdated: Family<NameLabels, Gauge>,
+    last_failover: Family<NameLabels, Gauge>,
+    conditions: Family<ConditionLabels, Gauge>,
     egress_gateway: Family<InfoLabels, Gauge>,
-    shown: Arc<Mutex<BTreeMap<String, InfoLabels>>>,
+    shown: Arc<Mutex<BTreeMap<String, Shown>>>,
+}
+
+/// What is shown of one EgressGateway under labels that change.
+#[derive(Debug)]
+struct Shown {
+    info: InfoLabels,
+    conditions: BTreeSet<ConditionLabels>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -64,6 +76,13 @@ struct InfoLabels {
     name: String,
     active: String,
     egress_ip: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+struct ConditionLabels {
+    name: String,
+    condition: String,
+    reason: String,
 }
 
 const ROLES: [(GatewayRole, &str); 5] = [
@@ -109,6 +128,26 @@ impl ControllerMetrics {
                 Family::default(),
             ),
             nodes_total: metrics.register("nodes_total", "Nodes that should have them", Family::default()),
+            nodes_without_agent: metrics.register(
+                "nodes_without_agent",
+                "Nodes that should have the routes of the EgressGateway, and whose agent is not there or not Ready",
+                Family::default(),
+            ),
+            user_data_outdated: metrics.register(
+                "user_data_outdated",
+                "1 while a gateway runs other user data than this controller makes",
+                Family::default(),
+            ),
+            last_failover: metrics.register_seconds(
+                "last_failover_timestamp",
+                "When another gateway became the active one last, in Unix time; none if that never happened",
+                Family::default(),
+            ),
+            conditions: metrics.register(
+                "condition",
+                "1 when the condition of the EgressGateway is True, with its reason",
+                Family::default(),
+            ),
             egress_gateway: metrics.register(
                 "egress_gateway_info",
                 "Active gateway and egress address of each EgressGateway",
@@ -167,16 +206,56 @@ impl ControllerMetrics {
         let (applied, total) = status.nodes.as_deref().and_then(fraction).unwrap_or_default();
         self.nodes_applied.get_or_create(&named).set(applied);
         self.nodes_total.get_or_create(&named).set(total);
+        self.user_data_outdated.get_or_create(&named).set(status.user_data_outdated_since.is_some().into());
+        if let Some(failover) = &status.last_failover {
+            self.last_failover.get_or_create(&named).set(failover.time.0.as_second());
+        }
         let info = InfoLabels {
             name: name.to_owned(),
             active: status.active.clone().unwrap_or_default(),
             egress_ip: status.egress_ip.clone().unwrap_or_default(),
         };
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(old) = shown.insert(name.to_owned(), info.clone()).filter(|old| *old != info) {
-            self.egress_gateway.remove(&old);
-        }
         self.egress_gateway.get_or_create(&info).set(1);
+        let conditions = self.show_conditions(name, status);
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Shown { info, conditions };
+        let before = shown.remove(name);
+        if let Some(before) = &before {
+            self.hide(before, Some(&now));
+        }
+        shown.insert(name.to_owned(), now);
+    }
+
+    fn show_conditions(&self, name: &str, status: &EgressGatewayStatus) -> BTreeSet<ConditionLabels> {
+        let mut shown = BTreeSet::new();
+        for one in &status.conditions {
+            let labels = ConditionLabels {
+                name: name.to_owned(),
+                condition: one.type_.clone(),
+                reason: one.reason.clone(),
+            };
+            self.conditions.get_or_create(&labels).set((one.status == "True").into());
+            shown.insert(labels);
+        }
+        shown
+    }
+
+    // Takes away what is shown no longer, and nothing else: who reads in between would miss what is there.
+    fn hide(&self, before: &Shown, now: Option<&Shown>) {
+        if now.is_none_or(|now| now.info != before.info) {
+            self.egress_gateway.remove(&before.info);
+        }
+        for old in &before.conditions {
+            if now.is_none_or(|now| !now.conditions.contains(old)) {
+                self.conditions.remove(old);
+            }
+        }
+    }
+
+    /// How many nodes should have the routes of an EgressGateway and have no Ready agent.
+    pub fn without_agent(&self, name: &str, nodes: usize) {
+        let labels = NameLabels { name: name.to_owned() };
+        self.nodes_without_agent.get_or_create(&labels).set(i64::try_from(nodes).unwrap_or(i64::MAX));
     }
 
     /// Forgets an EgressGateway that is gone.
@@ -188,8 +267,11 @@ impl ControllerMetrics {
         self.gateways_wanted.remove(&named);
         self.nodes_applied.remove(&named);
         self.nodes_total.remove(&named);
-        if let Some(info) = self.shown.lock().unwrap_or_else(PoisonError::into_inner).remove(name) {
-            self.egress_gateway.remove(&info);
+        self.nodes_without_agent.remove(&named);
+        self.user_data_outdated.remove(&named);
+        self.last_failover.remove(&named);
+        if let Some(shown) = self.shown.lock().unwrap_or_else(PoisonError::into_inner).remove(name) {
+            self.hide(&shown, None);
         }
     }
 }
@@ -201,6 +283,10 @@ fn fraction(text: &str) -> Option<(i64, i64)> {
 
 #[cfg(test)]
 mod tests {
+    use egress_api::Failover;
+    use egress_api::condition::{DEGRADED, Verdict, set};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::*;
 
     #[test]
@@ -222,7 +308,58 @@ mod tests {
             ]
         );
         assert!(text.contains(r#"egress_controller_nodes_applied{name="demo"} 1"#), "{text}");
+        counters.without_agent("demo", 1);
+        let text = metrics.encode().unwrap();
+        assert!(text.contains(r#"egress_controller_nodes_without_agent{name="demo"} 1"#), "{text}");
         counters.forget("demo");
         assert!(!metrics.encode().unwrap().contains("demo"));
+    }
+
+    #[test]
+    fn a_condition_is_shown_with_its_reason_of_now_only() {
+        let mut metrics = Metrics::new(PREFIX, "0");
+        let counters = ControllerMetrics::register(&mut metrics);
+        let conditions = |metrics: &Metrics| -> Vec<String> {
+            let text = metrics.encode().unwrap();
+            let lines = text.lines().filter(|line| line.starts_with("egress_controller_condition{"));
+            lines.map(|line| line["egress_controller_condition".len()..].to_owned()).collect()
+        };
+        let mut status = EgressGatewayStatus::default();
+        for (holds, reason, value) in
+            [(Some(true), "FewerGateways", 1), (Some(false), "AsAskedFor", 0), (None, "AsAskedFor", 0)]
+        {
+            let verdict = Verdict { type_: DEGRADED, status: holds, reason, message: String::new() };
+            set(&mut status.conditions, verdict, None, jiff::Timestamp::UNIX_EPOCH);
+            counters.show("demo", 2, &status);
+            let shown = format!(r#"{{name="demo",condition="Degraded",reason="{reason}"}} {value}"#);
+            assert_eq!(conditions(&metrics), [shown]);
+        }
+        counters.forget("demo");
+        assert_eq!(conditions(&metrics), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_failover_and_outdated_user_data_are_shown() {
+        let mut metrics = Metrics::new(PREFIX, "0");
+        let counters = ControllerMetrics::register(&mut metrics);
+        let mut status = EgressGatewayStatus::default();
+        counters.show("demo", 2, &status);
+        assert!(!metrics.encode().unwrap().contains("last_failover_timestamp_seconds{"));
+        status.user_data_outdated_since = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        status.last_failover = Some(Failover {
+            time: Time(jiff::Timestamp::from_second(1_700_000_000).unwrap()),
+            from: "demo-0".into(),
+            to: "demo-1".into(),
+            reason: "it is off".into(),
+            seconds: None,
+        });
+        counters.show("demo", 2, &status);
+        let text = metrics.encode().unwrap();
+        for line in [
+            r#"egress_controller_last_failover_timestamp_seconds{name="demo"} 1700000000"#,
+            r#"egress_controller_user_data_outdated{name="demo"} 1"#,
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line} in {text}");
+        }
     }
 }

@@ -188,6 +188,15 @@ impl Observation {
         self.definition.as_ref().is_some_and(|definition| definition.takes_along(&self.gateway.metadata))
     }
 
+    /// How many live nodes should have the routes and have no Ready agent, as far as that can be read.
+    pub fn nodes_without_agent(&self) -> usize {
+        let selector = self.gateway.spec.node_selector.as_ref();
+        self.nodes
+            .iter()
+            .filter(|node| node.should_route(selector) && node.agent_ready == Some(false))
+            .count()
+    }
+
     /// Droplets of the cluster's nodes: never to be touched.
     pub fn node_droplets(&self) -> BTreeSet<DropletId> {
         self.nodes.iter().filter_map(|node| node.droplet).collect()

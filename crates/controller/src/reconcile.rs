@@ -136,6 +136,7 @@ async fn step(
         return Ok(Action::await_change());
     }
     context.metrics.show(&name, seen.gateway.spec.replicas, &decision.status);
+    context.metrics.without_agent(&name, seen.nodes_without_agent());
     let Some(effect) = &decision.effect else {
         context.metrics.reconciled("quiet");
         // Nothing is wanted any more of what failed: somebody else may have done it.
