@@ -52,20 +52,22 @@ push: ## pushes the images: REGISTRY=registry.digitalocean.com/<name>; renders t
 	@$(xtask) push --registry "$(REGISTRY)"
 
 .PHONY: generate
-generate: ## crds/, the chart, deploy/rbac.txt, docs/reference.md and the list of decision records from their sources
+generate: ## crds/, dashboards, the chart, deploy/rbac.txt, docs/reference.md and the list of decision records from their sources
 	@cargo xtask crdgen
 	@cargo xtask chart
 	@cargo xtask rbac
 	@cargo xtask reference
 	@cargo xtask decisions
+	@scripts/dashboards.py
 
 .PHONY: check
-check: ## formatting, clippy, licences, generated files, crate arrows, scripts
+check: ## formatting, clippy, licences, generated files, crate arrows, alerts and dashboards, scripts
 	@$(step) "formatting" cargo fmt --all --check
 	@$(step) "formatting of the fuzz targets" cargo fmt --manifest-path crates/netlink/fuzz/Cargo.toml --check
 	@$(step) "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
 	@$(step) "licences, bans, sources" scripts/cargo-deny.sh check licenses bans sources
 	@$(step) "generated files, arrows, rights" $(xtask) check
+	@$(step) "alerts and dashboards" tests/monitoring/check.py
 	@$(step) "scripts" shellcheck $(wildcard scripts/*.sh tests/*.sh tests/*/*.sh .ci/run)
 
 .PHONY: advisories

@@ -15,7 +15,7 @@ packages=(
   runc containernetworking-plugins                            # the lab's nodes
   mmdebstrap systemd-container busybox-static                 # the lab's Droplets and its smallest images
   skopeo docker-registry                                      # pushing images, and a registry to test it with
-  prometheus                                                  # judges the metrics and the dashboard's queries
+  prometheus python3-yaml                                     # judges the metrics, the alerts and the dashboards' queries
   python3-venv shellcheck                                     # judges of the simulator and of the scripts
 )
 if [ "${1:-}" = --list ]; then printf '%s\n' "${packages[@]}"; exit; fi

@@ -17,6 +17,7 @@ trap finish EXIT
 scripts/step.sh "formatting" cargo fmt --all --check || failure "formatting"
 judge "what is said of missing programs" tests/prerequisites.sh
 judge "what is counted and run again" tests/second-run.sh
+judge "alerts and dashboards" tests/monitoring/check.py
 # Builds the control plane beside the crates; the tests that need it find it in the cache.
 scripts/build.sh || { failure "build"; exit 1; }
 release=${CARGO_TARGET_DIR:-target}/release

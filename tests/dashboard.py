@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Runs every query of the dashboard in a real Prometheus that scrapes the running lab, compares what it returns with what the lab
-has by kubectl's word, then kills an active gateway and looks for the failover. Fails on a panel that shows nothing or something else.
+"""Runs every query of the dashboards and every rule in a real Prometheus that scrapes the running lab, compares what it returns with
+what the lab has by kubectl's word, then kills an active gateway and looks for the failover and its alert. Fails on a panel that shows
+nothing or something else, on a rule that does not run, and on an alert in a lab that is well.
 
     tests/dashboard.py --lab target/release/egress-lab --name demo --kubectl KUBECTL --kubeconfig FILE
 
@@ -21,7 +22,11 @@ import time
 import urllib.parse
 import urllib.request
 
-DASHBOARD = pathlib.Path(__file__).parent.parent / "deploy" / "monitoring" / "gateway-health.json"
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "monitoring"))
+from exported import exported
+from panels import BEHIND, each, expectations
+
+MONITORING = pathlib.Path(__file__).parent.parent / "deploy" / "monitoring"
 # A rate needs two scrapes; a busy machine may need a while for the first.
 PATIENCE_S = 60
 
@@ -43,7 +48,8 @@ def targets(kubectl):
     node = nodes[0]["metadata"]["name"]
     for gateway in json.loads(kubectl("get", "egressgateways", "-o", "json"))["items"]:
         for one in gateway["status"]["gateways"]:
-            found.append(("gateway", one["name"], node, f"http://{one['privateAddress']}:9180/metrics"))
+            address = f"{one['privateAddress']}:9180"
+            found.append(("gateway", address, node, f"http://{address}/metrics"))
     return found
 
 
@@ -90,7 +96,8 @@ def configuration(found, port):
             "job_name": f"{job}-{number}", "metrics_path": f"/{number}", "scrape_interval": "1s", "scrape_timeout": "1s",
             "static_configs": [{"targets": [f"127.0.0.1:{port}"], "labels": {"instance": instance, "job": job}}],
         })
-    return json.dumps({"scrape_configs": jobs})  # JSON is YAML
+    rules = str((MONITORING / "rules.yaml").resolve())
+    return json.dumps({"global": {"evaluation_interval": "1s"}, "rule_files": [rules], "scrape_configs": jobs})  # JSON is YAML
 
 
 def ask(port, path, **query):
@@ -152,74 +159,26 @@ class Truth:
 
         self.gateways = {one["metadata"]["name"]: one["status"] for one in items("egressgateways")}
         self.nodes = {one["metadata"]["name"]: one["status"] for one in items("nodeegresses")}
-        self.machines = {one["name"]: one["privateAddress"] for status in self.gateways.values() for one in status["gateways"]}
+        self.machines = {one["privateAddress"] for status in self.gateways.values() for one in status["gateways"]}
+        demo = self.gateways["demo"]
+        # What the drop-downs are set to.
+        self.gateway = next(one["privateAddress"] for one in demo["gateways"] if one["name"] == demo["active"])
+        self.node = min(self.nodes)
         self.in_use = {(node, one["gateway"]) for node, status in self.nodes.items() for one in status["routes"] if one.get("gateway")}
 
 
-def each(labels, keys, fits=lambda value: value == 1):
-    """Exactly these series by these labels, or at least them where more may be there, and every one of them fits."""
-    wanted = {key if isinstance(key, tuple) else (key,) for key in keys}
-
-    def check(series):
-        values = {tuple(one["metric"].get(label) for label in labels): float(one["value"][1]) for one in series}
-        absent = wanted - values.keys()
-        wrong = {key: value for key, value in values.items() if key in wanted and not fits(value)}
-        return f"missing {sorted(absent)}" if absent else f"unexpected {wrong}" if wrong else "" if wanted else "nothing to compare with"
-
-    return check
+def chosen(expression, truth):
+    """With the drop-downs set."""
+    return expression.replace("$gateway", truth.gateway).replace("$node", truth.node).replace("$bandwidth", "2000000000")
 
 
-def expectations(truth):
-    """By panel: its complaint about the series, empty when all is as it should be."""
-    names, machines = truth.gateways.keys(), truth.machines
-    on_every_node = {(node, address) for node in truth.nodes for address in machines.values()}
-    counts = {}
-    for name, status in truth.gateways.items():
-        for one in status["gateways"]:
-            role = (name, one["role"].lower())
-            counts[role] = counts.get(role, 0) + 1
-    destinations = {node: sum(one["applied"] for one in status["routes"]) for node, status in truth.nodes.items()}
-
-    def equal(label, truths):
-        def check(series):
-            values = {tuple(one["metric"].get(each) for each in label): float(one["value"][1]) for one in series}
-            wrong = {key: (values.get(key), value) for key, value in truths.items() if values.get(key) != value}
-            return f"(shown, true): {wrong}" if wrong else "" if truths else "nothing to compare with"
-
-        return check
-
-    def share(value):
-        return 0 < value <= 1
-
-    return {
-        "EgressGateways": each(
-            ("name", "active", "egress_ip"), {(name, one["active"], one["egressIP"]) for name, one in truth.gateways.items()}),
-        "Proven gateways / asked for": each(("name",), names),
-        "Nodes applied / total": each(("name",), names),
-        "Gateways by role": equal(("name", "role"), counts),
-        "Gateway in use, by node": each(("instance", "gateway"), truth.in_use & on_every_node),
-        "Gateway answers, by node": each(("instance", "gateway"), on_every_node),
-        "Way out through the gateway, by node": each(("instance", "gateway"), on_every_node),
-        "Failovers": each(("instance",), truth.nodes, lambda value: value >= 0),
-        "Probe answers, 99th percentile": each(("level",), {"reachability", "forwarding"}, share),
-        "Probes answered": each(("level",), {"reachability", "forwarding"}, share),
-        "Destinations in the kernel": equal(("instance",), {(node,): count for node, count in destinations.items()}),
-        "Repairs": each(("instance",), truth.nodes, lambda value: value >= 0),
-        "Calls of DigitalOcean's API": each(("result",), {"ok"}, lambda value: value >= 0),
-        "Gateway says it is ready": each(("instance",), machines),
-        "Gateway traffic": each(
-            ("instance", "direction"), {(name, way) for name in machines for way in ("receive", "transmit")}, lambda value: value > 0),
-        "Connection table in use": each(("instance",), machines, lambda value: 0 <= value < 1),
-        "Ports of the busiest destination in use": each(("instance",), machines, lambda value: 0 <= value < 1),
-    }
+def told(failed):
+    return "; ".join(f"{': '.join(key)}: {complaint}" for key, complaint in failed.items())
 
 
-# The two numbers behind a quotient: a half of nothing is right by chance.
-BEHIND = {
-    "Nodes applied / total": lambda truth: {name: [float(part) for part in one["nodes"].split("/")] for name, one in truth.gateways.items()},
-    "Proven gateways / asked for": lambda truth: {
-        name: [float(part) for part in one["gatewaysReady"].split("/")] for name, one in truth.gateways.items()},
-}
+def alerts_of(port, *states):
+    """Names of the alerts in one of these states."""
+    return {one["labels"]["alertname"] for one in ask(port, "/api/v1/alerts")["alerts"] if one["state"] in states}
 
 
 def judge(port, expected, kubectl, kill):
@@ -233,44 +192,67 @@ def judge(port, expected, kubectl, kill):
 
     until("all targets are scraped", all_up)
     until("a second scrape", lambda: "" if query("min(count_over_time(up[1m])) > 2") else "not yet")
-    panels = {panel["title"]: [target["expr"] for target in panel["targets"]] for panel in json.loads(DASHBOARD.read_text())["panels"]}
+    panels = {(path.stem, panel["title"]): [target["expr"] for target in panel["targets"]]
+              for path in sorted((MONITORING / "dashboards").glob("*.json")) for panel in json.loads(path.read_text())["panels"]}
     failed = {}
 
     def look():
         truth = Truth(kubectl)
         checks = expectations(truth)
         failed.clear()
-        for title, expressions in panels.items():
-            if title not in checks:
-                failed[title] = "tests/dashboard.py does not say what it should show"
+        for panel, expressions in panels.items():
+            check = checks.get(panel[0], {}).get(panel[1])
+            if check is None:
+                failed[panel] = "tests/dashboard.py does not say what it should show"
                 continue
             for expression in expressions:
-                series = query(expression)
-                complaint = checks[title](series) if series else "no series"
-                for position, part in enumerate(expression.split(" / ") if title in BEHIND else []):
+                series = query(chosen(expression, truth))
+                complaint = check(series)
+                for position, part in enumerate(expression.split(" / ") if panel[1] in BEHIND else []):
                     values = {one["metric"]["name"]: float(one["value"][1]) for one in query(part)}
-                    numbers = {name: both[position] for name, both in BEHIND[title](truth).items()}
+                    numbers = {name: both[position] for name, both in BEHIND[panel[1]](truth).items()}
                     if not complaint and values != numbers:
                         complaint = f"{part} is {values} instead of {numbers}"
                 if complaint:
-                    failed[title] = complaint
-        return "; ".join(f"{title}: {complaint}" for title, complaint in failed.items())
+                    failed[panel] = complaint
+        return told(failed)
+
+    def try_until(what, condition, key):
+        try:
+            until(what, condition)
+        except SystemExit as obstacle:
+            failed[key] = str(obstacle)
 
     try:
         until("every panel shows what the lab has", look)
     except SystemExit as obstacle:
         print(obstacle)
+    try_until("no alert in a lab that is well", lambda: alerts_of(port, "firing") and f"{alerts_of(port, 'firing')}", ("alerts", "none"))
     kill(Truth(kubectl).gateways["demo"]["active"])
-    afterwards = {"Failovers": each(("instance",), Truth(kubectl).nodes, lambda value: value > 0),
-                  "Calls of DigitalOcean's API": each(("result",), {"ok"}, lambda value: value > 0)}
-    for title, check in afterwards.items():
-        try:
-            until(f"after the active gateway of demo died: {title}", lambda title=title, check=check: check(query(panels[title][0])))
-        except SystemExit as obstacle:
-            failed[title] = str(obstacle)
-    for title in panels:
-        print(f"FAIL  {title}: {failed[title]}" if title in failed else f"ok    {title}")
-    print(f"{len(panels) - len(failed)} passed, {len(failed)} failed")
+    afterwards = {("overview", "Failovers"): each(("instance",), Truth(kubectl).nodes, lambda value: value > 0),
+                  ("overview", "Calls of DigitalOcean's API"): each(("result",), {"ok"}, lambda value: value > 0)}
+    for panel, check in afterwards.items():
+        try_until(f"after the active gateway of demo died: {panel[1]}",
+                  lambda panel=panel, check=check: check(query(panels[panel][0])), panel)
+    # The others wait for longer than this test may.
+    for name, states in {"EgressFailoverHappened": ("firing",), "EgressNoRedundancy": ("pending", "firing")}.items():
+        try_until(f"after the active gateway of demo died: alert {name}",
+                  lambda name=name, states=states: "" if name in alerts_of(port, *states) else "it is silent", ("alerts", name))
+    broken = {rule["name"]: rule.get("lastError", rule["health"]) for group in ask(port, "/api/v1/rules")["groups"] for rule in group["rules"]
+              if rule["health"] != "ok"}
+    if broken:
+        failed["alerts", "rules run"] = str(broken)
+    # What tests/monitoring/check.py takes for what our programs export is what they do.
+    ours = {name for name in ask(port, "/api/v1/label/__name__/values")
+            if name.startswith(("egress_agent", "egress_controller", "egress_gateway_machine"))}
+    unread = sorted(ours - exported().keys())
+    if unread:
+        failed["metrics", "read from the sources"] = f"not found there: {unread}"
+    judged = [("metrics", "read from the sources"), *panels, ("alerts", "none"), ("alerts", "EgressFailoverHappened"), ("alerts", "EgressNoRedundancy"), ("alerts", "rules run")]
+    for key in judged:
+        name = ": ".join(key)
+        print(f"FAIL  {name}: {failed[key]}" if key in failed else f"ok    {name}")
+    print(f"{len(judged) - len(failed)} passed, {len(failed)} failed")
     if failed:
         sys.exit(1)
 
