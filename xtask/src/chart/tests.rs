@@ -165,11 +165,10 @@ fn lint_finds_nothing() {
 #[test]
 fn every_value_that_can_be_given_does_something() {
     let all = values("all.yaml");
-    let rules = chart().join("monitoring/rules").is_dir();
     rendered(&all);
     for path in leaves(&schema()) {
         let name = path.join(".");
-        if name == "global" || name.starts_with("monitoring.rules.") && !rules {
+        if name == "global" {
             continue;
         }
         let value = at(&all, &path).unwrap_or_else(|| panic!("tests/helm/all.yaml does not have {name}"));
@@ -253,6 +252,8 @@ fn a_wrong_value_is_refused_by_its_name() {
         ("images.controller", json!("")),
         ("networkPolicy.extraEgressPorts", json!([65536])),
         ("monitoring.podMonitors.interval", json!("often")),
+        ("monitoring.rules.kind", json!("Rule")),
+        ("monitoring.rules.runbooks", json!("https://git.example/egress-gateway")),
     ] {
         let path: Vec<String> = path.split('.').map(str::to_owned).collect();
         let said = refused(&alone(&path, &value));
@@ -272,27 +273,64 @@ fn a_wrong_value_is_refused_by_its_name() {
 
 #[test]
 fn dashboards_and_rules_go_in_as_they_are() {
-    let on = json!({"monitoring": {"dashboards": {"enabled": true}, "rules": {"enabled": true}}});
-    let objects = rendered(&on);
-    for path in tree::files(&tree::root().unwrap().join("deploy/monitoring"), ".json").unwrap() {
+    let on = |kind: &str| {
+        json!({"monitoring": {"dashboards": {"enabled": true}, "rules": {"enabled": true, "kind": kind}}})
+    };
+    let without = rendered(&json!({}));
+    let mut config_maps = rendered(&on("ConfigMap"));
+    config_maps.retain(|key, _| !without.contains_key(key));
+    assert_same(&config_maps, &kustomized(&["monitoring"]));
+    let monitoring = tree::root().unwrap().join("deploy/monitoring");
+    let dashboards = tree::files(&monitoring, ".json").unwrap();
+    // Kustomize names them one by one: one that it does not name would be missing in both.
+    assert_eq!(config_maps.len(), dashboards.len() + 1);
+    for path in dashboards {
         let file = name(&path);
         let key = format!("ConfigMap egress-gateway/egress-gateway-{}", file.trim_end_matches(".json"));
-        assert_eq!(objects[&key]["data"][&file].as_str().unwrap(), read(&path).unwrap(), "{file}");
+        assert_eq!(config_maps[&key]["data"][&file].as_str().unwrap(), read(&path).unwrap(), "{file}");
     }
     // Braces are Helm's language and that of alerts.
-    let rules = "groups:\n  - name: a\n    rules:\n      - alert: Down\n        expr: up == 0\n        annotations: {summary: \"{{ $labels.node }} is down\"}\n";
-    let folder = tempfile::tempdir().unwrap();
-    let copy = folder.path().join("egress-gateway");
-    for path in tree::files(&chart(), "").unwrap() {
-        let target = copy.join(path.strip_prefix(chart()).unwrap());
-        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
-        std::fs::copy(&path, target).unwrap();
+    let text = read(&monitoring.join("rules.yaml")).unwrap();
+    assert!(text.contains("{{ $labels."));
+    let spec: Value = serde_saphyr::from_str(&text).unwrap();
+    let key = "PrometheusRule egress-gateway/egress-gateway-rules";
+    assert_eq!(rendered(&on("PrometheusRule"))[key]["spec"], spec);
+}
+
+#[test]
+fn a_runbook_is_a_link_where_it_is_said_where_the_repository_is() {
+    let address = "https://git.example/egress-gateway/";
+    let on = json!({"monitoring": {"rules": {"enabled": true, "runbooks": address}}});
+    let rules = rendered(&on)["PrometheusRule egress-gateway/egress-gateway-rules"]["spec"]["groups"].clone();
+    let groups = rules.as_array().unwrap().iter();
+    let alerts: Vec<&Value> = groups
+        .flat_map(|group| group["rules"].as_array().unwrap())
+        .filter(|rule| rule.get("alert").is_some())
+        .collect();
+    assert!(!alerts.is_empty());
+    for alert in alerts {
+        let link = alert["annotations"]["runbook_url"].as_str().unwrap();
+        let file = link.strip_prefix(address).unwrap_or_else(|| panic!("{link}"));
+        assert!(tree::root().unwrap().join(file).is_file(), "{link}");
     }
-    std::fs::create_dir_all(copy.join("monitoring/rules")).unwrap();
-    std::fs::write(copy.join("monitoring/rules/alerts.yaml"), rules).unwrap();
-    let objects = rendered_of(&copy, &on);
-    let spec: Value = serde_saphyr::from_str(rules).unwrap();
-    assert_eq!(objects["PrometheusRule egress-gateway/egress-gateway-alerts"]["spec"], spec);
+}
+
+#[test]
+fn what_is_scraped_is_named_as_alerts_and_dashboards_name_it() {
+    let objects = rendered(&json!({"monitoring": {"podMonitors": {"enabled": true}}}));
+    for (name, workload, instance) in [
+        ("egress-controller", "Deployment", "__meta_kubernetes_pod_name"),
+        ("egress-agent", "DaemonSet", "__meta_kubernetes_pod_node_name"),
+    ] {
+        let monitor = &objects[&format!("PodMonitor egress-gateway/{name}")]["spec"];
+        let endpoint = &monitor["podMetricsEndpoints"][0];
+        let relabeling = json!({"sourceLabels": [instance], "targetLabel": "instance"});
+        assert_eq!(endpoint["relabelings"], json!([relabeling]));
+        let pod = &objects[&format!("{workload} egress-gateway/{name}")]["spec"]["template"];
+        let wanted = monitor["selector"]["matchLabels"].as_object().unwrap();
+        assert!(wanted.iter().all(|(label, value)| pod["metadata"]["labels"][label] == *value));
+        assert_eq!(endpoint["port"], pod["spec"]["containers"][0]["ports"][0]["name"]);
+    }
 }
 
 #[test]
