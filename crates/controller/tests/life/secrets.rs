@@ -87,3 +87,13 @@ fn the_token_is_in_no_object_event_log_metric_user_data_or_core_dump() {
         );
     });
 }
+
+#[test]
+fn the_token_may_be_in_a_secret_of_another_name() {
+    play(async |stage| {
+        stage.rename_token("my-token").await;
+        let _controller = stage.controller_with("a", &["--token-secret=my-token"]);
+        stage.ask_for("demo", 2, json!({})).await;
+        stage.whole("demo", 2).await;
+    });
+}

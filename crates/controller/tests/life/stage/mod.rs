@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use egress_api::{EgressGateway, EgressGatewayStatus, GatewayRole, StaticRoute};
 use k8s_openapi::api::core::v1::{Node, Pod, Secret, ServiceAccount};
 use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::rbac::v1::{PolicyRule, Role};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use nix::sched::{CloneFlags, unshare};
@@ -204,6 +205,22 @@ impl Stage {
             .patch("digitalocean-token", &PatchParams::apply("test").force(), &Patch::Apply(secret))
             .await
             .unwrap();
+    }
+
+    /// The token in a Secret of another name and in no other, and the right to read that one, as the chart's `tokenSecret` has it.
+    pub async fn rename_token(&self, name: &str) {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let secret = json!({"metadata": {"name": name}, "stringData": {"token": TOKEN}});
+        secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+        self.take_token().await;
+        let roles: Api<Role> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let mut role = roles.get("egress-controller").await.unwrap();
+        let rules = role.rules.iter_mut().flatten();
+        let of_secrets = |rule: &&mut PolicyRule| rule.resources == Some(vec!["secrets".to_owned()]);
+        let mut rules: Vec<_> = rules.filter(of_secrets).collect();
+        assert_eq!(rules.len(), 1, "rules for Secrets");
+        rules[0].resource_names = Some(vec![name.to_owned()]);
+        roles.replace("egress-controller", &PostParams::default(), &role).await.unwrap();
     }
 
     pub async fn take_token(&self) {
