@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 
-DOCUMENTS = [pathlib.Path("README.md"), *sorted(pathlib.Path("docs").glob("*.md"))]
+DOCUMENTS = [pathlib.Path("README.md"), *sorted(pathlib.Path("docs").glob("*.md")), *sorted(pathlib.Path("docs/runbooks").glob("*.md"))]
 
 # What else commands do, with pods, files or the cloud, an API server alone cannot do.
 VERBS = ("get", "describe", "explain", "annotate", "patch", "wait")
