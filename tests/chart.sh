@@ -55,6 +55,15 @@ upgrade --set agent.maxUnavailable=2
 [ "$(kubectl get daemonset egress-agent -n egress-gateway -o jsonpath='{.spec.updateStrategy.rollingUpdate.maxUnavailable}')" = 2 ] ||
   fail "an upgrade did not change the DaemonSet"
 
+config_maps() { kubectl get configmaps -n egress-gateway -l app.kubernetes.io/part-of=egress-gateway -o name | wc -l; }
+monitoring=(--set monitoring.dashboards.enabled=true --set monitoring.rules.enabled=true --set monitoring.rules.kind=ConfigMap)
+upgrade "${monitoring[@]}"
+[ "$(config_maps)" = $(($(find deploy/monitoring/dashboards -name '*.json' | wc -l) + 1)) ] || fail "not each dashboard and the alerts are there"
+kubectl get configmap egress-gateway-rules -n egress-gateway -o jsonpath='{.data.rules\.yaml}' | diff - deploy/monitoring/rules.yaml ||
+  fail "the alerts arrived otherwise than they are"
+upgrade
+[ "$(config_maps)" = 0 ] || fail "dashboards and alerts that are off stay"
+
 helm uninstall "$release" >/dev/null
 left() { # for a while: what is deleted in the background
   local tries
