@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole lab, end to end; scripts/build.sh has built what it runs. About eight minutes.
+# The whole lab, end to end; scripts/build.sh has built what it runs. About twelve minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 KUBEBUILDER_ASSETS=$(tests/control-plane/build.sh all)

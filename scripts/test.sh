@@ -60,7 +60,7 @@ beside "push to a registry" tests/push.sh
 beside "packages of Debian 12 and 13" tests/debian.sh
 beside "DigitalOcean's own Python client" tests/pydo.sh "$release/do-simulator"
 together
-judge "end to end" timeout --kill-after=60s 15m scripts/e2e.sh
+judge "end to end" timeout --kill-after=60s 20m scripts/e2e.sh
 # A sample of its rows, with the control plane up; all of them, and again without: `make failover-matrix`.
 FAILOVER_ROWS=sample FAILOVER_CONTROL_PLANE=up judge "failure matrix" timeout --kill-after=60s 20m scripts/failure-matrix.sh
 second_runs
