@@ -274,7 +274,8 @@ fn a_wrong_value_is_refused_by_its_name() {
 #[test]
 fn dashboards_and_rules_go_in_as_they_are() {
     let on = |kind: &str| {
-        json!({"monitoring": {"dashboards": {"enabled": true}, "rules": {"enabled": true, "kind": kind}}})
+        let rules = json!({"enabled": true, "kind": kind});
+        json!({"monitoring": {"dashboards": {"enabled": true}, "rules": rules}})
     };
     let without = rendered(&json!({}));
     let mut config_maps = rendered(&on("ConfigMap"));
