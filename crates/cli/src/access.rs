@@ -18,7 +18,7 @@ pub const CONTROLLER: &str = "egress-controller";
 /// Where the controller is, and with which token the cloud is asked.
 #[derive(Clone, Debug, Args)]
 pub struct Access {
-    /// Namespace of the controller: of its Deployment and of Secret `digitalocean-token`.
+    /// Namespace of the controller: of its Deployment and of the Secret with its token.
     #[arg(short = 'n', long, default_value = "egress-gateway")]
     pub namespace: String,
 
@@ -44,16 +44,15 @@ impl Access {
 
     /// A client of the cloud.
     pub async fn cloud(&self, client: &Client, settings: &Settings) -> anyhow::Result<CloudClient> {
-        let token = self.token(client).await?;
+        let token = self.token(client, &settings.token_secret).await?;
         Ok(CloudClient::new(&settings.digitalocean_api, Arc::new(token))?)
     }
 
-    async fn token(&self, client: &Client) -> anyhow::Result<SharedToken> {
+    async fn token(&self, client: &Client, secret: &str) -> anyhow::Result<SharedToken> {
         let Self { namespace, token_file, .. } = self;
         let Some(file) = token_file else {
-            let token = credentials::read_once(client.clone(), namespace).await;
+            let token = credentials::read_once(client.clone(), namespace, secret).await;
             return token.with_context(|| {
-                let secret = credentials::SECRET;
                 format!("Secret {secret} in namespace {namespace} cannot be read; name a file with a token: --token-file")
             });
         };

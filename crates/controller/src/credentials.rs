@@ -55,10 +55,10 @@ pub async fn follow(client: Client, namespace: String, name: String, token: Shar
     tokio::time::sleep(Duration::ZERO).await;
 }
 
-/// The token of now.
-pub async fn read_once(client: Client, namespace: &str) -> Result<SharedToken, CallError> {
+/// The token of now, in Secret `name`.
+pub async fn read_once(client: Client, namespace: &str, name: &str) -> Result<SharedToken, CallError> {
     let secrets: Api<Secret> = Api::namespaced(client, namespace);
-    let secret = within_deadline(secrets.get(SECRET)).await?;
+    let secret = within_deadline(secrets.get(name)).await?;
     let token = SharedToken::empty();
     take(&secret, &token);
     Ok(token)

@@ -3,6 +3,9 @@
 use std::io::Write as _;
 use std::process::Command;
 
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -95,5 +98,17 @@ fn the_token_may_be_in_a_secret_of_another_name() {
         let _controller = stage.controller_with("a", &["--token-secret=my-token"]);
         stage.ask_for("demo", 2, json!({})).await;
         stage.whole("demo", 2).await;
+
+        // The command line takes the controller's token, too.
+        stage.install(&["controller.yaml"]);
+        let deployments: Api<Deployment> = Api::namespaced(stage.client.clone(), "egress-gateway");
+        let container = json!({"name": "egress-controller", "args": ["--token-secret=my-token"]});
+        let renamed = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+        let name = "egress-controller";
+        deployments.patch(name, &PatchParams::default(), &Patch::Strategic(renamed)).await.unwrap();
+        let manifest = json!({"apiVersion": "networking.digitalocean.com/v1alpha1", "kind": "EgressGateway",
+            "metadata": {"name": "planned"}, "spec": {"destinations": ["198.51.100.9"], "publicIP": "Ephemeral"}});
+        let (code, printed, complaints) = stage.plan(&manifest, &[]);
+        assert_eq!(code, Some(0), "{printed}\n{complaints}");
     });
 }
