@@ -9,6 +9,7 @@ use egress_controller::cloud::Cloud;
 use egress_controller::identity::node_droplet;
 use egress_controller::metrics::{ControllerMetrics, PREFIX};
 use egress_controller::observation::{Site, Trouble};
+use egress_controller::settings::Settings;
 use egress_controller::site::{Locator, of_cloud, pod_ranges};
 use egress_digitalocean::DropletId;
 use egress_runtime::kubernetes::within_deadline;
@@ -24,10 +25,9 @@ use crate::view::{View, name};
 /// Below this the controller may have to wait.
 const FEW_CALLS: u64 = 500;
 
-pub(super) async fn look(client: &Client, access: &Access, view: &View) -> Vec<Finding> {
-    let settings = access.settings(client).await;
+pub(super) async fn look(client: &Client, access: &Access, settings: &Settings, view: &View) -> Vec<Finding> {
     let about = "token";
-    let cloud = match access.cloud(client, &settings).await {
+    let cloud = match access.cloud(client, settings).await {
         Ok(cloud) => cloud,
         Err(error) => {
             return vec![Finding::unknown(about, format!("{error:#}"), "--token-file, or --skip-cloud")];
@@ -52,7 +52,7 @@ pub(super) async fn look(client: &Client, access: &Access, view: &View) -> Vec<F
     let mut findings = Vec::new();
     if let Some(node) = nodes.first() {
         let sees = cloud.sees(*node).await.map_err(|error| of_cloud(&error));
-        findings.push(token(sees, &access.namespace));
+        findings.push(token(sees, &access.namespace, &settings.token_secret));
         if findings.iter().any(|one| one.level == super::Level::Wrong) {
             return findings;
         }
@@ -83,9 +83,9 @@ pub(super) async fn look(client: &Client, access: &Access, view: &View) -> Vec<F
     findings
 }
 
-fn token(sees: Result<bool, Trouble>, namespace: &str) -> Finding {
+fn token(sees: Result<bool, Trouble>, namespace: &str, secret: &str) -> Finding {
     let put = format!(
-        "kubectl -n {namespace} create secret generic digitalocean-token --from-literal=token=<token>, with the scopes of docs/token.md"
+        "kubectl -n {namespace} create secret generic {secret} --from-literal=token=<token>, with the scopes of docs/token.md"
     );
     match sees {
         Ok(true) => Finding::fine("token", "it sees the cluster's nodes"),
@@ -128,10 +128,12 @@ mod tests {
     #[test]
     fn what_the_cloud_says_leads_to_the_fix() {
         let trouble = |reason| Trouble { reason, message: "words".to_owned() };
-        assert_eq!(token(Ok(true), "n").level, Level::Fine);
-        assert!(token(Ok(false), "n").message.contains("another team"));
-        assert!(token(Err(trouble("TokenRefused")), "n").fix.unwrap().contains("kubectl -n n create secret"));
-        assert_eq!(token(Err(trouble("CloudUnreachable")), "n").level, Level::Unknown);
+        let judge = |sees| token(sees, "n", "my-token");
+        assert_eq!(judge(Ok(true)).level, Level::Fine);
+        assert!(judge(Ok(false)).message.contains("another team"));
+        let fix = judge(Err(trouble("TokenRefused"))).fix.unwrap();
+        assert!(fix.contains("kubectl -n n create secret generic my-token "), "{fix}");
+        assert_eq!(judge(Err(trouble("CloudUnreachable"))).level, Level::Unknown);
         assert_eq!(vpc("VPC", Err(trouble("CloudUnreachable"))).level, Level::Unknown);
         let wrong = vpc("EgressGateway demo", Err(trouble("WrongVpc")));
         assert!(wrong.level == Level::Wrong && wrong.fix.unwrap().contains("spec.droplet.vpcUUID"));

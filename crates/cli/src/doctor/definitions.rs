@@ -12,7 +12,7 @@ use crate::output::some;
 use crate::view::why;
 
 /// What installs them.
-const APPLY: &str = "kubectl apply --server-side -f crds.yaml, of the version that you run";
+const APPLY: &str = "kubectl apply --server-side -f crds.yaml, or helm upgrade, of the version that you run";
 
 pub(super) async fn look(client: &Client) -> Vec<Finding> {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());

@@ -14,7 +14,7 @@ use crate::view::{View, is_ready, name, why};
 /// Name of the agents' DaemonSet.
 const AGENT: &str = "egress-agent";
 /// What installs them.
-const INSTALL: &str = "kubectl apply -f install.yaml";
+const INSTALL: &str = "kubectl apply -f install.yaml, or the chart: docs/install.md";
 
 pub(super) async fn look(client: &Client, namespace: &str, view: &View) -> Vec<Finding> {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);

@@ -149,6 +149,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let client = kubernetes::client().await?;
     let namespace = &arguments.access.namespace;
     let view = View::read(&client).await;
+    let settings = arguments.access.settings(&client).await;
     let mut findings: Vec<Finding> = view
         .unread
         .iter()
@@ -162,11 +163,11 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .collect();
     findings.extend(definitions::look(&client).await);
     findings.extend(installed::look(&client, namespace, &view).await);
-    findings.extend(rights::look(&client, namespace).await);
+    findings.extend(rights::look(&client, namespace, &settings.token_secret).await);
     findings.extend(nodes::findings(&view));
     findings.extend(neighbours::look(&client, &view).await);
     if !arguments.skip_cloud {
-        findings.extend(Box::pin(cloud::look(&client, &arguments.access, &view)).await);
+        findings.extend(Box::pin(cloud::look(&client, &arguments.access, &settings, &view)).await);
     }
     findings.sort();
     let report = Report { findings, all: arguments.all };

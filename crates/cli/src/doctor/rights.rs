@@ -14,6 +14,8 @@ use crate::view::why;
 const SHIPPED: &str = include_str!("../../../../deploy/rbac.txt");
 /// The namespace that the list names.
 const NAMESPACE: &str = "egress-gateway";
+/// The Secret that the list names.
+const TOKEN_SECRET: &str = egress_controller::credentials::SECRET;
 /// Questions that are asked at a time.
 const AT_ONCE: usize = 8;
 
@@ -30,9 +32,9 @@ struct Right {
     verb: String,
 }
 
-pub(super) async fn look(client: &Client, namespace: &str) -> Vec<Finding> {
+pub(super) async fn look(client: &Client, namespace: &str, token_secret: &str) -> Vec<Finding> {
     let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
-    let asked = futures::stream::iter(rights(SHIPPED, namespace)).map(|right| {
+    let asked = futures::stream::iter(rights(SHIPPED, namespace, token_secret)).map(|right| {
         let reviews = reviews.clone();
         async move {
             let review = review(&right, namespace);
@@ -67,7 +69,11 @@ fn summary(answers: Vec<(Right, Result<bool, CallError>)>) -> Vec<Finding> {
             format!("the ServiceAccounts have all {many} rights that they need"),
         )];
     }
-    vec![Finding::wrong("rights", some(&lacking), "kubectl apply -f install.yaml: its roles are in there")]
+    vec![Finding::wrong(
+        "rights",
+        some(&lacking),
+        "kubectl apply -f install.yaml, or helm upgrade: the roles are in there",
+    )]
 }
 
 impl Right {
@@ -79,11 +85,12 @@ impl Right {
     }
 }
 
-fn rights(shipped: &str, namespace: &str) -> Vec<Right> {
-    shipped.lines().filter(|line| !line.starts_with('#')).filter_map(|line| right(line, namespace)).collect()
+fn rights(shipped: &str, namespace: &str, token_secret: &str) -> Vec<Right> {
+    let lines = shipped.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| right(line, namespace, token_secret)).collect()
 }
 
-fn right(line: &str, namespace: &str) -> Option<Right> {
+fn right(line: &str, namespace: &str, token_secret: &str) -> Option<Right> {
     let mut words = line.split_whitespace();
     let (account, scope, object, verb) = (words.next()?, words.next()?, words.next()?, words.next()?);
     let (group, rest) = object.split_once('/')?;
@@ -93,6 +100,11 @@ fn right(line: &str, namespace: &str) -> Option<Right> {
     };
     let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
     let scope = scope.strip_prefix("namespace/");
+    let name = match (resource, name) {
+        ("namespaces", NAMESPACE) => namespace,
+        ("secrets", TOKEN_SECRET) => token_secret,
+        _ => name,
+    };
     Some(Right {
         account: account.to_owned(),
         namespace: scope.map(|scope| if scope == NAMESPACE { namespace } else { scope }.to_owned()),
@@ -127,6 +139,8 @@ fn review(right: &Right, namespace: &str) -> SubjectAccessReview {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::super::Level;
     use super::*;
 
@@ -134,23 +148,41 @@ mod tests {
     fn every_line_of_what_is_shipped_is_a_right() {
         let lines = SHIPPED.lines().filter(|line| !line.starts_with('#')).count();
         assert!(lines > 50);
-        assert_eq!(rights(SHIPPED, "elsewhere").len(), lines);
-        let line = "egress-controller namespace/egress-gateway core/secrets[digitalocean-token] get";
-        let found = right(line, "elsewhere").unwrap();
+        assert_eq!(rights(SHIPPED, "elsewhere", "my-token").len(), lines);
+        let read = |line: &str| right(line, "elsewhere", "my-token").unwrap();
+        let found = read("egress-agent namespace/egress-gateway apps/daemonsets[egress-agent] get");
         assert_eq!(
             (found.namespace.as_deref(), found.group.as_str(), found.name.as_str()),
-            (Some("elsewhere"), "", "digitalocean-token")
+            (Some("elsewhere"), "apps", "egress-agent")
         );
-        let line = "egress-agent cluster networking.digitalocean.com/nodeegresses/status patch";
-        let found = right(line, "n").unwrap();
+        let found = read("egress-agent cluster networking.digitalocean.com/nodeegresses/status patch");
         assert_eq!((found.namespace, found.subresource.as_str()), (None, "status"));
-        let events = right("egress-controller namespace/default events.k8s.io/events create", "n").unwrap();
+        let events = read("egress-controller namespace/default events.k8s.io/events create");
         assert_eq!(events.namespace.as_deref(), Some("default"));
     }
 
     #[test]
+    fn names_of_the_installation_are_those_that_it_has() {
+        let names = |namespace: &str, token_secret: &str| -> BTreeSet<(String, String)> {
+            let all = rights(SHIPPED, namespace, token_secret).into_iter();
+            all.filter(|one| {
+                ["namespaces", "secrets"].contains(&one.resource.as_str()) && !one.name.is_empty()
+            })
+            .map(|one| (one.resource, one.name))
+            .collect()
+        };
+        let told = |namespace: &str, token_secret: &str| {
+            [("namespaces", "kube-system"), ("namespaces", namespace), ("secrets", token_secret)]
+                .map(|(resource, name)| (resource.to_owned(), name.to_owned()))
+                .into()
+        };
+        assert_eq!(names(NAMESPACE, TOKEN_SECRET), told(NAMESPACE, TOKEN_SECRET));
+        assert_eq!(names("elsewhere", "my-token"), told("elsewhere", "my-token"));
+    }
+
+    #[test]
     fn a_right_that_is_lacking_is_named() {
-        let all = rights(SHIPPED, "n");
+        let all = rights(SHIPPED, "n", TOKEN_SECRET);
         let answers = |lacking: &str| -> Vec<(Right, Result<bool, CallError>)> {
             all.iter().map(|one| (one.clone(), Ok(one.resource != lacking))).collect()
         };

@@ -177,6 +177,14 @@ async fn doctor_finds_what_is_missing_and_nothing_once_it_is_there() {
     let vpc = format!("the nodes are in VPC {VPC} in nyc1");
     whole.expect(0, &["rights: the ServiceAccounts have all", "token: it sees the cluster's nodes", &vpc]);
 
+    // A controller that is told of a Secret of another name needs the right to read that one.
+    let container = json!({"name": "egress-controller", "image": "a", "args": ["--token-secret=my-token"]});
+    let renamed = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+    stage.change(&format!("{apps}/deployments/egress-controller"), &renamed).await;
+    stage
+        .run(&["doctor", "--skip-cloud"])
+        .expect(1, &["rights: egress-controller may not get secrets my-token"]);
+
     // What was there is taken away, one thing after the other.
     let gone = stage.server.kubectl().args(["delete", "clusterrole", "egress-agent"]).output().unwrap();
     assert!(gone.status.success(), "{gone:?}");
