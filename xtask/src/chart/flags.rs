@@ -19,10 +19,9 @@ fn bounds(flag: &str) -> Option<Value> {
         "bring-up-seconds" => between(60, 7200),
         "replace-after-seconds" => between(5, 3600),
         "power-on-seconds" | "lost-after-seconds" | "forget-node-after-seconds" => between(10, 3600),
-        "roll-pause-seconds" => between(5, 86_400),
         "user-data-spread-seconds" => between(0, 2_592_000),
         "max-droplets" => between(1, 10_000),
-        "firewall-age-seconds" | "reserved-ip-age-seconds" => between(5, 86_400),
+        "roll-pause-seconds" | "firewall-age-seconds" | "reserved-ip-age-seconds" => between(5, 86_400),
         "table" => Some(json!({"minimum": 1, "not": {"enum": [135, 200, 253, 254, 255, 2004, 2005]}})),
         "probe-tables" => between(1, 4_294_967_264),
         "rule-priorities" => between(113, 15_033),
@@ -106,9 +105,8 @@ impl Flag {
         let mut schema = match self.kind.as_str() {
             "bool" => json!({"type": "boolean"}),
             "u16" => json!({"type": "integer", "minimum": 0, "maximum": u16::MAX}),
-            "u32" => json!({"type": "integer", "minimum": 0, "maximum": u32::MAX}),
             // Larger ones no number in JSON holds exactly.
-            "u64" => json!({"type": "integer", "minimum": 0, "maximum": u32::MAX}),
+            "u32" | "u64" => json!({"type": "integer", "minimum": 0, "maximum": u32::MAX}),
             "String" => json!({"type": "string", "minLength": 1}),
             "Option<Host>" => {
                 json!({"type": "string", "pattern": r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$"})
