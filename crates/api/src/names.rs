@@ -36,6 +36,10 @@ pub const GATEWAY_HEALTH_PORT: u16 = 9180;
 /// TCP port that a gateway's kernel refuses, untracked: an answer proves that the machine is alive.
 pub const GATEWAY_PROBE_PORT: u16 = 9181;
 
+/// First of the TCP ports of a gateway's private address that lead to health targets, one each in the order of their numbers, where one
+/// address moves between gateways: who does not hold it shows there that it forwards.
+pub const GATEWAY_RELAY_PORT: u16 = 9182;
+
 /// Annotation on an EgressGateway: the name of the gateway that nodes shall use first while it is proven.
 pub const PREFERRED_GATEWAY_ANNOTATION: &str = "networking.digitalocean.com/preferred-gateway";
 

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::cloud::{Cloud, elapsed};
 use crate::observation::{Site, Trouble};
-use crate::user_data::{UserData, UserDataError, UserDataInput, render};
+use crate::user_data::{LeavesWith, UserData, UserDataError, UserDataInput, render};
 
 /// So many nodes are asked for in a look; the others of a cluster of hundreds in the looks after it, each once in its life.
 const NODES_ASKED: usize = 8;
@@ -64,7 +64,7 @@ impl Locator {
             vpc_range,
             pod_ranges: pod_ranges.to_vec(),
             ssh: !template.ssh_keys.is_empty(),
-            reserved_address: spec.public_ip == PublicIp::ReservedPerGateway,
+            leaves_with: leaves_with(spec),
         };
         let user_data = self.user_data(&input).map_err(|error| Trouble {
             reason: "UserDataInvalid",
@@ -149,6 +149,13 @@ impl Locator {
             self.not_seen(key, cloud.now());
         }
         Ok(range)
+    }
+}
+
+fn leaves_with(spec: &EgressGatewaySpec) -> LeavesWith {
+    match spec.public_ip {
+        PublicIp::Ephemeral => LeavesWith::Own,
+        PublicIp::ReservedPerGateway => LeavesWith::Reserved,
     }
 }
 

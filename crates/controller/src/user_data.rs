@@ -4,8 +4,10 @@
 //! below the 64 KiB that DigitalOcean takes, or rendering fails. The programs are packed, because as they are they would
 //! nearly fill it. The contract with the template is in `cloud-init/README.md`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::net::SocketAddrV4;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -55,8 +57,41 @@ pub struct UserDataInput {
     pub pod_ranges: Vec<Ipv4Net>,
     /// Whether the Droplets get SSH keys. Without any there is no SSH server on them.
     pub ssh: bool,
-    /// Whether it leaves with a reserved address or not at all; else with the Droplet's own.
-    pub reserved_address: bool,
+    /// With which address it leaves.
+    pub leaves_with: LeavesWith,
+}
+
+/// The address with which a gateway leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeavesWith {
+    /// The Droplet's own.
+    Own,
+    /// A reserved one, or it does not leave at all.
+    Reserved,
+    /// The same, and one gateway has it at a time. Probes to these health targets go through the others as well, with their own addresses.
+    Floating {
+        /// Each has a port of its own, by its place among them ([`egress_api::GATEWAY_RELAY_PORT`]).
+        targets: BTreeSet<SocketAddrV4>,
+    },
+}
+
+impl LeavesWith {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Reserved => "reserved",
+            Self::Floating { .. } => "floating",
+        }
+    }
+
+    fn relayed(&self) -> String {
+        match self {
+            Self::Own | Self::Reserved => String::new(),
+            Self::Floating { targets } => {
+                targets.iter().map(SocketAddrV4::to_string).collect::<Vec<_>>().join(",")
+            }
+        }
+    }
 }
 
 impl UserDataInput {
@@ -107,8 +142,8 @@ pub fn render(input: &UserDataInput) -> Result<UserData, UserDataError> {
     let sources = sources.iter().map(Ipv4Net::to_string).collect::<Vec<_>>().join(",");
     let vpc_range = input.vpc_range.trunc().to_string();
     let (ssh, accounts) = if input.ssh { ("true", KEYHOLDER) } else { ("false", NOBODY) };
-    let egress_address = if input.reserved_address { "reserved" } else { "own" };
-    let version = version(&[&vpc_range, &sources, ssh, egress_address]);
+    let (egress_address, relayed) = (input.leaves_with.word(), input.leaves_with.relayed());
+    let version = version(&[&vpc_range, &sources, ssh, egress_address, &relayed]);
     let values = [
         ("version", version.as_str()),
         ("vpc_range", &vpc_range),
@@ -116,6 +151,7 @@ pub fn render(input: &UserDataInput) -> Result<UserData, UserDataError> {
         ("ssh", ssh),
         ("accounts", accounts),
         ("egress_address", egress_address),
+        ("relayed", &relayed),
     ];
 
     let mut text = String::with_capacity(MAX_BYTES);

@@ -7,7 +7,7 @@ fn input(vpc: &str, pods: &[&str]) -> UserDataInput {
         vpc_range: vpc.parse().expect("range"),
         pod_ranges: pods.iter().map(|p| p.parse().expect("range")).collect(),
         ssh: false,
-        reserved_address: false,
+        leaves_with: LeavesWith::Own,
     }
 }
 
@@ -72,6 +72,7 @@ fn settings_name_version_and_ranges() {
             "version": data.version, "vpc_range": "10.116.0.0/20", "source_ranges": "10.116.0.0/20,10.244.0.0/16",
             "ssh": false,
             "egress_address": "own",
+            "relayed": "",
         })
     );
     assert_eq!(written(&data.text, "/etc/egress-gateway/version"), format!("{}\n", data.version));
@@ -99,6 +100,20 @@ fn with_ssh_keys_there_is_an_account_for_them_and_without_none() {
     assert_ne!(with.version, without.version);
     assert!(with.text.contains("\nuser: {name: gateway, ") && with.text.contains("\"ssh\": true,\n"));
     assert!(without.text.contains("\nusers: [{name: root, "));
+}
+
+#[test]
+fn an_address_that_moves_has_its_health_targets_in_the_order_of_their_ports() {
+    let floating = |targets: &[&str]| {
+        let targets = targets.iter().map(|target| target.parse().expect("target")).collect();
+        let leaves_with = LeavesWith::Floating { targets };
+        render(&UserDataInput { leaves_with, ..input("10.116.0.0/20", &[]) }).expect("renders")
+    };
+    let data = floating(&["9.9.9.9:443", "1.1.1.1:443", "9.9.9.9:443"]);
+    assert!(data.text.contains("\"egress_address\": \"floating\",\n"));
+    assert!(data.text.contains("\"relayed\": \"1.1.1.1:443,9.9.9.9:443\"\n"), "in order, each once");
+    assert_eq!(data, floating(&["1.1.1.1:443", "9.9.9.9:443"]));
+    assert_ne!(data.version, floating(&["1.1.1.1:443"]).version);
 }
 
 #[test]

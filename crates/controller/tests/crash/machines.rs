@@ -8,7 +8,7 @@ use std::time::Duration;
 use do_simulator::cloud::{Droplet, Status};
 use egress_controller::health::Endpoints;
 use egress_controller::observation::HealthSeen;
-use egress_controller::user_data::{UserDataInput, render};
+use egress_controller::user_data::{LeavesWith, UserDataInput, render};
 use egress_digitalocean::DropletId;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -215,12 +215,12 @@ fn is_reserved(droplet: &Droplet) -> bool {
 
 fn user_data_version(reserved_address: bool) -> String {
     static VERSIONS: LazyLock<[String; 2]> = LazyLock::new(|| {
-        [false, true].map(|reserved_address| {
+        [LeavesWith::Own, LeavesWith::Reserved].map(|leaves_with| {
             let input = UserDataInput {
                 vpc_range: "10.116.0.0/20".parse().unwrap(),
                 pod_ranges: vec!["10.244.0.0/16".parse().unwrap()],
                 ssh: false,
-                reserved_address,
+                leaves_with,
             };
             render(&input).unwrap().version
         })

@@ -16,7 +16,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use egress_controller::user_data::{UserData, UserDataInput, render};
+use egress_controller::user_data::{LeavesWith, UserData, UserDataInput, render};
 use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -321,7 +321,7 @@ pub fn user_data(ssh: bool) -> UserData {
         vpc_range: range("10.116.0.0/20"),
         pod_ranges: vec![range("10.244.0.0/16")],
         ssh,
-        reserved_address: false,
+        leaves_with: LeavesWith::Own,
     };
     render(&input).expect("user data")
 }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-use egress_controller::user_data::{UserDataInput, render};
+use egress_controller::user_data::{LeavesWith, UserDataInput, render};
 use egress_lab::network::addresses::{HAND_MADE_GATEWAYS, NODES};
 use serde_json::{Value, json};
 
@@ -26,22 +26,27 @@ struct Gateway {
     own: Ipv4Addr,
 }
 
-fn user_data() -> String {
+fn user_data(leaves_with: LeavesWith) -> String {
     let range = |text: &str| text.parse().expect("range");
     let input = UserDataInput {
         vpc_range: range("10.116.0.0/20"),
         pod_ranges: vec![range("10.244.0.0/16")],
         ssh: false,
-        reserved_address: true,
+        leaves_with,
     };
     render(&input).expect("user data").text
 }
 
 /// A gateway that is to leave with a reserved address, booted.
 fn gateway(world: &World, name: &str) -> Gateway {
+    gateway_with(world, name, LeavesWith::Reserved)
+}
+
+/// The same, with a reserved address or with one that moves.
+fn gateway_with(world: &World, name: &str, leaves_with: LeavesWith) -> Gateway {
     let vpc = cloud(world, "GET", "/v2/vpcs", &Value::Null)["vpcs"][0]["id"].clone();
     let wanted = json!({"name": name, "region": "nyc1", "size": "s-1vcpu-1gb", "image": "debian-12-x64",
-                        "vpc_uuid": vpc, "user_data": user_data()});
+                        "vpc_uuid": vpc, "user_data": user_data(leaves_with)});
     let id = cloud(world, "POST", "/v2/droplets", &wanted)["droplet"]["id"].as_u64().unwrap();
     let [private, own] = eventually("the Droplet's addresses are known", || {
         let networks = cloud(world, "GET", &format!("/v2/droplets/{id}"), &Value::Null)["droplet"].clone();
