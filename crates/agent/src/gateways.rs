@@ -379,6 +379,7 @@ fn wanted(probed: &Probed) -> Wanted<SocketAddrV4> {
         asked: Level::ALL.into_iter().filter(is_asked).collect(),
         targets: probed.targets.clone(),
         seen_as: probed.public.iter().copied().map(at_probe_port).collect(),
+        shared_address: None,
     }
 }
 

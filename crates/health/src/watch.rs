@@ -36,6 +36,11 @@
 //! - **Loss** is judged by difference, too: [`Config::loss_percent`] over 30 s, or twice that over 6 s, against a gateway that lost at
 //!   most 5 % in that time. In the VPC and on the way through, each by itself.
 //!
+//! Where gateways have one address in common, which is at one of them at a time (`moving`), [`Level::Source`] asks who has it: the way out
+//! with that address, which is open at its holder only. Forwarding and full size are asked another way, past the address, so that whoever
+//! waits for it is judged as its holder is. A gateway at which the address is not seen is as good as silent: nobody goes there, and who is
+//! there stays until it is seen elsewhere.
+//!
 //! Whoever was condemned is on trial once it works again, as after a fall in the VPC: for its hold-down, and until it has shown that it
 //! works. What counts for that begins when it began to answer: whoever answered through it before has answered again, and of the probes
 //! since then it lost hardly any, or no more than the others. So one that loses many is not returned to for an answer now and then, and
@@ -43,6 +48,7 @@
 
 mod evidence;
 mod judge;
+mod moving;
 mod peers;
 mod source;
 #[cfg(test)]
@@ -102,13 +108,16 @@ pub struct Wanted<W> {
     pub targets: BTreeSet<W>,
     /// As whom it is asked about the others: its own public probe port.
     pub seen_as: BTreeSet<W>,
+    /// The address that it has in common with others, at one of which it is at a time.
+    pub shared_address: Option<W>,
 }
 
 impl<W: Ord> Wanted<W> {
     /// Asked about at every level, of these targets, and about others as `seen_as`.
     pub fn at_every_level(config: Config, targets: impl IntoIterator<Item = W>, seen_as: W) -> Self {
         let targets = targets.into_iter().collect();
-        Self { config, asked: Level::ALL.into(), targets, seen_as: [seen_as].into() }
+        let seen_as = [seen_as].into();
+        Self { config, asked: Level::ALL.into(), targets, seen_as, shared_address: None }
     }
 }
 
@@ -218,6 +227,15 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
         self.gateways.get(&gateway)?.works(level)
     }
 
+    /// Whether the outside sees its packets with the address that they should have. Of an address that moves: `None` where it is not and
+    /// need not be.
+    pub fn is_seen_as_expected(&self, gateway: G) -> Option<bool> {
+        let watched = self.gateways.get(&gateway)?;
+        let is_blamed = watched.condemned.contains_key(&Fault::UnexpectedSource);
+        let works = watched.works(Level::Source)?;
+        (works || watched.shared_address.is_none() || is_blamed).then_some(works)
+    }
+
     /// Whether it is known what a level of it is worth for now: it is down, or the gateway does not answer at all. More probes at once
     /// would tell nothing new.
     pub fn is_judged(&self, gateway: G, level: Level) -> bool {
@@ -230,7 +248,8 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
     }
 
     /// Whether every one of them is known to be of no use: what `onNoGateway` waits for. Not while anything is unknown or in doubt, not
-    /// when the outside is gone through all of them, and not when one only loses packets.
+    /// when the outside is gone through all of them, and not when one only loses packets. Who waits for an address is of no use when the
+    /// one is out that had it.
     pub fn none_works(&self, listed: &[G]) -> bool {
         let is_out = |gateway: &G| {
             self.gateways.get(gateway).is_some_and(|watched| {
@@ -238,7 +257,8 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
                     || watched.condemned.keys().any(|fault| fault.is_total())
             })
         };
-        !listed.is_empty() && listed.iter().all(is_out)
+        let is_passed_over = |gateway: &G| self.waits_for_the_address(*gateway, listed, is_out);
+        !listed.is_empty() && listed.iter().all(|gateway| is_out(gateway) || is_passed_over(gateway))
     }
 
     /// Whether no gateway answers in the VPC: then the neighbours tell whether it is the node that is cut off.

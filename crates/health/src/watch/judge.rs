@@ -15,8 +15,13 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
     pub(super) fn judge(&mut self, now: Tick) {
         let gateways: Vec<G> = self.gateways.keys().copied().collect();
         for gateway in gateways {
+            let is_elsewhere = self.is_elsewhere(gateway);
             if let Some(watched) = self.gateways.get_mut(&gateway) {
                 watched.forgive(now);
+                if is_elsewhere {
+                    // What it is no longer expected to have it does not lack.
+                    watched.condemned.remove(&Fault::UnexpectedSource);
+                }
             }
             for level in Level::BEYOND {
                 if let Some(evidence) = self.accuse(gateway, level) {
@@ -58,6 +63,9 @@ impl<G: Copy + Ord, W: Copy + Ord> Watch<G, W> {
     fn accuse(&self, gateway: G, level: Level) -> Option<Evidence<G, W>> {
         let watched = self.gateways.get(&gateway).filter(|watched| watched.is_alive())?;
         let detector = watched.levels.get(&level).filter(|detector| detector.is_down())?;
+        if level == Level::Source && watched.shared_address.is_some() {
+            return self.accuse_of_the_address(gateway);
+        }
         if level != Level::Forwarding && !watched.has_answered(level) {
             return None;
         }

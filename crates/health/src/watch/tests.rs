@@ -8,11 +8,12 @@ use crate::detector::Outcome;
 use crate::selection::{Why, select};
 
 mod clusters;
+mod moving;
 mod source;
 mod world;
 
 use world::Broken::*;
-use world::{Broken, TARGETS, World, wanted};
+use world::{At, Broken, TARGETS, World, wanted};
 
 const A: char = 'A';
 const B: char = 'B';

@@ -42,6 +42,8 @@ pub(super) struct Watched<G, W> {
     targets: BTreeSet<W>,
     /// As whom it is asked about others.
     pub(super) seen_as: BTreeSet<W>,
+    /// The address that it has in common with others.
+    pub(super) shared_address: Option<W>,
     /// Who is asked as a peer.
     pub(super) peers: Peers<W>,
     /// Who of them is dead.
@@ -61,6 +63,7 @@ impl<G, W: Copy + Ord> Watched<G, W> {
             asked: wanted.asked.clone(),
             targets: wanted.targets.clone(),
             seen_as: wanted.seen_as.clone(),
+            shared_address: wanted.shared_address,
             levels: detectors.into_iter().collect(),
             loses: false,
             reached: None,
@@ -85,6 +88,7 @@ impl<G, W: Copy + Ord> Watched<G, W> {
         if self.seen_as != wanted.seen_as {
             self.seen_as.clone_from(&wanted.seen_as);
         }
+        self.shared_address = wanted.shared_address;
         if self.targets != wanted.targets {
             self.targets.clone_from(&wanted.targets);
         }
@@ -212,6 +216,10 @@ impl<G, W: Copy + Ord> Watched<G, W> {
 
     /// Counts what is lost. True: it is somebody dead who is silent once more.
     fn count(&mut self, probe: Probe<W>, now: Tick) -> bool {
+        if probe.level == Level::Source && self.shared_address.is_some() {
+            // Those are targets, some of which may be dead; what is lost on the way to them is counted past the address.
+            return self.silent.hear(probe);
+        }
         if probe.level == Level::Source {
             self.peers.hear(probe.witness, probe.sent, probe.outcome);
         }
@@ -303,6 +311,10 @@ impl<G, W: Copy + Ord> Watched<G, W> {
 
     pub(super) fn standing(&self, now: Tick, another_is_proven: impl FnOnce() -> bool) -> Standing {
         let reachable = self.detector(Level::Reachability).standing(now);
+        if self.shared_address.is_some() && self.works(Level::Source) != Some(true) {
+            // Whatever it forwards: what is sent there gets nowhere before the address is there.
+            return Standing { verdict: Verdict::Down, signal: Signal::Silent };
+        }
         if !self.condemned.is_empty() {
             // It answers in the VPC: where every other one is silent, it may be better than nothing. One that leads nowhere is as good as silent.
             let leads_nowhere = self.condemned.contains_key(&Fault::NotForwarding);

@@ -105,6 +105,17 @@ pub fn wanted(gateways: &[char], config: &Config) -> BTreeMap<char, Wanted<char>
     gateways.iter().map(|gateway| (*gateway, wanted(*gateway))).collect()
 }
 
+/// Where an address is that moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    Gateway(char),
+    /// On its way.
+    Nobody,
+}
+
+/// What the address is called that moves.
+const ADDRESS: char = 'r';
+
 #[derive(Clone)]
 pub struct World {
     pub watch: Watch<char, char>,
@@ -120,6 +131,8 @@ pub struct World {
     pub source_interval: u64,
     /// Who does not ask whom, because it is not let in there yet.
     pub not_admitted: BTreeSet<(char, char)>,
+    /// Where the address is that all have in common; `None`: each has its own.
+    pub address: Option<At>,
     gateways: Vec<char>,
     random: u64,
     probers: BTreeMap<(char, Level), Prober>,
@@ -144,6 +157,7 @@ impl World {
             path_interval: 1_000,
             source_interval: 1_000,
             not_admitted: BTreeSet::new(),
+            address: None,
             gateways: gateways.to_vec(),
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             probers: BTreeMap::new(),
@@ -169,6 +183,21 @@ impl World {
         let mut world = Self::with(gateways, seed, config);
         world.runs(60_000);
         assert!(gateways.iter().all(|gateway| world.standing(*gateway).verdict == Verdict::Up));
+        world
+    }
+
+    /// One in which all have one address in common, and have worked for a minute; the first has it.
+    pub fn moving(gateways: &[char], seed: u64) -> Self {
+        let config = Config::default();
+        let mut world = Self::with(gateways, seed, &config);
+        world.address = Some(At::Gateway(gateways[0]));
+        let mut wanted = wanted(gateways, &config);
+        for one in wanted.values_mut() {
+            one.seen_as.clear();
+            one.shared_address = Some(ADDRESS);
+        }
+        world.watch.retain(&wanted, Tick::default());
+        world.runs(60_000);
         world
     }
 
@@ -262,13 +291,15 @@ impl World {
     fn is_late(&mut self, key: (char, Level)) {
         let (now, interval) = (self.now, self.interval(key.1));
         let is_judged = self.watch.is_judged(key.0, key.1);
+        let moves = self.address.is_some();
         let prober = self.probers.get_mut(&key).unwrap();
         prober.late = None;
         if prober.unanswered == 0 {
             prober.fails = false;
         } else if prober.unanswered >= REPEATED || prober.fails || is_judged {
             prober.fails = true;
-            prober.due += if key.1 == Level::Reachability { 0 } else { FAILING.saturating_sub(interval) };
+            let at_leisure = key.1 != Level::Reachability && !(key.1 == Level::Source && moves);
+            prober.due += if at_leisure { FAILING.saturating_sub(interval) } else { 0 };
         } else if prober.surprising > 0 {
             prober.hurry(now);
         }
@@ -323,6 +354,7 @@ impl World {
         let peers: Vec<char> = self.gateways.iter().copied().filter(is_asked).collect();
         let asked: Vec<char> = match level {
             Level::Reachability => vec![gateway],
+            _ if self.address.is_some() => TARGETS.to_vec(),
             Level::Forwarding => TARGETS.to_vec(),
             Level::Source => peers,
             Level::FullSize => TARGETS.into_iter().chain(peers).collect(),
@@ -341,7 +373,8 @@ impl World {
         let gone = [Dead(gateway), Node].iter().any(|broken| self.is(*broken));
         let in_vpc = !gone && !self.is_lost(gateway, witness, level);
         let swallowed = large && self.is(BlackHole(gateway)) || !is_peer && self.is(NoDefaultRoute(gateway));
-        let leads = !swallowed && !self.is(Deaf(gateway));
+        let is_away = self.address.is_some_and(|at| at != At::Gateway(gateway)) && level == Level::Source;
+        let leads = !swallowed && !is_away && !self.is(Deaf(gateway));
         let arrives = if is_peer {
             let silent = [Dead(witness), Deaf(witness), TakenOver(witness), PortShut(witness)];
             let strange = [WrongSource(gateway), TakenOver(gateway)];
