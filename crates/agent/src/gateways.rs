@@ -181,7 +181,11 @@ impl Gateways {
         }
         let wanted = &self.wanted;
         for (gateway, levels) in &mut self.inherited {
-            levels.retain(|level| wanted.get(gateway).is_some_and(|wanted| wanted.asked.contains(level)));
+            // Where an address moves, that it was not seen tells nothing of the gateway.
+            let is_kept = |wanted: &Wanted<_>, level: &Level| {
+                wanted.asked.contains(level) && (wanted.shared_address.is_none() || *level != Level::Source)
+            };
+            levels.retain(|level| wanted.get(gateway).is_some_and(|wanted| is_kept(wanted, level)));
         }
         self.inherited.retain(|_, levels| !levels.is_empty());
     }
@@ -303,7 +307,7 @@ fn say(
     let new = GatewayObservation {
         reachable,
         forwards: level(Level::Forwarding, said.forwards),
-        expected_source: level(Level::Source, said.expected_source),
+        expected_source: watch.is_seen_as_expected(gateway).or(said.expected_source.filter(|_| remembers)),
         full_size: level(Level::FullSize, said.full_size),
         condemned: watch.is_condemned(gateway)
             || is_inherited
@@ -377,9 +381,12 @@ fn wanted(probed: &Probed) -> Wanted<SocketAddrV4> {
     Wanted {
         config: config(probed.check.unwrap_or_default()),
         asked: Level::ALL.into_iter().filter(is_asked).collect(),
-        targets: probed.targets.clone(),
+        targets: match &probed.moving {
+            Some(moving) => moving.relays.keys().chain(moving.relays.values()).copied().collect(),
+            None => probed.targets.clone(),
+        },
         seen_as: probed.public.iter().copied().map(at_probe_port).collect(),
-        shared_address: None,
+        shared_address: probed.moving.as_ref().map(|moving| at_probe_port(moving.address)),
     }
 }
 

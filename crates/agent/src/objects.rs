@@ -25,7 +25,7 @@ use kube::{Resource, ResourceExt};
 
 use followed::{Followed, followed};
 use probed::Hearing;
-pub use probed::{Check, Probed};
+pub use probed::{Check, Moving, Probed};
 
 /// A node's labels.
 pub type Labels = BTreeMap<String, String>;

@@ -16,6 +16,15 @@ pub enum PublicIp {
     ReservedPerGateway,
 }
 
+impl PublicIp {
+    /// Whether all gateways have one address, which moves between them.
+    pub fn moves(self) -> bool {
+        match self {
+            Self::Ephemeral | Self::ReservedPerGateway => false,
+        }
+    }
+}
+
 /// A reserved address. It belongs to the EgressGateway, not to one of its Droplets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -264,3 +264,66 @@ fn a_restarted_agent_neither_returns_to_a_black_hole_nor_takes_its_word_back_bef
     scene.probe(A, Level::FullSize, probe::Outcome::Answered);
     assert!(!scene.said(A).condemned);
 }
+
+/// Two that have one address in common, which is at one of them at a time.
+fn moving() -> Scene {
+    let target = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 443);
+    let probed = |gateway| {
+        let relays = [(SocketAddrV4::new(gateway, 9182), target)].into();
+        let address = Ipv4Addr::new(203, 0, 113, 200);
+        (gateway, Probed { moving: Some(crate::objects::Moving { address, relays }), ..Probed::default() })
+    };
+    let mut scene = Scene::new();
+    scene.gateways.retain(&BTreeSet::from([A, B]), &[A, B].map(probed).into(), Tick::default());
+    for gateway in [A, B] {
+        scene.probe(gateway, Level::Reachability, probe::Outcome::Answered);
+        scene.probe(gateway, Level::Forwarding, probe::Outcome::Answered);
+    }
+    scene
+}
+
+#[test]
+fn where_an_address_moves_a_node_goes_where_it_is_seen_and_stays_until_then() {
+    let mut scene = moving();
+    assert_eq!(scene.chosen(A), A, "nothing is known of the address yet");
+    scene.probe(A, Level::Source, probe::Outcome::Answered);
+    for _ in 0..4 {
+        scene.probe(B, Level::Source, missed());
+    }
+    let waits = scene.said(B);
+    assert_eq!((waits.forwards, waits.expected_source), (Some(true), None));
+    assert!(!waits.condemned && waits.renewed.is_none() && waits.message.is_none(), "{waits:?}");
+    for _ in 0..4 {
+        scene.probe(A, Level::Reachability, missed());
+    }
+    assert!(scene.said(A).condemned && !scene.said(B).condemned);
+    assert_eq!(scene.chosen(A), A, "the address is not seen through B");
+    assert!(scene.gateways.none_works(&[A, B]));
+    scene.probe(B, Level::Source, probe::Outcome::Answered);
+    assert_eq!(scene.chosen(A), B);
+    assert!(!scene.gateways.none_works(&[A, B]));
+}
+
+#[test]
+fn that_an_address_was_not_seen_is_not_held_against_a_gateway_by_the_next_agent() {
+    let mut scene = moving();
+    scene.probe(A, Level::Source, probe::Outcome::Answered);
+    for _ in 0..4 {
+        scene.probe(A, Level::Source, missed());
+        scene.probe(A, Level::Forwarding, probe::Outcome::Answered);
+    }
+    let lost = scene.said(A);
+    assert_eq!((lost.condemned, lost.forwards, lost.expected_source), (true, Some(true), Some(false)));
+
+    // Its successor sees the address elsewhere.
+    let mut next = moving();
+    next.gateways.remember(&[lost], Tick::from_millis(next.now));
+    next.now += 40_000;
+    let (now, now_time) = time(&next);
+    next.gateways.renew(2, 0.0, now, now_time);
+    for _ in 0..4 {
+        next.probe(A, Level::Source, missed());
+        next.probe(B, Level::Source, probe::Outcome::Answered);
+    }
+    assert!(!next.said(A).condemned, "{:?}", next.said(A));
+}

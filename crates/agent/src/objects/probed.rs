@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use egress_api::{EgressGateway, HealthCheck};
+use egress_api::{EgressGateway, GATEWAY_RELAY_PORT, HealthCheck};
 
 /// How one gateway is probed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,8 +18,19 @@ pub struct Probed {
     pub public: BTreeSet<Ipv4Addr>,
     /// Whether an EgressGateway made it: its connection table forgets as ours do.
     pub is_ours: bool,
+    /// Where one address moves between gateways: which address that is, and which target each of this gateway's relay ports leads to.
+    pub moving: Option<Moving>,
     /// Its health check; of several the most demanding, the one with the shortest interval. `None`: that of the defaults.
     pub check: Option<Check>,
+}
+
+/// An address that a gateway has in common with others, and what shows that it forwards while another one has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moving {
+    /// The address; unspecified while it is not known.
+    pub address: Ipv4Addr,
+    /// Ports of the gateway that lead past the address, each to a target.
+    pub relays: BTreeMap<SocketAddrV4, SocketAddrV4>,
 }
 
 /// The numbers of a health check, within the ranges of the API: who wrote the object is not trusted.
@@ -67,10 +78,30 @@ impl Check {
     }
 }
 
+fn targets(check: &HealthCheck) -> impl Iterator<Item = SocketAddrV4> + '_ {
+    check.targets.iter().filter_map(|target| target.0.parse::<SocketAddrV4>().ok())
+}
+
+impl Moving {
+    /// Of a gateway of an EgressGateway with one address for all.
+    fn of(egress_gateway: &EgressGateway, gateway: Ipv4Addr) -> Option<Self> {
+        if !egress_gateway.spec.public_ip.moves() {
+            return None;
+        }
+        let told = egress_gateway.status.iter().flat_map(|status| &status.public_ips);
+        let address = told.filter_map(|ip| ip.parse().ok()).next().unwrap_or(Ipv4Addr::UNSPECIFIED);
+        // In the order of the targets, as its user data has them.
+        let in_order: BTreeSet<SocketAddrV4> = targets(&egress_gateway.spec.health_check).collect();
+        let relay = |port| SocketAddrV4::new(gateway, port);
+        let relays = (GATEWAY_RELAY_PORT..).map(relay).zip(in_order).collect();
+        Some(Self { address, relays })
+    }
+}
+
 impl Probed {
     /// Asks for a health check; the most demanding one counts.
     fn ask(&mut self, check: &HealthCheck) {
-        self.targets.extend(check.targets.iter().filter_map(|target| target.0.parse::<SocketAddrV4>().ok()));
+        self.targets.extend(targets(check));
         let asked = Check::of(check);
         self.check = Some(self.check.map_or(asked, |other| other.min(asked)));
     }
@@ -106,6 +137,7 @@ impl Hearing {
             let Some(private) = one.private_address.as_ref().and_then(parse) else { continue };
             let probed = self.probed.entry(private).or_default();
             probed.is_ours = true;
+            probed.moving = Moving::of(gateway, private);
             probed.ask(&gateway.spec.health_check);
             if let Some(public) = one.public_address.as_ref().and_then(parse) {
                 self.admitted.insert(public, one.admits.iter().filter_map(parse).collect());

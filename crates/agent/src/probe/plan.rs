@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use egress_api::GATEWAY_PROBE_PORT;
 use egress_routing::ProbePath;
@@ -26,8 +27,21 @@ pub fn askings<'a>(
     });
     let mut through: BTreeMap<_, _> = through.filter(|(_, witnesses)| !witnesses.is_empty()).collect();
     let is_peer = |witness: &SocketAddrV4| witness.port() == GATEWAY_PROBE_PORT;
+    // Whoever is behind a relay port bears it.
+    let behind = |gateway: &Ipv4Addr, witness: &SocketAddrV4| {
+        let moving = probed.get(gateway).and_then(|probed| probed.moving.as_ref());
+        *moving.and_then(|moving| moving.relays.get(witness)).unwrap_or(witness)
+    };
+    let borne = through.iter().map(|(asking, witnesses)| {
+        (*asking, witnesses.iter().map(|witness| behind(&asking.0, witness)).collect())
+    });
     let shares =
-        rate::shares(&through, |witness| if is_peer(witness) { rate::PEER_RATE } else { rate::TARGET_RATE });
+        rate::shares(
+            &borne.collect(),
+            |witness| {
+                if is_peer(witness) { rate::PEER_RATE } else { rate::TARGET_RATE }
+            },
+        );
     let mut asked = Vec::new();
     for path in paths {
         let probed = of(path);
@@ -40,7 +54,12 @@ pub fn askings<'a>(
             witnesses,
             interval,
             share,
-            rest: connections::rest(probed.is_ours),
+            // What the holder of an address that moves lets out is translated the same way whenever it is, and who waits for it keeps no
+            // entry at all: it is asked all the time, so that a move is seen at once.
+            rest: match (level, &probed.moving) {
+                (Level::Source, Some(_)) => Duration::ZERO,
+                _ => connections::rest(probed.is_ours),
+            },
             fall: check.fall,
             rise: check.rise,
         };
@@ -58,8 +77,16 @@ pub fn askings<'a>(
     asked
 }
 
-/// Who is asked: of the full size everybody in turn, or one gateway's way out could not be told from the other's way in.
+/// Who is asked: of the full size everybody in turn, or one gateway's way out could not be told from the other's way in. Where an address
+/// moves, targets show who has it, and the relay ports whether each gateway forwards.
 pub(crate) fn witnesses(probed: &Probed, level: Level) -> Vec<SocketAddrV4> {
+    if let Some(moving) = &probed.moving {
+        return match level {
+            Level::Reachability => Vec::new(),
+            Level::Source => moving.relays.values().copied().collect(),
+            Level::Forwarding | Level::FullSize => moving.relays.keys().copied().collect(),
+        };
+    }
     let targets = probed.targets.iter().copied().filter(|_| level != Level::Source);
     let peers = probed.peers.iter().copied().map(at_probe_port).filter(|_| level != Level::Forwarding);
     targets.chain(peers).collect()
@@ -113,6 +140,7 @@ mod tests {
             peers: [Ipv4Addr::new(203, 0, 113, peer)].into(),
             public: BTreeSet::new(),
             is_ours: true,
+            moving: None,
             check: None,
         };
         let paths = [path(0), path(1)];
@@ -132,6 +160,32 @@ mod tests {
         assert!((of(Level::Source).share - peer).abs() < 1e-9);
         assert!((of(Level::FullSize).share - target).abs() < 1e-9, "the busiest counts");
         assert_eq!(askings(&paths, &BTreeMap::new()).len(), 2, "in the VPC at least");
+    }
+
+    #[test]
+    fn where_an_address_moves_relay_ports_are_asked_whether_it_forwards_and_targets_who_has_it() {
+        let targets = ["1.1.1.1:443", "8.8.8.8:443"].map(|text| text.parse::<SocketAddrV4>().unwrap());
+        let paths = [path(0), path(1)];
+        let moving = |gateway| {
+            let relays = [9182, 9183].map(|port| SocketAddrV4::new(gateway, port)).into_iter().zip(targets);
+            let address = Ipv4Addr::new(203, 0, 113, 200);
+            let moving = Some(crate::objects::Moving { address, relays: relays.collect() });
+            Probed { targets: targets.into(), is_ours: true, moving, ..Probed::default() }
+        };
+        let probed = paths.iter().map(|path| (path.gateway, moving(path.gateway))).collect();
+        let asked = askings(&paths, &probed);
+        assert_eq!(asked.len(), 8);
+        for (gateway, level) in paths.iter().flat_map(|path| THROUGH.map(|level| (path.gateway, level))) {
+            let one = asked.iter().find(|one| one.gateway == gateway && one.level == level).unwrap();
+            let expected = match level {
+                Level::Source => targets.to_vec(),
+                _ => [9182, 9183].map(|port| SocketAddrV4::new(gateway, port)).to_vec(),
+            };
+            assert_eq!(one.witnesses, expected);
+            assert_eq!(one.rest.is_zero(), level == Level::Source);
+            // Three levels through two gateways ask each of the two targets in turn.
+            assert!((one.share - 3.0 * 2.0 / 2.0 / 50.0).abs() < 1e-9, "{}", one.share);
+        }
     }
 
     #[test]
