@@ -33,7 +33,11 @@ use crate::{DeletionPolicy, Destination, EgressGatewayStatus, NodeSelector, OnNo
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.reservedIPs) || self.reservedIPs.size() == 0 || self.publicIP == 'ReservedPerGateway'").message("reservedIPs are used with publicIP: ReservedPerGateway only; write that, or leave reservedIPs out"),
+    validation = Rule::new("!has(self.reservedIPs) || self.reservedIPs.size() == 0 || self.publicIP != 'Ephemeral'").message("reservedIPs are used with publicIP: ReservedPerGateway or Floating only; write one of these, or leave reservedIPs out"),
+    validation = Rule::new("self.publicIP != 'Floating' || !has(self.reservedIPs) || self.reservedIPs.size() <= 1").message("with publicIP: Floating all gateways have one address; name one in reservedIPs, or write ReservedPerGateway"),
+    validation = Rule::new("self.publicIP != 'Floating' || (has(oldSelf.reservedIPs) && oldSelf.reservedIPs.size() > 0) == (has(self.reservedIPs) && self.reservedIPs.size() > 0)").message("with publicIP: Floating the address is chosen when the EgressGateway is made, because partners may admit the one that it has; make another EgressGateway for another address"),
+    validation = Rule::new("self.publicIP != 'Floating' || self.mode != 'ActiveActive'").message("with publicIP: Floating one gateway at a time has the address and carries the traffic; leave mode out, or write publicIP: ReservedPerGateway"),
+    validation = Rule::new("self.publicIP != 'Floating' || !has(self.existingDroplets) || self.existingDroplets.size() == 0").message("existingDroplets keep the addresses that they have, and cannot take one that moves; leave them out, or write publicIP: Ephemeral"),
     validation = Rule::new("!has(self.reservedIPs) || self.reservedIPs.size() <= self.replicas").message("reservedIPs has more addresses than there are gateways; raise replicas, or leave some out"),
     validation = Rule::new("!has(oldSelf.reservedIPs) || oldSelf.reservedIPs.all(ip, has(self.reservedIPs) && ip in self.reservedIPs)").message("reservedIPs: an address that is in use cannot be taken out, because partners may admit it; make another EgressGateway for other addresses")
 )]
@@ -71,8 +75,8 @@ pub struct EgressGatewaySpec {
     #[schemars(length(max = 5), inner(range(min = 1)), extend("x-kubernetes-list-type" = "set"))]
     pub existing_droplets: Vec<i64>,
 
-    /// Reserved addresses of yours for `publicIP: ReservedPerGateway`, one a gateway at most; the rest is reserved for you. They are
-    /// assigned, never given back. More can be added; one that is there stays.
+    /// Reserved addresses of yours for `publicIP: ReservedPerGateway`, one a gateway at most, or the one of `Floating`; the rest is
+    /// reserved for you. They are assigned, never given back. More can be added; one that is there stays.
     #[serde(default, rename = "reservedIPs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5), inner(length(max = 15)))]
     #[x_kube(

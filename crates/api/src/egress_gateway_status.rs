@@ -22,7 +22,7 @@ pub struct EgressGatewayStatus {
     pub conditions: Vec<Condition>,
 
     /// Public addresses with which traffic may leave: what a partner must allow. Those of all proven gateways in their order, then
-    /// those of gateways that were proven and are not gone yet; or all reserved ones of `publicIP: ReservedPerGateway`.
+    /// those of gateways that were proven and are not gone yet; or all reserved ones, where `publicIP` asks for such.
     #[serde(default, rename = "publicIPs", skip_serializing_if = "Vec::is_empty")]
     pub public_ips: Vec<String>,
 
@@ -213,7 +213,8 @@ pub struct GatewayStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_address: Option<String>,
 
-    /// The public address with which it leaves, once the cloud has given one: its reserved address where it is to have one.
+    /// The public address with which it leaves, once the cloud has given one: its reserved address where it is to have one. With
+    /// `publicIP: Floating` only its holder has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_address: Option<String>,
 

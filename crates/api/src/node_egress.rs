@@ -269,7 +269,7 @@ pub struct GatewayObservation {
     pub forwards: Option<bool>,
 
     /// The outside sees its packets with the address that is expected: another gateway, which answers to that address only, did.
-    /// Absent until one has.
+    /// Absent until one has. Of an address that moves: that it is seen here; absent where it is not and need not be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_source: Option<bool>,
 

@@ -14,13 +14,23 @@ pub enum PublicIp {
     /// Every gateway has a reserved address, which its successor takes over: what partners admit stays valid. A failover needs no call
     /// to the cloud. A gateway without its address carries no traffic.
     ReservedPerGateway,
+    /// One reserved address for all gateways, which moves to the next when its holder fails: what partners admit is one address, and
+    /// connections that send go on. A failover takes as long as the cloud needs to move it. A gateway that does not hold it carries no
+    /// traffic.
+    Floating,
 }
 
 impl PublicIp {
     /// Whether all gateways have one address, which moves between them.
     pub fn moves(self) -> bool {
+        self == Self::Floating
+    }
+
+    /// Whether gateways leave with reserved addresses only.
+    pub fn is_reserved(self) -> bool {
         match self {
-            Self::Ephemeral | Self::ReservedPerGateway => false,
+            Self::Ephemeral => false,
+            Self::ReservedPerGateway | Self::Floating => true,
         }
     }
 }

@@ -109,15 +109,15 @@ async fn the_api_server_refuses_changes_that_would_take_addresses_away() {
     let server = ApiServer::start().await.unwrap();
     let definitions = egress_api::custom_resource_definitions();
     server.install(definitions.into_iter().map(|(_, definition)| definition).collect()).await.unwrap();
-    let gateway = |spec: &str| {
-        let head =
-            "apiVersion: networking.digitalocean.com/v1alpha1\nkind: EgressGateway\nmetadata: {name: demo}\n";
-        format!("{head}spec: {{destinations: [192.0.2.1], {spec}}}\n")
+    let gateway = |name: &str, spec: &str| {
+        let head = "apiVersion: networking.digitalocean.com/v1alpha1\nkind: EgressGateway\n";
+        format!("{head}metadata: {{name: {name}}}\nspec: {{destinations: [192.0.2.1], {spec}}}\n")
     };
-    let apply = |spec: &str| {
-        let output = kubectl(&server, &["apply", "-f", "-"], &gateway(spec));
+    let apply_as = |name: &str, spec: &str| {
+        let output = kubectl(&server, &["apply", "-f", "-"], &gateway(name, spec));
         if output.status.success() { Ok(()) } else { Err(text(&output.stderr)) }
     };
+    let apply = |spec: &str| apply_as("demo", spec);
     let one = "publicIP: ReservedPerGateway, reservedIPs: [203.0.113.40]";
     assert_eq!(apply(one), Ok(()));
     for (change, words) in [
@@ -139,4 +139,12 @@ async fn the_api_server_refuses_changes_that_would_take_addresses_away() {
         ),
         Ok(())
     );
+
+    // Of one address that moves nothing can be added either: it would be another one.
+    assert_eq!(apply_as("moves", "publicIP: Floating"), Ok(()));
+    let refused = apply_as("moves", "publicIP: Floating, reservedIPs: [203.0.113.42]").unwrap_err();
+    assert!(refused.contains("the address is chosen when the EgressGateway is made"), "{refused}");
+    assert_eq!(apply_as("moves", "publicIP: Floating, replicas: 3"), Ok(()));
+    assert_eq!(apply_as("given", "publicIP: Floating, reservedIPs: [203.0.113.42]"), Ok(()));
+    assert_eq!(apply_as("given", "publicIP: Floating, reservedIPs: [203.0.113.42], replicas: 3"), Ok(()));
 }

@@ -61,6 +61,10 @@ pub const DELETE_AGAIN: Duration = Duration::from_secs(20);
 /// How long to wait for an address to be where the cloud accepted to assign it, once it is not locked, before that is asked for again.
 pub const ASSIGN_AGAIN: Duration = Duration::from_secs(20);
 
+/// How long nodes have to see an address that moves through the gateway that the cloud shows it at, before it counts that they do not. The
+/// machine asks the metadata service each second, and nodes ask through the machine as often, in the largest clusters every ten seconds.
+pub const SEEN_WITHIN: Duration = Duration::from_secs(30);
+
 /// Between two replacements of one EgressGateway there is at least so much: should the nodes be wrong about gateways, no more than
 /// one is made anew until somebody can look. Recorded in the status, so that a restart does not begin anew.
 pub const REPLACEMENT_PAUSE: Duration = Duration::from_secs(600);

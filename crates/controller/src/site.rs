@@ -156,6 +156,10 @@ fn leaves_with(spec: &EgressGatewaySpec) -> LeavesWith {
     match spec.public_ip {
         PublicIp::Ephemeral => LeavesWith::Own,
         PublicIp::ReservedPerGateway => LeavesWith::Reserved,
+        PublicIp::Floating => {
+            let targets = spec.health_check.targets.iter().filter_map(|target| target.0.parse().ok());
+            LeavesWith::Floating { targets: targets.collect() }
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Reserved addresses: each gateway has one before it carries traffic, and its successor takes it over.
+//! Reserved addresses: each gateway has one before it carries traffic, and its successor takes it over. Or all have one, which one of them
+//! holds at a time ([`floating`]).
 //!
 //! ```text
 //!   a gateway without one ──► intent ──► reserved for it ──► marked ──► held ──► free or held by one that is given up
@@ -9,6 +10,7 @@
 //! Who holds an address is what the cloud shows, never what was asked for. One that was moved by hand is left where it is and told of,
 //! and so is one that somebody assigned to a gateway: a Droplet holds one at most. What was given is never given back.
 
+pub(super) mod floating;
 mod hold;
 mod words;
 
@@ -31,8 +33,13 @@ use crate::reserved_ip::{OwnedIp, address, is_marked, is_usable, prove, prove_re
 pub(super) use hold::{held_by, lacks, public_ips};
 pub(super) use words::{complaint, stays};
 
-/// Whether every gateway is to have a reserved address.
+/// Whether gateways leave with reserved addresses only.
 pub(super) fn are_wanted(look: &Look<'_>) -> bool {
+    look.seen.gateway.spec.public_ip.is_reserved()
+}
+
+/// Whether every gateway is to have one of its own.
+pub(super) fn each_has_one(look: &Look<'_>) -> bool {
     look.seen.gateway.spec.public_ip == PublicIp::ReservedPerGateway
 }
 
@@ -71,6 +78,7 @@ pub(super) fn change(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<Ef
     mark(look, status, seen)
         .or_else(|| assignment(look, status, seen))
         .or_else(|| reservation(look, status, seen))
+        .or_else(|| mark_ahead(look, status))
         .or_else(|| surplus(look, status, seen))
 }
 
@@ -112,7 +120,12 @@ fn made(status: &EgressGatewayStatus) -> usize {
 fn wanted(look: &Look<'_>) -> usize {
     let spec = &look.seen.gateway.spec;
     let of_people = spec.reserved_ips.len() + spec.existing_droplets.len();
-    if are_wanted(look) { look.replicas.saturating_sub(of_people) } else { 0 }
+    let all = match look.seen.gateway.spec.public_ip {
+        PublicIp::Ephemeral => 0,
+        PublicIp::ReservedPerGateway => look.replicas,
+        PublicIp::Floating => 1,
+    };
+    all.saturating_sub(of_people)
 }
 
 fn given<'a>(look: &Look<'a>) -> impl Iterator<Item = Ipv4Addr> + 'a {
@@ -155,7 +168,8 @@ fn forget_refusals(look: &Look<'_>, status: &mut EgressGatewayStatus) {
         let marked = recorded.droplet_id.and_then(|id| droplet(look, id)).zip(address(recorded));
         let known =
             recorded.given || marked.is_some_and(|(droplet, ip)| is_marked(droplet, ip) == Some(true));
-        recorded.assigning.is_none() && known && holder.is_some_and(|holder| !gives_up(look, status, holder))
+        let stays = holder.is_some_and(|holder| !gives_up(look, status, holder));
+        recorded.assigning.is_none() && known && stays && !floating::is_to_move(look, status)
     };
     let at_rest: Vec<bool> = status.reserved_ips.iter().map(at_rest).collect();
     for (recorded, _) in status.reserved_ips.iter_mut().zip(at_rest).filter(|(_, at_rest)| *at_rest) {
@@ -284,6 +298,9 @@ fn needy<'a>(
             && droplet.private_v4().is_some();
         let served = held_by(status, gateway).is_some() || hold::is_coming_for(status, gateway);
         let taken = hold::foreign_at(look, status, gateway).is_some();
+        if floating::is_wanted(look) && !floating::is_next(look, status, gateway) {
+            return None;
+        }
         // Droplets of people keep the addresses that they have.
         if !quiet || served || taken || gateway.existing || gives_up(look, status, gateway) {
             return None;
@@ -311,11 +328,14 @@ fn candidates<'a>(
     seen: &'a ReservedIpsSeen,
     gateway: &'a GatewayStatus,
 ) -> impl Iterator<Item = (&'a ReservedIpStatus, OwnedIp)> + 'a {
-    let answers = judge::answers(look, gateway);
+    // One that is shared goes to whom nodes have proven.
+    let moves = floating::is_wanted(look);
+    let answers = moves || judge::answers(look, gateway);
     let free = status.reserved_ips.iter().filter(|recorded| recorded.droplet_id.is_none());
     let held = status.reserved_ips.iter().filter(move |recorded| {
         let holder = |one: &&GatewayStatus| recorded.droplet_id == Some(one.droplet_id);
-        answers && status.gateways.iter().find(holder).is_some_and(|holder| lets_go(look, status, holder))
+        let lets_go = |holder: &GatewayStatus| moves || lets_go(look, status, holder);
+        answers && status.gateways.iter().find(holder).is_some_and(lets_go)
     });
     free.chain(held).filter(|recorded| recorded.assigning.is_none()).filter_map(move |recorded| {
         let shown = address(recorded).and_then(|ip| found(seen, ip))?;
@@ -346,6 +366,18 @@ fn mark(look: &Look<'_>, status: &EgressGatewayStatus, seen: &ReservedIpsSeen) -
         let droplet = look.cloud()?.droplets.get(&proof.id())?;
         (!recorded.given && is_marked(droplet, ip.ip()) == Some(false))
             .then(|| Effect::MarkIp(proof, ip.ip()))
+    })
+}
+
+// Whoever may get the address that is shared carries the tag already: when it has to move, nothing is to be done before.
+fn mark_ahead(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<Effect> {
+    let shared = floating::address(status).filter(|recorded| floating::is_wanted(look) && !recorded.given)?;
+    let ip = address(shared)?;
+    status.gateways.iter().filter(|gateway| is_proven(gateway)).find_map(|gateway| {
+        let id = DropletId(u64::try_from(gateway.droplet_id).ok()?);
+        let (droplet, proof) = owned(look, status, id)?;
+        let rests = is_resting(look, shared.refused.as_ref());
+        (is_marked(droplet, ip) == Some(false) && !rests).then_some(Effect::MarkIp(proof, ip))
     })
 }
 

@@ -3,6 +3,7 @@
 use egress_api::condition::{DEGRADED, PROGRESSING, READY, Verdict, set};
 use egress_api::{EgressGatewayStatus, GatewayRole, GatewayStatus, NodeRouteState, NodeSelector};
 
+use super::addresses::floating;
 use super::route::{self, RoutePlan};
 use super::{Look, addresses, degraded, is_proven, pause, population, roll};
 use crate::observation::{NodeSeen, Trouble};
@@ -91,6 +92,9 @@ fn ready(look: &Look<'_>, status: &EgressGatewayStatus, plan: &RoutePlan, proven
         let listed = route::ours(look).is_some();
         let held = if listed { "; the nodes keep the list they have" } else { "" };
         return no("NoGatewayProven", format!("No gateway is proven{held}. {}", gateways_in_words(status)));
+    }
+    if floating::is_wanted(look) && floating::carrier(look, status).is_none() {
+        return no("AddressMoves", floating::whereabouts(status));
     }
     if route::ours(look).is_none() || plan.change.is_some() {
         return no("RoutesPending", "The StaticRoute is being written".to_owned());

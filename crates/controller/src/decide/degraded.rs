@@ -5,11 +5,13 @@ use std::time::Duration;
 use egress_api::condition::{DEGRADED, Verdict};
 use egress_api::{EGRESS_GATEWAY_FINALIZER, EgressGatewayStatus, GatewayRole, GatewayStatus};
 
+use super::addresses::floating;
 use super::conditions::{in_words, obstacle, verdict};
 use super::quorum::{ballot, complaint};
-use super::{Look, addresses, creation, existing, firewall, is_proven, pause, population, roll};
+use super::{Look, addresses, creation, existing, firewall, is_proven, judge, pause, population, roll};
 use crate::cloud::elapsed;
 use crate::identity::droplet_id;
+use crate::observation::HealthSeen;
 
 /// Reason when all that exists works and more was asked for.
 pub(super) const FEWER: &str = "FewerGateways";
@@ -154,7 +156,10 @@ fn fewer(look: &Look<'_>, proven: usize) -> Option<(&'static str, String)> {
 fn doubtful(look: &Look<'_>, status: &EgressGatewayStatus) -> Option<(&'static str, String)> {
     let lasting = |gateway: &&GatewayStatus| {
         let since = droplet_id(gateway).and_then(|id| look.seen.failing_since.get(&id));
-        gateway.ready && since.is_some_and(|since| elapsed(*since, look.now) >= DOUBT)
+        // One that waits for the address that moves is as it should be.
+        let waits = floating::is_wanted(look)
+            && matches!(judge::health(look, gateway), Some(HealthSeen::Awaiting { .. }));
+        gateway.ready && !waits && since.is_some_and(|since| elapsed(*since, look.now) >= DOUBT)
     };
     status.gateways.iter().find(lasting).map(|gateway| ("GatewayDoubtful", in_words(gateway)))
 }

@@ -1,9 +1,10 @@
 //! What people are told: transitions only, by comparing the status before with the status after.
 
 use egress_api::condition::{DEGRADED, READY};
-use egress_api::{EgressGatewayStatus, Failover, GatewayRole, Replacement, Roll};
+use egress_api::{EgressGatewayStatus, Failover, GatewayRole, PublicIp, Replacement, Roll};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use super::addresses::floating;
 use super::{Look, addresses, degraded, happening, teardown};
 use crate::decision::{Effect, Happening};
 use crate::firewall::recorded_ids;
@@ -172,8 +173,9 @@ fn reserved_ips_lost(look: &Look<'_>, after: &EgressGatewayStatus) -> Vec<Happen
 fn failed_over(look: &Look<'_>, after: &EgressGatewayStatus) -> Option<Happening> {
     let last =
         after.last_failover.as_ref().filter(|last| look.before.last_failover.as_ref() != Some(last))?;
-    let address = after.gateways.iter().find(|gateway| gateway.name == last.to);
-    let address = in_words(address.and_then(|gateway| gateway.public_address.as_ref()));
+    let to = after.gateways.iter().find(|gateway| gateway.name == last.to);
+    let shared = floating::address(after).filter(|_| floating::is_wanted(look)).map(|recorded| &recorded.ip);
+    let address = in_words(shared.or(to.and_then(|gateway| gateway.public_address.as_ref())));
     let Failover { from, to, reason, seconds, .. } = last;
     let took = seconds.map(|seconds| format!(" within {seconds:.2} s")).unwrap_or_default();
     let note = format!("{to} ({address}) carries the traffic instead of {from}{took}: {reason}");
@@ -190,8 +192,11 @@ fn replaced(look: &Look<'_>, after: &EgressGatewayStatus) -> Option<Happening> {
     let (from, old) = (&last.from, in_words(last.from_public_address.as_ref()));
     match &last.to {
         None if known.is_none() => {
-            let address =
-                if reserved { "takes over a reserved address" } else { "will have another address" };
+            let address = match look.seen.gateway.spec.public_ip {
+                PublicIp::Ephemeral => "will have another address",
+                PublicIp::ReservedPerGateway => "takes over a reserved address",
+                PublicIp::Floating => "has the same address when that moves to it",
+            };
             let note = format!("{from} ({old}) is replaced: {}. Its successor {address}", last.reason);
             Some(happening(true, "Replacing", note))
         }

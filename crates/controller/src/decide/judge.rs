@@ -26,6 +26,7 @@ use egress_api::{EgressGatewayStatus, GatewayObservation, GatewayRole, GatewaySt
 use egress_digitalocean::Droplet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::addresses::floating;
 use super::quorum::{Ballot, ballot, complaint};
 use super::{Look, Presence, addresses, admits, is_leaving, is_proven, repair};
 use crate::decision::CONDEMNED_AFTER;
@@ -111,14 +112,23 @@ pub(super) fn may_be_the_filter(
     status: &EgressGatewayStatus,
     gateway: &GatewayStatus,
 ) -> bool {
-    ballot(look, gateway).condemns_by_source_alone() && !admits::is_surely_let_in(look, status, gateway)
+    // Where an address moves, targets are asked and no filters.
+    !floating::is_wanted(look)
+        && ballot(look, gateway).condemns_by_source_alone()
+        && !admits::is_surely_let_in(look, status, gateway)
 }
 
 /// Whether packets of a node get through it, by its own word and by theirs, and no quorum is against it.
 pub(super) fn gets_through(look: &Look<'_>, gateway: &GatewayStatus) -> bool {
     let ballot = ballot(look, gateway);
     // Of a Droplet that people named nobody is asked but the nodes.
-    let says_so = gateway.existing || matches!(health(look, gateway), Some(HealthSeen::Ready { .. }));
+    let says_so = gateway.existing
+        || match health(look, gateway) {
+            Some(HealthSeen::Ready { .. }) => true,
+            // The address that it lacks is at another one.
+            Some(HealthSeen::Awaiting { .. }) => floating::is_wanted(look),
+            _ => false,
+        };
     says_so && ballot.through > 0 && !ballot.condemns() && is_there(look, gateway)
 }
 
@@ -149,7 +159,14 @@ impl Verdict {
             }
             return Self::Doubtful(Some(format!("{words}; no other gateway works, so it stays")));
         }
-        if ballot.condemns_by_source_alone() && !admits::is_let_in(look, status, gateway) {
+        if let Some(words) = floating::is_unseen(look, status, gateway) {
+            if gateway.ready && another_stands(look, status, gateway) {
+                return Self::Condemned(words);
+            }
+            return Self::Doubtful(Some(words));
+        }
+        let asks_peers = !floating::is_wanted(look);
+        if asks_peers && ballot.condemns_by_source_alone() && !admits::is_let_in(look, status, gateway) {
             let words = why_not(look, gateway, &ballot);
             return Self::Doubtful(Some(format!(
                 "{words}; but no gateway lets its probes in now, so that may be a filter's fault, and it stays"
@@ -202,6 +219,10 @@ fn unseen_address(
     gateway: &GatewayStatus,
     waited: bool,
 ) -> Option<String> {
+    if floating::is_wanted(look) {
+        let held = addresses::held_by(status, gateway).filter(|_| !floating::is_seen(look, gateway))?;
+        return Some(format!("no node sees {} through it yet", held.ip));
+    }
     let public = gateway.public_address.as_ref()?;
     let admits = |peer: &&GatewayStatus| {
         peer.droplet_id != gateway.droplet_id && is_proven(peer) && peer.admits.contains(public)
@@ -244,7 +265,11 @@ fn unseen_full_size(
     (!waited).then(|| words.to_owned())
 }
 
-fn views<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> impl Iterator<Item = &'a GatewayObservation> {
+/// What nodes say of it.
+pub(super) fn views<'a>(
+    look: &Look<'a>,
+    gateway: &GatewayStatus,
+) -> impl Iterator<Item = &'a GatewayObservation> {
     let address = gateway.private_address.clone();
     let reports = look.seen.nodes_that_speak().filter_map(|node| node.report.as_ref());
     reports.flat_map(|report| &report.gateways).filter(move |view| Some(&view.address) == address.as_ref())
@@ -330,7 +355,10 @@ fn take_facts(look: &Look<'_>, gateway: &mut GatewayStatus, droplet: &Droplet) {
 }
 
 fn approve(look: &Look<'_>, gateway: &mut GatewayStatus) {
-    if let Some(HealthSeen::Ready { version: Some(version), .. }) = health(look, gateway) {
+    if let Some(
+        HealthSeen::Ready { version: Some(version), .. } | HealthSeen::Awaiting { version: Some(version) },
+    ) = health(look, gateway)
+    {
         gateway.user_data_version = Some(version.clone());
     }
     gateway.suspect_since = None;
@@ -349,7 +377,7 @@ fn condemn(look: &Look<'_>, gateway: &mut GatewayStatus, why: String) {
     }
     let suspect_since = gateway.suspect_since.get_or_insert_with(|| look.time()).clone();
     // Without its reserved address it carries nothing: there is nothing to wait for.
-    let without_address = addresses::are_wanted(look) && gateway.public_address.is_none();
+    let without_address = addresses::each_has_one(look) && gateway.public_address.is_none();
     let at_once = repair::is_off_in_the_cloud(look, gateway) || without_address;
     if at_once || look.since(&suspect_since) >= CONDEMNED_AFTER {
         gateway.ready = false;

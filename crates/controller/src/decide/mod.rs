@@ -104,7 +104,10 @@ fn keep(look: &Look<'_>) -> Decision {
     conditions::summarize(look, &mut status, &route);
 
     let next = || {
-        None.or_else(|| route.change.clone().map(Effect::ApplyStaticRoute))
+        // Nothing gets through while an address that moves is where nobody can use it.
+        let urgent = || addresses::change(look, &status).filter(|_| addresses::floating::is_wanted(look));
+        urgent()
+            .or_else(|| route.change.clone().map(Effect::ApplyStaticRoute))
             .or_else(|| repair::power(look, &status))
             .or_else(|| creation::order(look, &status))
             .or_else(|| addresses::change(look, &status))
@@ -174,7 +177,9 @@ fn pace(look: &Look<'_>, status: &EgressGatewayStatus, effect: Option<&Effect>) 
         Some(Effect::AdmitPeers(_)) => LATER,
         Some(_) => SOON,
         None if unsteady().any(|gateway| lately(&gateway.since) || lately(&gateway.suspect_since)) => SOON,
+        None if addresses::floating::is_coming(look, status) => SOON,
         None if settling || unsteady().next().is_some() || is_going() => LATER,
+        None if addresses::floating::is_missed(look, status) => LATER,
         None if firewall::is_coming(look, status) || roll::is_awaited(look, status) => LATER,
         None if wanted().any(|intent| !in_the_way(intent)) => SOON,
         None if wanted().next().is_some() => LATER,

@@ -12,6 +12,7 @@
 use egress_api::{GatewayObservation, GatewayStatus, NodeEgressStatus, NodeSelector, fresh_for};
 
 use super::Look;
+use super::addresses::floating;
 use crate::observation::{NodeSeen, is_to_route};
 
 /// The nodes whose word counts, and how many of them it takes.
@@ -99,8 +100,14 @@ pub(super) fn ballot<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> Ballot<'a>
     let views =
         electorate.reports().filter_map(|(node, report)| Some((node, report, view(report, address?)?)));
     let views: Vec<_> = views.collect();
-    let complains =
-        |(_, report, view): &&(_, &NodeEgressStatus, &GatewayObservation)| complains(report, view);
+    // Whoever is not to have the address that moves is not to be seen with it.
+    let is_excused = floating::is_excused(look, gateway);
+    let is_void = |view: &GatewayObservation| {
+        is_excused && Level::of(view) == Level::WrongSource && view.full_size != Some(false)
+    };
+    let complains = |(_, report, view): &&(_, &NodeEgressStatus, &GatewayObservation)| {
+        complains(report, view) && !is_void(view)
+    };
     let complaining: Vec<_> = views.iter().filter(complains).map(|(node, _, view)| (*node, *view)).collect();
     // Agents from before verdicts renew nothing.
     let counts =
@@ -115,7 +122,8 @@ pub(super) fn ballot<'a>(look: &Look<'a>, gateway: &GatewayStatus) -> Ballot<'a>
     let (mut through, mut reporting) = (0, 0);
     for view in said {
         reporting += 1;
-        through += usize::from(view.reachable && view.forwards == Some(true) && !view.condemned);
+        let is_condemned = view.condemned && !is_void(view);
+        through += usize::from(view.reachable && view.forwards == Some(true) && !is_condemned);
     }
     Ballot {
         unanswered: unanswered.count(),

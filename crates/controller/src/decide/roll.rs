@@ -86,7 +86,7 @@ fn go_on(look: &Look<'_>, status: &mut EgressGatewayStatus, mut roll: Roll) -> O
         roll.drain_seconds_left = None;
         return replaced.then_some(roll);
     };
-    let hands_over = addresses::are_wanted(look);
+    let hands_over = addresses::each_has_one(look);
     if is_leaving(&from) && !hands_over {
         return if population::take_back(look, status, &from) { None } else { Some(roll) };
     }
@@ -177,7 +177,7 @@ fn drain(look: &Look<'_>, status: &mut EgressGatewayStatus, roll: &mut Roll, fro
     roll.drain_seconds_left = Some((left + STEP - 1) / STEP * STEP);
     let use_of_it = UseOf::seen(look, from);
     // Who has no partner has nobody to drain to, and nobody else's address to wait with.
-    let alone = addresses::are_wanted(look) && look.replicas == 1;
+    let alone = addresses::each_has_one(look) && look.replicas == 1;
     if alone {
         roll.drain_until = Some(since);
         hand_over::begin(status, roll);

@@ -6,6 +6,7 @@ use egress_api::{
     NodeRouteState, OnNoGateway, RouteMode, StaticRoute, StaticRouteSpec,
 };
 
+use super::addresses::floating;
 use super::{Look, addresses, failover, is_leaving, is_proven, roll};
 use crate::observation::NodeSeen;
 
@@ -26,7 +27,12 @@ pub(super) fn plan(look: &Look<'_>, status: &mut EgressGatewayStatus) -> RoutePl
     }
     let active = if shared { order.as_slice() } else { order.get(..1).unwrap_or_default() };
     status.active = in_one_line(active.iter().map(|gateway| gateway.name.as_str()));
-    status.egress_ip = in_one_line(active.iter().filter_map(|gateway| gateway.public_address.as_deref()));
+    status.egress_ip = if floating::is_wanted(look) {
+        // Whoever is active has it, or is about to.
+        floating::address(status).filter(|_| !active.is_empty()).map(|recorded| recorded.ip.clone())
+    } else {
+        in_one_line(active.iter().filter_map(|gateway| gateway.public_address.as_deref()))
+    };
     if !shared {
         failover::note(look, status, order.first());
     }
@@ -94,7 +100,9 @@ pub(super) fn order<'a>(look: &Look<'_>, status: &'a EgressGatewayStatus) -> Vec
     order.sort_by_key(|gateway| {
         let wish = look.wishes.rank(&gateway.name);
         let rolled = roll::is_drained(status, gateway);
-        (rolled, wish, place(gateway), !was_active(gateway), gateway.slot, gateway.droplet_id)
+        // An address that moves is not moved for the order of a list.
+        let waits = floating::is_wanted(look) && !floating::is_holder(status, gateway);
+        (rolled, wish, waits, place(gateway), !was_active(gateway), gateway.slot, gateway.droplet_id)
     });
     order
 }
@@ -124,7 +132,7 @@ fn change(look: &Look<'_>, status: &EgressGatewayStatus, order: &[GatewayStatus]
     {
         return None;
     }
-    let mut proven: Vec<Gateway> = order.iter().filter_map(entry).collect();
+    let mut proven: Vec<Gateway> = listed(look, status, order).iter().filter_map(entry).collect();
     if look.seen.gateway.spec.mode == RouteMode::ActiveActive {
         lighten(&mut proven, order.iter().position(|gateway| roll::is_drained(status, gateway)));
     }
@@ -148,6 +156,22 @@ fn change(look: &Look<'_>, status: &EgressGatewayStatus, order: &[GatewayStatus]
         health_check: Some(wanted.health_check.clone()),
     };
     (ours(look).map(|route| &route.spec) != Some(&spec)).then_some(spec)
+}
+
+// Where an address moves, all are listed with it, as soon as one carries traffic with it; and whom nodes use stays until they see it
+// elsewhere.
+fn listed(look: &Look<'_>, status: &EgressGatewayStatus, order: &[GatewayStatus]) -> Vec<GatewayStatus> {
+    if !floating::is_wanted(look) {
+        return order.to_vec();
+    }
+    let begins = current_list(look).is_empty();
+    let Some(shared) =
+        floating::address(status).filter(|_| !begins || floating::carrier(look, status).is_some())
+    else {
+        return Vec::new();
+    };
+    let all = order.iter().chain(floating::held_on_to(look, status)).cloned();
+    all.map(|gateway| GatewayStatus { public_address: Some(shared.ip.clone()), ..gateway }).collect()
 }
 
 fn entry(gateway: &GatewayStatus) -> Option<Gateway> {

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use egress_api::{EgressGateway, EgressGatewayStatus, GatewayRole, GatewayStatus, PublicIp};
+use egress_api::{EgressGateway, EgressGatewayStatus, GatewayRole, GatewayStatus};
 use egress_digitalocean::{DropletId, Error, RefusalKind, ReservedIp};
 use jiff::Timestamp;
 
@@ -36,7 +36,7 @@ impl Observer {
         cloud: &CloudSeen,
     ) -> Result<ReservedIpsSeen, Trouble> {
         let status = gateway.status.clone().unwrap_or_default();
-        let wanted = gateway.spec.public_ip == PublicIp::ReservedPerGateway;
+        let wanted = gateway.spec.public_ip.is_reserved();
         if !wanted && status.reserved_ips.is_empty() && status.reserving_ip.is_none() {
             return Ok(ReservedIpsSeen { taken: Timestamp::UNIX_EPOCH, addresses: Vec::new() });
         }
@@ -101,7 +101,12 @@ impl Observer {
                 && !held(one.droplet_id)
                 && its_turn(one.droplet_id)
         };
-        let waiting = staying().any(waits);
+        // Of one address for all it is enough that somebody who works has it.
+        let waiting = if gateway.spec.public_ip.moves() {
+            !staying().any(|one| one.ready && held(one.droplet_id)) && staying().any(waits)
+        } else {
+            staying().any(waits)
+        };
         if busy || waiting || gateway.metadata.deletion_timestamp.is_some() {
             OPEN_AGE
         } else if staying().any(|one| !one.ready) {
@@ -128,7 +133,6 @@ fn trouble(error: &Error) -> Trouble {
         let message = format!("Reserved addresses cannot be read. {}", trouble.message);
         return Trouble { reason: "ReservedIPsUnknown", message };
     }
-    let message =
-        format!("{}: publicIP: ReservedPerGateway needs a token with the scopes {SCOPES}", trouble.message);
+    let message = format!("{}: reserved addresses need a token with the scopes {SCOPES}", trouble.message);
     Trouble { reason: "ReservedIPsForbidden", message }
 }

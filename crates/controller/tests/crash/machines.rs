@@ -88,10 +88,16 @@ impl State {
         self.billed().find(|droplet| droplet.private.address == address)
     }
 
-    /// Whether a gateway at this address does its work.
+    /// Whether what is sent through the gateway at this address comes out.
     pub fn works(&self, address: Ipv4Addr) -> bool {
         let leaves = |droplet: &Droplet| self.leaves_with(droplet).is_some();
         self.answers(address) && self.droplet_at(address).is_some_and(leaves)
+    }
+
+    /// Whether nodes see that it forwards: past the address where that moves.
+    fn forwards(&self, address: Ipv4Addr) -> bool {
+        self.works(address)
+            || self.answers(address) && self.droplet_at(address).is_some_and(shares_an_address)
     }
 
     /// Whether it is up, with an address to leave with or without.
@@ -117,7 +123,7 @@ impl State {
         let Some(droplet) = self.droplet_at(address).filter(|_| self.answers(address)) else {
             return HealthSeen::Silent("no connection".into());
         };
-        let version = Some(user_data_version(is_reserved(droplet)));
+        let version = Some(user_data_version(droplet));
         match self.leaves_with(droplet) {
             None => HealthSeen::Awaiting { version },
             public_address => {
@@ -184,15 +190,18 @@ impl State {
             })
             .collect();
         let another =
-            |address: &Ipv4Addr| addresses.iter().any(|other| other != address && self.works(*other));
+            |address: &Ipv4Addr| addresses.iter().any(|other| other != address && self.forwards(*other));
         // A verdict is renewed every other second.
         let renewed = Timestamp::from_second(self.now.as_second() / 2 * 2).unwrap().to_string();
         let views: Vec<Value> = addresses
             .iter()
             .map(|address| {
-                let works = self.works(*address);
-                let condemned = !works && another(address);
-                let mut view = json!({"address": address, "reachable": self.answers(*address), "forwards": works, "fullSize": works, "condemned": condemned});
+                let forwards = self.forwards(*address);
+                let condemned = !forwards && another(address);
+                let mut view = json!({"address": address, "reachable": self.answers(*address), "forwards": forwards, "fullSize": forwards, "condemned": condemned});
+                if self.works(*address) && self.droplet_at(*address).is_some_and(shares_an_address) {
+                    view["expectedSource"] = json!(true);
+                }
                 if condemned {
                     view["renewed"] = json!(renewed);
                 }
@@ -210,12 +219,23 @@ impl State {
 
 // As its own user data says.
 fn is_reserved(droplet: &Droplet) -> bool {
-    droplet.user_data.as_deref().is_some_and(|text| text.contains(r#""egress_address": "reserved""#))
+    says_of_its_address(droplet, "reserved") || shares_an_address(droplet)
 }
 
-fn user_data_version(reserved_address: bool) -> String {
-    static VERSIONS: LazyLock<[String; 2]> = LazyLock::new(|| {
-        [LeavesWith::Own, LeavesWith::Reserved].map(|leaves_with| {
+fn shares_an_address(droplet: &Droplet) -> bool {
+    says_of_its_address(droplet, "floating")
+}
+
+fn says_of_its_address(droplet: &Droplet, word: &str) -> bool {
+    let line = format!(r#""egress_address": "{word}""#);
+    droplet.user_data.as_deref().is_some_and(|text| text.contains(&line))
+}
+
+fn user_data_version(droplet: &Droplet) -> String {
+    static VERSIONS: LazyLock<[String; 3]> = LazyLock::new(|| {
+        let targets = egress_api::HealthCheck::default().targets;
+        let targets = targets.iter().map(|target| target.0.parse().unwrap()).collect();
+        [LeavesWith::Own, LeavesWith::Reserved, LeavesWith::Floating { targets }].map(|leaves_with| {
             let input = UserDataInput {
                 vpc_range: "10.116.0.0/20".parse().unwrap(),
                 pod_ranges: vec!["10.244.0.0/16".parse().unwrap()],
@@ -225,5 +245,6 @@ fn user_data_version(reserved_address: bool) -> String {
             render(&input).unwrap().version
         })
     });
-    VERSIONS[usize::from(reserved_address)].clone()
+    let kind = usize::from(is_reserved(droplet)) + usize::from(shares_an_address(droplet));
+    VERSIONS[kind].clone()
 }

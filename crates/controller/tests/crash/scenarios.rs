@@ -7,6 +7,7 @@ use crate::world::{MERGE, OTHER_VPC, VPC, World};
 
 const OWN: &str = "Ephemeral";
 const RESERVED: &str = "ReservedPerGateway";
+const FLOATING: &str = "Floating";
 
 const OBJECTS: &str = "/apis/networking.digitalocean.com/v1alpha1/egressgateways";
 const OBJECT: &str = "/apis/networking.digitalocean.com/v1alpha1/egressgateways/demo";
@@ -157,6 +158,33 @@ pub const SCENARIOS: &[Scenario] = &[
         long: true,
     },
     Scenario {
+        name: "create a pair with one address that moves",
+        before: 0,
+        public_ip: FLOATING,
+        act: |world| ask_for(world, 2, FLOATING),
+        is_over: |world| is_whole(world, 2),
+        pairs: false,
+        long: false,
+    },
+    Scenario {
+        name: "move the one address from a gateway that is dead",
+        before: 2,
+        public_ip: FLOATING,
+        act: kill_active,
+        is_over: |world| is_renewed(world),
+        pairs: false,
+        long: true,
+    },
+    Scenario {
+        name: "move the one address in a roll",
+        before: 2,
+        public_ip: FLOATING,
+        act: grow,
+        is_over: has_grown,
+        pairs: false,
+        long: true,
+    },
+    Scenario {
         name: "give reserved addresses back",
         before: 2,
         public_ip: RESERVED,
@@ -279,7 +307,9 @@ pub fn is_whole(world: &World, replicas: usize) -> bool {
         status.conditions.iter().any(|condition| words(condition) == *wanted)
     });
     let walled = status.firewall.as_ref().is_some_and(|firewall| firewall.id.is_some());
-    let told = status.gateways.iter().all(|gateway| gateway.admits.len() == replicas - 1);
+    // Where they have one address nobody is asked for it but targets outside.
+    let moves = world.gateway().is_some_and(|gateway| gateway.spec.public_ip.moves());
+    let told = moves || status.gateways.iter().all(|gateway| gateway.admits.len() == replicas - 1);
     // All that were reserved are held, and nothing is under way.
     let settled = status.reserving_ip.is_none()
         && status.reserved_ips.iter().all(|one| one.droplet_id.is_some() && one.assigning.is_none());

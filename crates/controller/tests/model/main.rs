@@ -10,6 +10,7 @@ mod adoption;
 mod existing;
 mod exploration;
 mod firewall;
+mod floating;
 mod forecast;
 mod handing_over;
 mod no_delete;

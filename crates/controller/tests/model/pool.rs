@@ -9,9 +9,6 @@ use serde_json::json;
 
 use crate::world::{Crash, State};
 
-/// Until an action is done.
-const DELAY: i64 = 3;
-
 #[derive(Clone, Debug)]
 pub struct Address {
     pub region: &'static str,
@@ -88,7 +85,7 @@ impl State {
         let last = 200 + u8::try_from(self.addresses.len() + self.addresses_gone).unwrap();
         let ip = Ipv4Addr::new(203, 0, 113, last);
         let made = self.now + if crash == Some(Crash::LateSuccess) { 25 } else { 0 };
-        let moving = Some((droplet.0, made + DELAY));
+        let moving = Some((droplet.0, made + self.addresses_take));
         self.addresses.insert(ip, Address { region: "nyc1", holder: None, moving, made, ours: true });
         self.journal.push(format!("reserve {ip}"));
         Ok(ip)
@@ -127,7 +124,7 @@ impl State {
         if busy || held || address.moving.is_some() {
             return Err("The reserved IP already has a pending event.".to_owned());
         }
-        address.moving = Some((droplet.0, self.now + DELAY));
+        address.moving = Some((droplet.0, self.now + self.addresses_take));
         self.journal.push(format!("assign {ip} to {}", self.machines[&droplet.0].name()));
         Ok(())
     }

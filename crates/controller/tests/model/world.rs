@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use egress_api::{
     DeletionPolicy, EGRESS_GATEWAY_FINALIZER, EgressGateway, EgressGatewayStatus, GatewayObservation,
-    NodeEgressStatus, NodeRoute, NodeRouteState, StaticRoute, StaticRouteSpec,
+    NodeEgressStatus, NodeRoute, NodeRouteState, PublicIp, StaticRoute, StaticRouteSpec,
 };
 use egress_controller::act::{CallFailure, CreateFailure, Outcome, Ports, perform};
 use egress_controller::catalogue::Offer;
@@ -71,6 +71,8 @@ pub struct Machine {
     pub complains: bool,
     /// Packets of full size get lost in it.
     pub swallows: bool,
+    /// It forwards probes, and lets nothing out with the address that moves.
+    pub blind: bool,
     booted: i64,
     /// The others that its own filter lets probe its public side.
     pub admits: BTreeSet<u64>,
@@ -127,6 +129,8 @@ pub struct State {
     pub addresses_refused: Option<&'static str>,
     /// Whether actions that the cloud takes come to nothing.
     pub addresses_fail: bool,
+    /// Seconds until one is done.
+    pub addresses_take: i64,
     delete_accepted: BTreeMap<DropletId, Timestamp>,
     versions: u64,
     /// Every change, in words.
@@ -177,6 +181,15 @@ impl Machine {
 impl World {
     /// With reserved addresses, the first of them given by the user.
     pub fn reserved(crashes: Vec<(usize, Crash)>, given: &[&str]) -> Self {
+        Self::with_addresses(PublicIp::ReservedPerGateway, crashes, given)
+    }
+
+    /// With one that moves, which the user may give.
+    pub fn floating(crashes: Vec<(usize, Crash)>, given: &[&str]) -> Self {
+        Self::with_addresses(PublicIp::Floating, crashes, given)
+    }
+
+    fn with_addresses(public_ip: PublicIp, crashes: Vec<(usize, Crash)>, given: &[&str]) -> Self {
         let world = Self::new(crashes);
         {
             let mut state = world.state();
@@ -184,7 +197,7 @@ impl World {
             state.foreign_address(180, None);
             state.foreign_address(181, Some(2));
             let spec = &mut state.gateway.as_mut().unwrap().spec;
-            spec.public_ip = egress_api::PublicIp::ReservedPerGateway;
+            spec.public_ip = public_ip;
             spec.reserved_ips = given.iter().map(|ip| (*ip).to_owned()).collect();
         }
         world
@@ -239,6 +252,7 @@ impl World {
             addresses_gone: 0,
             addresses_refused: None,
             addresses_fail: false,
+            addresses_take: 3,
             delete_accepted: BTreeMap::new(),
             versions: 1,
             journal: Vec::new(),
@@ -347,7 +361,7 @@ impl State {
     fn move_nodes(&mut self) {
         const DRAIN: i64 = 20;
         let listed = self.listed();
-        let works = |id: &u64| self.answers_and_forwards(*id) == (true, true);
+        let works = |id: &u64| self.carries(*id);
         let head = listed.iter().copied().find(works);
         let held = |id: &u64| listed.contains(id) && works(id);
         let mut drains = self.drains.filter(|(id, until)| held(id) && self.now < *until);
@@ -368,7 +382,7 @@ impl State {
 
     /// Whether nodes use this one, which works, although another one that is listed works.
     pub fn is_used_beside_another(&self, id: u64) -> bool {
-        let works = |id: u64| self.answers_and_forwards(id) == (true, true);
+        let works = |id: u64| self.carries(id);
         let used = self.uses == Some(id) || self.drains.is_some_and(|(drained, _)| drained == id);
         used && works(id) && self.listed().into_iter().any(|other| other != id && works(other))
     }
@@ -377,7 +391,7 @@ impl State {
     fn check_addresses(&mut self) {
         let status = self.status();
         let sends = self.uses.into_iter().chain(self.drains.map(|(id, _)| id));
-        let sends: Vec<u64> = sends.filter(|id| self.answers_and_forwards(*id) == (true, true)).collect();
+        let sends: Vec<u64> = sends.filter(|id| self.carries(*id)).collect();
         for id in sends {
             let recorded = status.gateways.iter().any(|one| u64::try_from(one.droplet_id) == Ok(id));
             let Some(address) = self.leaves_with(id).filter(|_| recorded) else { continue };
@@ -480,14 +494,18 @@ impl State {
 
     /// Whether gateways leave with reserved addresses.
     pub fn has_reserved_addresses(&self) -> bool {
-        let spec = self.gateway.as_ref().map(|gateway| gateway.spec.public_ip);
-        spec == Some(egress_api::PublicIp::ReservedPerGateway)
+        self.gateway.as_ref().is_some_and(|gateway| gateway.spec.public_ip.is_reserved())
+    }
+
+    /// Whether all gateways have one address.
+    pub fn has_one_address(&self) -> bool {
+        self.gateway.as_ref().is_some_and(|gateway| gateway.spec.public_ip.moves())
     }
 
     /// The address with which it leaves, if it may leave at all.
     fn leaves_with(&self, id: u64) -> Option<String> {
         if self.has_reserved_addresses() {
-            self.held_by(id).map(|ip| ip.to_string())
+            self.held_by(id).filter(|_| !self.machines[&id].blind).map(|ip| ip.to_string())
         } else {
             Some(public(id))
         }
@@ -502,10 +520,16 @@ impl State {
             && machine.deleted.is_none()
     }
 
-    /// Whether a gateway's kernel answers, and whether it leads outside, too.
+    /// Whether a gateway's kernel answers, and whether it leads outside, too: past the address, where that moves.
     pub fn answers_and_forwards(&self, id: u64) -> (bool, bool) {
         let up = self.machines.get(&id).filter(|machine| self.is_up(machine));
-        (up.is_some(), up.is_some_and(|machine| !machine.is_gray() && self.leaves_with(id).is_some()))
+        let leads = || self.has_one_address() || self.leaves_with(id).is_some();
+        (up.is_some(), up.is_some_and(|machine| !machine.is_gray() && leads()))
+    }
+
+    /// Whether what nodes send to it comes out.
+    pub fn carries(&self, id: u64) -> bool {
+        self.answers_and_forwards(id) == (true, true) && self.leaves_with(id).is_some()
     }
 
     /// The process dies at its next call.

@@ -19,16 +19,16 @@ pub fn rows(all: &mut Vec<Case>) {
         "spec.publicIP: Required value",
         warns("spec: missing field `publicIP`"),
     );
-    for value in ["Fixed", "ephemeral", "Floating"] {
+    for value in ["Fixed", "ephemeral", "floating"] {
         add(
             field,
             &format!("unknown: `{value}`"),
             json!({"publicIP": value}),
             &format!(
-                "spec.publicIP: Unsupported value: \"{value}\": supported values: \"Ephemeral\", \"ReservedPerGateway\""
+                "spec.publicIP: Unsupported value: \"{value}\": supported values: \"Ephemeral\", \"ReservedPerGateway\", \"Floating\""
             ),
             warns(&format!(
-                "spec.publicIP: unknown variant `{value}`, expected `Ephemeral` or `ReservedPerGateway`"
+                "spec.publicIP: unknown variant `{value}`, expected one of `Ephemeral`, `ReservedPerGateway`, `Floating`"
             )),
         );
     }
@@ -89,7 +89,22 @@ fn reserved_ips(all: &mut Vec<Case>) {
     add(
         "`reservedIPs` with `publicIP: Ephemeral`",
         json!({"reservedIPs": [GIVEN]}),
-        "reservedIPs are used with publicIP: ReservedPerGateway only; write that, or leave reservedIPs out",
+        "reservedIPs are used with publicIP: ReservedPerGateway or Floating only; write one of these, or leave reservedIPs out",
+    );
+    add(
+        "two `reservedIPs` with `publicIP: Floating`",
+        json!({"publicIP": "Floating", "reservedIPs": [GIVEN, "203.0.113.41"]}),
+        "with publicIP: Floating all gateways have one address; name one in reservedIPs, or write ReservedPerGateway",
+    );
+    add(
+        "`mode: ActiveActive` with `publicIP: Floating`",
+        json!({"publicIP": "Floating", "mode": "ActiveActive"}),
+        "with publicIP: Floating one gateway at a time has the address and carries the traffic; leave mode out, or write publicIP: ReservedPerGateway",
+    );
+    add(
+        "`existingDroplets` with `publicIP: Floating`",
+        json!({"publicIP": "Floating", "existingDroplets": [400_000_011]}),
+        "existingDroplets keep the addresses that they have, and cannot take one that moves; leave them out, or write publicIP: Ephemeral",
     );
     add(
         "more `reservedIPs` than `replicas`",

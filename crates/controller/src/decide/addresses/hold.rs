@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use egress_api::{EgressGatewayStatus, GatewayStatus, ReservedIpStatus};
 use egress_digitalocean::ReservedIp;
 
-use super::{Look, are_wanted, judge, seen};
+use super::{Look, are_wanted, floating, judge, seen};
 use crate::identity::droplet_id;
 use crate::observation::HealthSeen;
 use crate::reserved_ip::{address, recorded};
@@ -36,6 +36,9 @@ pub(in super::super) fn lacks(
 ) -> Option<String> {
     if !are_wanted(look) || gateway.existing {
         return None;
+    }
+    if floating::is_wanted(look) {
+        return floating::is_strange(look, status, gateway);
     }
     if let Some(held) = held_by(status, gateway) {
         return match judge::health(look, gateway) {

@@ -30,7 +30,7 @@ pub(in super::super) fn keeps(
     gateway: &GatewayStatus,
 ) -> bool {
     let roll = under_way(status).filter(|roll| roll.from_droplet_id == gateway.droplet_id);
-    addresses::are_wanted(look) && roll.is_some_and(|roll| !successor(status, roll).is_some_and(is_proven))
+    addresses::each_has_one(look) && roll.is_some_and(|roll| !successor(status, roll).is_some_and(is_proven))
 }
 
 /// Whether the new one lacks nothing but the address of the old one.

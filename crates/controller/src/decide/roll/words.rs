@@ -3,6 +3,7 @@
 use egress_api::condition::{PROGRESSING, Verdict};
 use egress_api::{EgressGatewayStatus, GatewayStatus, Roll, RouteMode};
 
+use super::super::addresses::floating;
 use super::super::conditions::{in_words, verdict};
 use super::super::{Look, addresses, is_leaving};
 use super::{UseOf, find, is_drained, under_way};
@@ -13,6 +14,13 @@ pub(super) fn impact(look: &Look<'_>, from: &GatewayStatus) -> String {
     let drain = look.seen.gateway.spec.drain_seconds;
     let address = from.public_address.as_deref().unwrap_or("an address not known");
     let alone = look.replicas == 1;
+    if floating::is_wanted(look) {
+        let shared = floating::address(&look.before).map_or("the address", |recorded| recorded.ip.as_str());
+        return format!(
+            "The new one is proven first. Where {name} holds {shared}, it then moves to another gateway, which takes the cloud some \
+             seconds: nothing gets through meanwhile, and connections that send go on afterwards"
+        );
+    }
     if addresses::are_wanted(look) {
         return if alone {
             format!(
@@ -39,7 +47,7 @@ pub(in super::super) fn progress(look: &Look<'_>, status: &EgressGatewayStatus) 
     let Roll { from, reason, impact, .. } = roll;
     let successor = roll.to_droplet_id.and_then(|id| find(status, id));
     let doing = match (find(status, roll.from_droplet_id), successor) {
-        (Some(old), Some(new)) if is_leaving(old) && !new.ready && addresses::are_wanted(look) => {
+        (Some(old), Some(new)) if is_leaving(old) && !new.ready && addresses::each_has_one(look) => {
             let address = roll.from_public_address.as_deref().unwrap_or("its address");
             format!("{address} moves from {from} to its successor. {}", in_words(new))
         }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use egress_api::PublicIp;
 use egress_digitalocean::{Droplet, DropletId, ReservedIp};
 
 use super::State;
@@ -18,7 +17,7 @@ impl State {
     /// What the endpoint of a Droplet says that was made just now.
     pub(super) fn first_words(&self, version: String, own: Ipv4Addr) -> HealthSeen {
         let version = Some(version);
-        if self.seen.gateway.spec.public_ip == PublicIp::ReservedPerGateway {
+        if self.seen.gateway.spec.public_ip.is_reserved() {
             HealthSeen::Awaiting { version }
         } else {
             HealthSeen::Ready { version, public_address: Some(own), peers: Some(BTreeSet::new()) }
@@ -30,7 +29,7 @@ impl State {
         let status = self.status();
         let of_people = status.gateways.iter().filter(|gateway| gateway.existing);
         let is_theirs = of_people.filter_map(droplet_id).any(|id| id == droplet.id);
-        if is_theirs || self.seen.gateway.spec.public_ip != PublicIp::ReservedPerGateway {
+        if is_theirs || !self.seen.gateway.spec.public_ip.is_reserved() {
             return droplet.public_v4(&[]);
         }
         let mut held = self.seen.reserved_ips.as_ref().ok()?.addresses.iter();

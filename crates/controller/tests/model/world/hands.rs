@@ -94,7 +94,13 @@ impl Ports for Hands<'_> {
             let id =
                 entry.address.0.rsplit('.').next().and_then(|last| last.parse().ok()).unwrap_or_default();
             let egress = entry.egress_address.map(|address| address.0);
-            if state.has_reserved_addresses() && state.leaves_with(id) != egress {
+            if state.has_one_address() {
+                // All are listed with it, whoever holds it.
+                let told = state.status().public_ips;
+                if egress.as_ref() != told.first() || told.len() != 1 {
+                    state.violations.push(format!("a gateway is listed with {egress:?} beside {told:?}"));
+                }
+            } else if state.has_reserved_addresses() && state.leaves_with(id) != egress {
                 state.violations.push(format!("a gateway is listed with {egress:?}, which it does not have"));
             }
         }

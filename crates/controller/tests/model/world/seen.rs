@@ -43,7 +43,14 @@ impl State {
             .collect();
         let probed = || there().filter(|(id, _)| recorded.contains(id));
         let forwards = |id: &u64, machine: &Machine| {
-            self.is_up(machine) && !machine.is_gray() && self.leaves_with(*id).is_some()
+            let leads = self.has_one_address() || self.leaves_with(*id).is_some();
+            self.is_up(machine) && !machine.is_gray() && leads
+        };
+        // Of an address that moves: where it is seen, and where it should be and is not.
+        let shown = |id: &u64, machine: &Machine| {
+            let is_asked = self.has_one_address() && self.is_up(machine);
+            let held = self.held_by(*id).filter(|_| is_asked && !machine.is_gray());
+            held.map(|_| !machine.blind)
         };
         let another = |id: u64| probed().any(|(other, machine)| *other != id && forwards(other, machine));
         let views: Vec<GatewayObservation> = probed()
@@ -52,7 +59,8 @@ impl State {
                 reachable: self.is_up(machine),
                 forwards: self.is_up(machine).then_some(forwards(id, machine)),
                 full_size: forwards(id, machine).then_some(!machine.swallows),
-                condemned: !forwards(id, machine) && another(*id),
+                expected_source: shown(id, machine),
+                condemned: !forwards(id, machine) && another(*id) || shown(id, machine) == Some(false),
                 ..GatewayObservation::default()
             })
             .collect();

@@ -26,7 +26,10 @@ impl State {
                 is_fresh && !said.cut_off && said.gateways.iter().any(complains)
             }
             // It sees what is so.
-            None => self.answers_and_forwards(id) != (true, true),
+            None => {
+                let is_blind = self.machines[&id].blind && self.held_by(id).is_some();
+                self.answers_and_forwards(id) != (true, true) || is_blind
+            }
         };
         let nodes = if self.third_node { &NODES[..] } else { &NODES[..2] };
         self.machines[&id].off || nodes.iter().filter(votes).count() >= QUORUM
