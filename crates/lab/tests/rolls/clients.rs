@@ -170,7 +170,7 @@ impl Clients {
 
     /// Lets them end.
     pub fn stop(&mut self) {
-        File::create(&self.until).unwrap();
+        std::fs::File::create(&self.until).unwrap();
         for client in &mut self.clients {
             client.process.wait().unwrap();
         }
