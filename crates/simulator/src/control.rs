@@ -11,6 +11,8 @@
 //! | `POST /simulator/faults` | one fault or a list ([`crate::fault`]) | 201, the same as GET; they are appended. 422 `{"error"}` names the field of one that can't be read or could never strike; none is taken then |
 //! | `DELETE /simulator/faults` | | 204; none left |
 //! | `GET /simulator/held` | | `{"held": ["POST /v2/droplets"]}`: what a delay holds back before anything is done |
+//! | `GET /simulator/delays` | | how long the cloud takes for what ([`crate::cloud::Delays`]) |
+//! | `POST /simulator/delays` | `{"reserved_ip": ms, ...}` | the same, with these for whatever begins from now on; 422 `{"error"}` for one that there is not |
 //! | `GET /simulator/token` | | `{"needed": [...]}`: every scope that calls with the token under test have needed so far |
 //! | `POST /simulator/token` | `{"token"?, "scopes"?}` | 204: another token in its place, or other scopes (`"a:read b:read"`) for it |
 //! | `GET /simulator/droplets/{id}/machine` | | what the machine command gets on standard input |
@@ -27,7 +29,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use jiff::SignedDuration;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::clock::Clock;
 use crate::fault::Fault;
@@ -42,6 +44,7 @@ pub(crate) fn routes() -> Router<Arc<Shell>> {
         .route("/simulator/clock", get(clock).post(advance_clock))
         .route("/simulator/faults", get(faults).post(add_faults).delete(clear_faults))
         .route("/simulator/held", get(held))
+        .route("/simulator/delays", get(delays).post(change_delays))
         .route("/simulator/token", get(token).post(change_token))
         .route("/simulator/droplets/{id}/machine", get(machine).post(machine_changed))
         .route("/simulator/droplets/{id}/firewall", get(firewall))
@@ -111,6 +114,27 @@ async fn clear_faults(State(shell): State<Arc<Shell>>) -> StatusCode {
 
 async fn held(State(shell): State<Arc<Shell>>) -> Json<Value> {
     Json(json!({"held": *shell.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner)}))
+}
+
+async fn delays(State(shell): State<Arc<Shell>>) -> Json<Value> {
+    Json(json!(shell.lock().cloud.delays))
+}
+
+async fn change_delays(State(shell): State<Arc<Shell>>, Json(changes): Json<Map<String, Value>>) -> Response {
+    let mut inner = shell.lock();
+    let mut delays = json!(inner.cloud.delays);
+    for (name, milliseconds) in changes {
+        delays[name] = milliseconds;
+    }
+    match serde_json::from_value(delays) {
+        Ok(delays) => {
+            inner.cloud.delays = delays;
+            Json(json!(delays)).into_response()
+        }
+        Err(error) => {
+            (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({"error": error.to_string()}))).into_response()
+        }
+    }
 }
 
 async fn token(State(shell): State<Arc<Shell>>) -> Json<Value> {

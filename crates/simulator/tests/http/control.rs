@@ -102,3 +102,15 @@ async fn unknown_paths_and_methods_are_told_apart() {
     let response = simulator.send("POST", "/v2/droplets", &json!([1])).await.unwrap();
     assert_eq!(response.status(), 400);
 }
+
+#[tokio::test]
+async fn how_long_the_cloud_takes_can_be_changed_while_it_runs() {
+    let simulator = Simulator::driven().await;
+    let before = simulator.get("/simulator/delays").await.1;
+    let (status, after) = simulator.call("POST", "/simulator/delays", &json!({"reserved_ip": 30_000})).await;
+    assert_eq!((status, &after["reserved_ip"]), (200, &json!(30_000)));
+    assert_eq!(after["action"], before["action"]);
+    assert_eq!(simulator.get("/simulator/delays").await.1, after);
+    let (status, refused) = simulator.call("POST", "/simulator/delays", &json!({"reserved_up": 1})).await;
+    assert!(status == 422 && refused["error"].as_str().unwrap().contains("reserved_up"), "{refused}");
+}
