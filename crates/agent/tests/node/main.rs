@@ -17,6 +17,7 @@ mod ecmp;
 #[cfg(target_arch = "x86_64")]
 mod fail_static;
 mod far;
+mod floating;
 mod gray;
 #[cfg(target_arch = "x86_64")]
 mod half_open;
