@@ -75,6 +75,10 @@ advisories: ## known vulnerabilities; needs the advisory database from the netwo
 test: root setup ## everything; the last line is `N passed, M failed`
 	@scripts/test.sh
 
+.PHONY: moves
+moves: root build ## an address that moves, in each failure of its holder, under traffic in a lab: MOVES=kill,nat
+	@$(step) "moves" scripts/moves.sh
+
 .PHONY: rolls
 rolls: root build ## gateways replaced one by one, and deleted, under traffic in a lab: ROLLS=4
 	@$(step) "rolls" scripts/rolls.sh

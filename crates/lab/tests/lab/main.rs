@@ -14,6 +14,7 @@ mod cluster;
 mod demo;
 mod droplets;
 mod firewalls;
+mod floating;
 mod network;
 mod reserved_ips;
 mod world;

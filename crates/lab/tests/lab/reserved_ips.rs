@@ -12,7 +12,7 @@ use crate::world::{World, eventually};
 const WHOAMI: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 80), 80);
 const PROBE_PORT: u16 = 9181;
 
-fn cloud(world: &World, method: &str, path: &str, body: &Value) -> Value {
+pub fn cloud(world: &World, method: &str, path: &str, body: &Value) -> Value {
     let said = match body {
         Value::Null => world.run(&["cloud", method, path]),
         body => world.run(&["cloud", method, path, &body.to_string()]),
@@ -20,10 +20,10 @@ fn cloud(world: &World, method: &str, path: &str, body: &Value) -> Value {
     serde_json::from_str(&said).unwrap_or_default()
 }
 
-struct Gateway {
-    id: u64,
-    private: Ipv4Addr,
-    own: Ipv4Addr,
+pub struct Gateway {
+    pub id: u64,
+    pub private: Ipv4Addr,
+    pub own: Ipv4Addr,
 }
 
 fn user_data(leaves_with: LeavesWith) -> String {
@@ -43,7 +43,7 @@ fn gateway(world: &World, name: &str) -> Gateway {
 }
 
 /// The same, with a reserved address or with one that moves.
-fn gateway_with(world: &World, name: &str, leaves_with: LeavesWith) -> Gateway {
+pub fn gateway_with(world: &World, name: &str, leaves_with: LeavesWith) -> Gateway {
     let vpc = cloud(world, "GET", "/v2/vpcs", &Value::Null)["vpcs"][0]["id"].clone();
     let wanted = json!({"name": name, "region": "nyc1", "size": "s-1vcpu-1gb", "image": "debian-12-x64",
                         "vpc_uuid": vpc, "user_data": user_data(leaves_with)});
@@ -67,14 +67,14 @@ fn gateway_with(world: &World, name: &str, leaves_with: LeavesWith) -> Gateway {
 
 impl Gateway {
     /// What its health endpoint says.
-    fn says(&self, world: &World) -> Value {
+    pub fn says(&self, world: &World) -> Value {
         let url = format!("http://{}:9180/healthz", self.private);
         let said = world.output(&["exec", "node-1", "--", "curl", "-sS", "--max-time", "4", &url]);
         serde_json::from_slice(&said.stdout).unwrap_or_default()
     }
 
     /// The address that it says it leaves with.
-    fn leaves_with(&self, world: &World) -> Option<Ipv4Addr> {
+    pub fn leaves_with(&self, world: &World) -> Option<Ipv4Addr> {
         let said = self.says(world);
         assert_eq!(said["ready"], !said["publicAddress"].is_null(), "{said}");
         said["publicAddress"].as_str()?.parse().ok()
@@ -92,7 +92,7 @@ fn use_gateway(world: &World, gateway: &Gateway) {
     );
 }
 
-fn act(world: &World, ip: Ipv4Addr, action: &Value) {
+pub fn act(world: &World, ip: Ipv4Addr, action: &Value) {
     let path = format!("/v2/reserved_ips/{ip}");
     cloud(world, "POST", &format!("{path}/actions"), action);
     eventually("the action is done", || {
