@@ -16,6 +16,7 @@ packages=(
   mmdebstrap systemd-container busybox-static                 # the lab's Droplets and its smallest images
   skopeo docker-registry                                      # pushing images, and a registry to test it with
   prometheus                                                  # judges the metrics and the dashboard's queries
+  chromium chromium-driver                                    # opens the health page
   python3-venv shellcheck                                     # judges of the simulator and of the scripts
 )
 if [ "${1:-}" = --list ]; then printf '%s\n' "${packages[@]}"; exit; fi
