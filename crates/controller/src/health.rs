@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use egress_api::GATEWAY_HEALTH_PORT;
+use egress_dashboard::{Busiest, Headroom};
 use egress_digitalocean::DropletId;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -62,20 +63,26 @@ impl HealthClient {
         Ok(Self { http })
     }
 
-    async fn ask_one(&self, address: Ipv4Addr) -> HealthSeen {
+    async fn body(&self, address: Ipv4Addr) -> Result<Vec<u8>, reqwest::Error> {
         let url = format!("http://{address}:{GATEWAY_HEALTH_PORT}/healthz");
-        let body = async {
-            let mut answer = self.http.get(url).send().await?;
-            let mut body = Vec::new();
-            while let Some(chunk) = answer.chunk().await? {
-                body.extend_from_slice(&chunk);
-                if body.len() > LARGEST_BODY {
-                    break;
-                }
+        let mut answer = self.http.get(url).send().await?;
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await? {
+            body.extend_from_slice(&chunk);
+            if body.len() > LARGEST_BODY {
+                break;
             }
-            Ok::<_, reqwest::Error>(body)
-        };
-        match body.await {
+        }
+        Ok(body)
+    }
+
+    /// How much more a gateway can carry, if it says so.
+    pub async fn headroom(&self, address: Ipv4Addr) -> Option<Headroom> {
+        headroom(&self.body(address).await.ok()?)
+    }
+
+    async fn ask_one(&self, address: Ipv4Addr) -> HealthSeen {
+        match self.body(address).await {
             Ok(body) => read(&body),
             Err(error) if error.is_timeout() => HealthSeen::Silent("no answer within 2 s".to_owned()),
             Err(error) if error.is_connect() => HealthSeen::Silent("no connection".to_owned()),
@@ -122,9 +129,59 @@ fn read(body: &[u8]) -> HealthSeen {
     }
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Load {
+    conntrack: Table,
+    #[serde(default)]
+    destinations: Vec<Destination>,
+}
+
+#[derive(Deserialize)]
+struct Table {
+    count: u64,
+    max: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Destination {
+    protocol: String,
+    address: String,
+    port: u16,
+    connections: u64,
+    ports_used: f64,
+}
+
+fn headroom(body: &[u8]) -> Option<Headroom> {
+    let Load { conntrack: Table { count, max }, destinations } = serde_json::from_slice(body).ok()?;
+    let busiest = destinations.into_iter().max_by(|a, b| a.ports_used.total_cmp(&b.ports_used));
+    let busiest = busiest.map(|one| Busiest {
+        destination: format!("{} {}:{}", one.protocol, one.address, one.port),
+        connections: one.connections,
+        share: one.ports_used,
+    });
+    Some(Headroom { connections: count, most_connections: max, busiest })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headroom_is_what_the_gateway_says_of_its_table_and_of_its_busiest_destination() {
+        let body = br#"{"ready": true, "conntrack": {"count": 120, "max": 131072}, "destinations": [
+            {"protocol": "udp", "address": "203.0.113.8", "port": 53, "connections": 20, "portsUsed": 0.0003},
+            {"protocol": "tcp", "address": "203.0.113.7", "port": 443, "connections": 100, "portsUsed": 0.0016}]}"#;
+        let said = headroom(body).unwrap();
+        assert_eq!((said.connections, said.most_connections), (120, 131_072));
+        assert_eq!(said.busiest.unwrap().destination, "tcp 203.0.113.7:443");
+        let starting = br#"{"ready": false, "errors": ["starting"]}"#;
+        assert_eq!(headroom(starting), None);
+        assert_eq!(headroom(b"<html>"), None);
+        let idle = br#"{"conntrack": {"count": 0, "max": 0}}"#;
+        assert_eq!(headroom(idle), Some(Headroom::default()));
+    }
 
     #[test]
     fn only_a_plain_yes_is_ready() {

@@ -10,6 +10,7 @@ pub mod catalogue;
 pub mod clock;
 pub mod cloud;
 pub mod credentials;
+pub mod dashboard;
 pub mod decide;
 pub mod decision;
 pub mod firewall;

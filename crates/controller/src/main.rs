@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use egress_controller::clock::Clock;
+use egress_controller::dashboard;
 use egress_controller::health::HealthClient;
 use egress_controller::metrics::{ControllerMetrics, PREFIX};
 use egress_controller::process::{self, Surroundings};
@@ -49,18 +50,22 @@ async fn run() -> anyhow::Result<()> {
     tasks.spawn("admin", server.serve(shutdown));
 
     let token = SharedToken::empty();
+    let client = kubernetes::client().await?;
+    let page = dashboard::bind(&settings.dashboard_listen, &client).await;
+    let health = HealthClient::new().context("no HTTP client")?;
     let surroundings = Surroundings {
-        client: kubernetes::client().await?,
+        client: client.clone(),
         cloud: CloudClient::new(&settings.digitalocean_api, Arc::new(token.clone()))?,
         settings,
         token,
-        endpoints: Arc::new(HealthClient::new().context("no HTTP client")?),
+        endpoints: Arc::new(health.clone()),
         clock: Clock::default(),
         metrics: counters,
         heart,
         token_known,
         mirrors_known,
     };
-    process::start(surroundings, &mut tasks).context("no random number from the kernel")?;
+    let mirrored = process::start(surroundings, &mut tasks).context("no random number from the kernel")?;
+    dashboard::start(&client, mirrored, page, health, &mut tasks);
     tasks.run().await.context("stopped")
 }

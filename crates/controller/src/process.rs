@@ -17,7 +17,7 @@ use crate::health::Endpoints;
 use crate::leader::Leader;
 use crate::metrics::ControllerMetrics;
 use crate::settings::Settings;
-use crate::watches;
+use crate::watches::{self, Mirrors};
 
 /// Name of the Lease.
 pub const LEASE: &str = "egress-controller";
@@ -46,8 +46,16 @@ pub struct Surroundings {
     pub mirrors_known: Readiness,
 }
 
+/// What every controller sees of the cluster, whether it leads or not.
+pub struct Mirrored {
+    /// It.
+    pub mirrors: Mirrors,
+    /// Counts its changes.
+    pub changes: watch::Receiver<u64>,
+}
+
 /// Starts everything that a controller does; it ends with the tasks' shutdown token. Fails where the kernel draws no random number.
-pub fn start(surroundings: Surroundings, tasks: &mut Tasks) -> std::io::Result<()> {
+pub fn start(surroundings: Surroundings, tasks: &mut Tasks) -> std::io::Result<Mirrored> {
     let shutdown = tasks.shutdown();
     let client = surroundings.client.clone();
     let namespace = surroundings.settings.namespace.clone();
@@ -65,9 +73,10 @@ pub fn start(surroundings: Surroundings, tasks: &mut Tasks) -> std::io::Result<(
     let (elector, claim) = Elector::new(store, me, Timing::default());
     tasks.spawn_closing("lease", |close| elector.run(close));
 
+    let mirrored = Mirrored { mirrors: mirrors.clone(), changes: changes.clone() };
     let leader = Leader { surroundings, claim, mirrors, changes, shutdown };
     tasks.spawn("leader", leader.run());
-    Ok(())
+    Ok(mirrored)
 }
 
 async fn until(shutdown: CancellationToken, task: impl Future<Output = ()>) -> Result<(), Infallible> {

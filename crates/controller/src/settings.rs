@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Parser;
+use egress_dashboard::Listen;
 use egress_runtime::telemetry::Format;
 use ipnet::Ipv4Net;
 
@@ -28,6 +29,12 @@ pub struct Settings {
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, default_value = "0.0.0.0:9190")]
     pub admin_listen: SocketAddr,
+
+    /// Where the health page is served: on a loopback address to whoever reaches it, as `kubectl egress dashboard` does; elsewhere,
+    /// for an ingress, to who shows a token of Kubernetes that may list EgressGateways and NodeEgresses. Several with commas between
+    /// them, or `off`.
+    #[arg(long, value_name = "ADDRESS:PORT,...", default_value = "127.0.0.1:9192")]
+    pub dashboard_listen: Listen,
 
     /// Range of all pods, for clusters whose pods reach the VPC with their own addresses. Left out: a /16 or wider prefix
     /// around the pod ranges of the nodes.
@@ -112,6 +119,23 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_health_page_is_on_the_loopback_unless_somebody_says_otherwise() {
+        let listen = |arguments: &[&str]| {
+            let all = ["egress-controller"].iter().chain(arguments).copied();
+            Settings::try_parse_from(all).map(|settings| settings.dashboard_listen.0)
+        };
+        let [one] = listen(&[]).unwrap()[..] else { panic!("one address") };
+        assert!(one.ip().is_loopback() && one.port() == 9192);
+        assert!(listen(&["--dashboard-listen=off"]).unwrap().is_empty());
+        assert_eq!(listen(&["--dashboard-listen=127.0.0.1:9192,0.0.0.0:9193"]).unwrap().len(), 2);
+        let refused = listen(&["--dashboard-listen=9192"]).unwrap_err().to_string();
+        assert!(
+            refused.contains("--dashboard-listen") && refused.contains("'9192' is no address"),
+            "{refused}"
+        );
+    }
 
     #[test]
     fn the_list_of_firewalls_cannot_use_up_the_calls_that_droplets_need() {

@@ -1,6 +1,6 @@
 //! Nodes, their reports and agents, and StaticRoutes, mirrored by watches: read often, changed seldom, and a stale copy only delays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use egress_api::{NodeEgress, NodeEgressStatus, StaticRoute};
 use egress_runtime::admin::Readiness;
 use egress_runtime::guarded::Guarded;
 use egress_runtime::kubernetes::{CallError, watch_settings, within_deadline};
-use futures::{Stream, StreamExt};
+use futures::{FutureExt as _, Stream, StreamExt};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::runtime::reflector::{self, Store};
@@ -148,6 +148,11 @@ impl Mirrors {
         }
     }
 
+    /// Names of the nodes whose agent is Ready; `None` while that is not known.
+    pub fn nodes_with_ready_agents(&self) -> Option<BTreeSet<String>> {
+        self.agents.ready()
+    }
+
     fn node(&self, node: &Node) -> NodeSeen {
         node_seen(node, self.report(node.metadata.name.as_deref().unwrap_or_default()))
     }
@@ -182,6 +187,11 @@ impl Mirrors {
             // The mirrors have ended, and the process with them.
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Whether that has happened.
+    pub fn are_known(&self) -> bool {
+        self.known().now_or_never().is_some()
     }
 
     /// Pod ranges of the nodes, as they are written.

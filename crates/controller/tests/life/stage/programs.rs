@@ -70,6 +70,7 @@ impl Controller {
                 "--digitalocean-api",
                 super::cloud::ADDRESS,
                 "--admin-listen=127.0.0.1:0",
+                "--dashboard-listen=127.0.0.1:0",
                 "--pod-name",
                 name,
             ])
