@@ -3,6 +3,7 @@
 //! It changes nothing, neither in the cluster nor in the cloud. Exit codes: 0, it was done; 1, it could not be done; 2, it was done,
 //! and what was asked for cannot be had as it stands.
 
+mod dashboard;
 mod plan;
 
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ struct Arguments {
 enum Command {
     /// Shows what applying EgressGateways would make, roll and delete, and what it would cost. Changes nothing.
     Plan(plan::Arguments),
+    /// Opens the controller's health page in a browser, until it is interrupted. Changes nothing.
+    Dashboard(dashboard::Arguments),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -36,6 +39,7 @@ async fn main() -> ExitCode {
         .init();
     let done = match Arguments::parse().command {
         Command::Plan(arguments) => plan::run(&arguments).await,
+        Command::Dashboard(arguments) => dashboard::run(&arguments).await,
     };
     match done {
         Ok(code) => code,
