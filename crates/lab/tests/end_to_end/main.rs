@@ -11,6 +11,7 @@
     reason = "a test stops at what it did not expect"
 )]
 
+mod health_page;
 mod inbound;
 mod lab;
 mod new_node;
@@ -76,6 +77,7 @@ fn an_operators_week() {
     every_example_does_what_it_says(&lab);
     every_panel_of_the_dashboard_shows_what_the_lab_has(&lab);
     an_agents_token_writes_the_report_of_its_own_node_only(&lab);
+    health_page::a_gateway_that_is_killed_goes_red_and_the_standby_takes_over_without_a_reload(&lab);
     a_rolling_restart_of_the_agents_writes_nothing_to_any_kernel(&lab);
     all_egress_leaves_the_nodes_alive_and_heals_by_itself(&lab);
     reserved_ips::partners_see_the_same_two_addresses_over_two_replacements(&lab);
